@@ -1,0 +1,1 @@
+"""What keeps calls to the outside honest: one door, one table of errors."""
