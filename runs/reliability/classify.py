@@ -8,7 +8,7 @@ from runs.engine.errors import AskHuman, GiveUp, TryLater
 
 Kind = Callable[[str, Exception], Exception]
 
-TRANSIENT_STATUSES = {408, 409, 425, 429}  # of the 4xx; every 5xx is transient too
+TRANSIENT_STATUSES = {408, 425, 429}  # of the 4xx; every 5xx is transient too
 LONGEST_RETRY_AFTER_SECONDS = 3600.0  # a peer that asks for more is not obeyed to the letter
 
 

@@ -38,7 +38,7 @@ def _started(dependency: str, function: Callable[[], T]) -> Future[T]:
     def run() -> None:
         try:
             answer.set_result(context.run(function))
-        except BaseException as error:  # handed to the caller, which raises it
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, which raises it
             answer.set_exception(error)
 
     # A daemon, so that a call which hangs does not keep a stopping process alive.

@@ -1,0 +1,18 @@
+"""What one part of the outside world answers to a request."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP status with a JSON body."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def refused(status: int, detail: str) -> Answer:
+    """An error the caller can read."""
+    return Answer(status, {"detail": detail})

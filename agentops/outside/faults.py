@@ -1,0 +1,68 @@
+"""Faults on demand: what goes wrong, for which path, and how often."""
+
+import threading
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+KINDS = ("latency", "429", "500", "503", "hang", "reset", "malformed")
+HANG_SECONDS = 120.0
+
+
+class BadFault(ValueError):
+    """The fault asked for does not exist; the message says what does."""
+
+
+@dataclass
+class Fault:
+    """`after` lets the request take effect before its answer is spoiled: only that shows whether retries are safe."""
+
+    kind: str
+    path: str = "/"
+    count: int = 1
+    seconds: float = 0.0
+    retry_after: str = ""
+    after: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise BadFault(f"There is no fault {self.kind!r}; choose one of {', '.join(KINDS)}.")
+        if not isinstance(self.count, int) or self.count < 1:
+            raise BadFault("count must be a whole number of at least 1.")
+        if self.kind == "hang" and not self.seconds:
+            self.seconds = HANG_SECONDS
+
+
+@dataclass
+class Faults:
+    """The faults still to come, in the order they were asked for."""
+
+    _pending: list[Fault] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, asked: dict[str, Any]) -> Fault:
+        try:
+            fault = Fault(**asked)
+        except TypeError as error:
+            raise BadFault(f"A fault has kind, path, count, seconds, retry_after and after: {error}") from error
+        with self._lock:
+            self._pending.append(fault)
+        return fault
+
+    def take(self, path: str) -> Fault | None:
+        """The fault for this request, counted down."""
+        with self._lock:
+            for fault in self._pending:
+                if path.startswith(fault.path):
+                    fault.count -= 1
+                    if not fault.count:
+                        self._pending.remove(fault)
+                    return fault
+        return None
+
+    def clear(self) -> None:
+        with self._lock:
+            self._pending.clear()
+
+    def listed(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return [asdict(fault) for fault in self._pending]

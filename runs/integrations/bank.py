@@ -1,0 +1,119 @@
+"""The bank's own database: what the card desk may read in it, and the one table it may write to."""
+
+from datetime import date
+from typing import Any, Literal
+
+import psycopg
+from django.conf import settings
+from django.db import connections
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from pydantic import BaseModel
+
+from runs.engine.errors import AskHuman
+from runs.integrations import bank_world
+from runs.reliability import guard
+
+__all__ = ["Account", "Card", "Transaction", "build", "find_account", "queue_reply"]
+
+STATEMENT_TIMEOUT_SECONDS = 5
+CALL_TIMEOUT_SECONDS = 12.0  # connecting (5 s) and one statement
+TRANSACTIONS_SHOWN = 20
+
+
+class Card(BaseModel):
+    """A customer's card."""
+
+    number: str
+    kind: Literal["physical", "virtual", "disposable"]
+    last_four: str
+    status: Literal["ordered", "active", "frozen", "expired"]
+    expires_on: date
+
+
+class Transaction(BaseModel):
+    """A movement on an account; amounts are in cents, so that nothing is lost in rounding."""
+
+    number: str
+    card: str
+    booked_on: date
+    kind: Literal["card payment", "cash withdrawal", "top-up", "transfer"]
+    counterparty: str
+    amount_cents: int
+    fee_cents: int
+    status: Literal["booked", "pending", "reverted"]
+
+
+class Account(BaseModel):
+    """What the desk may know of a customer: the cards, and the latest transactions, newest first."""
+
+    customer: str
+    name: str
+    cards: list[Card]
+    transactions: list[Transaction]
+
+
+def build(*, seed: int = bank_world.SEED) -> bool:
+    """Make the demo's bank in the project's own database, once; False where BANK_DATABASE_URL names a real one."""
+    if settings.BANK_DATABASE_URL:
+        return False
+    bank_world.build(_own_database(), seed=seed)
+    return True
+
+
+def find_account(customer: str) -> Account:
+    """Read one customer's account; a number the bank does not know is a person's business."""
+    found = guard.call("bank", lambda: _read(customer), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    if found is None:
+        raise AskHuman(f"The bank knows no customer {customer}. Find out who wrote, then give the right number.")
+    return found
+
+
+def queue_reply(*, key: str, customer: str, queue: str, action: str, reference: str, body: str) -> None:
+    """Hand a reply to the bank for sending; the same key twice is one reply."""
+    values = {"key": key, "customer": customer, "queue": queue, "action": action, "reference": reference, "body": body}
+    guard.call("bank", lambda: _insert_reply(values), timeout_seconds=CALL_TIMEOUT_SECONDS)
+
+
+def _read(customer: str) -> Account | None:
+    with _connect() as connection:
+        cursor = connection.cursor(row_factory=dict_row)
+        person = cursor.execute("SELECT number, name FROM customers WHERE number = %s", [customer]).fetchone()
+        if person is None:
+            return None
+        cards = cursor.execute(
+            "SELECT number, kind, last_four, status, expires_on FROM cards WHERE customer = %s ORDER BY number", [customer]
+        ).fetchall()
+        transactions = cursor.execute(
+            "SELECT t.number, t.card, t.booked_on, t.kind, t.counterparty, t.amount_cents, t.fee_cents, t.status"
+            " FROM transactions t JOIN cards c ON c.number = t.card WHERE c.customer = %s"
+            " ORDER BY t.booked_on DESC, t.number DESC LIMIT %s",
+            [customer, TRANSACTIONS_SHOWN],
+        ).fetchall()
+    rows: dict[str, Any] = {"cards": cards, "transactions": transactions}
+    return Account(customer=person["number"], name=person["name"], **rows)
+
+
+def _insert_reply(values: dict[str, str]) -> None:
+    # No conflict target: naming the key's column would take the right to read it, which the desk does not have.
+    with _connect() as connection:
+        connection.execute(
+            "INSERT INTO replies (key, customer, queue, action, reference, body) VALUES"
+            " (%(key)s, %(customer)s, %(queue)s, %(action)s, %(reference)s, %(body)s) ON CONFLICT DO NOTHING",
+            values,
+        )
+
+
+def _connect() -> psycopg.Connection[Any]:
+    """A connection of its own for each call: a job process forks, and the bank is called seldom."""
+    options = f"-c search_path=bank -c statement_timeout={STATEMENT_TIMEOUT_SECONDS}s"
+    if settings.BANK_DATABASE_URL:
+        return psycopg.connect(settings.BANK_DATABASE_URL, options=options, connect_timeout=5)
+    return psycopg.connect(_own_database(), options=f"{options} -c role={bank_world.ROLE}", connect_timeout=5)
+
+
+def _own_database() -> str:
+    """The project's database, as Django is connected to it now: in tests that is not what DATABASE_URL says."""
+    values = connections["default"].settings_dict
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    return make_conninfo(**{names[key]: str(values[key]) for key in names if values[key]})

@@ -1,0 +1,74 @@
+"""Writes through a language model: any provider of pydantic-ai, or a server that speaks OpenAI's dialect."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.conf import settings
+from pydantic import BaseModel
+
+from runs.reliability import guard
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+    from pydantic_ai.providers import Provider
+
+REQUEST_TIMEOUT_SECONDS = 60.0
+CALL_TIMEOUT_SECONDS = 130.0  # the first answer, and one more where that did not fit the schema
+
+Output = TypeVar("Output", bound=BaseModel)
+
+
+def is_configured() -> bool:
+    return bool(settings.AGENTOPS_MODEL or settings.AGENTOPS_MODEL_BASE_URL)
+
+
+def name() -> str:
+    """The model as it was configured, for the record."""
+    return str(settings.AGENTOPS_MODEL or "default")
+
+
+def write(output_type: type[Output], *, instructions: str, prompt: str) -> Output:
+    """Have the model write a value of the given type."""
+    return guard.call("model", lambda: _written(output_type, instructions, prompt), timeout_seconds=CALL_TIMEOUT_SECONDS)
+
+
+def _written(output_type: type[Output], instructions: str, prompt: str) -> Output:
+    # Imported here: it takes seconds, and a process that only serves pages never needs it.
+    from pydantic_ai import Agent, NativeOutput
+
+    # Small local models fail at tool calls but keep to a schema; the big providers do well with either.
+    wanted: Any = NativeOutput(output_type) if settings.AGENTOPS_MODEL_BASE_URL else output_type
+    agent: Agent[None, Output] = Agent(_model(), output_type=wanted, instructions=instructions, name="draft")
+    return asyncio.run(agent.run(prompt)).output
+
+
+def _model() -> "Model":
+    from pydantic_ai.models import infer_model
+    from pydantic_ai.models.openai import OpenAIChatModel
+
+    if settings.AGENTOPS_MODEL_BASE_URL:
+        return OpenAIChatModel(name().removeprefix("openai:"), provider=_provider("openai"))
+    return infer_model(settings.AGENTOPS_MODEL, provider_factory=_provider)
+
+
+def _provider(provider: str) -> "Provider[Any]":
+    """Clients without retries of their own: a step's attempts are counted in one place."""
+    key = settings.AGENTOPS_MODEL_API_KEY or None
+    if provider.startswith("openai"):
+        from openai import AsyncOpenAI
+        from pydantic_ai.providers.openai import OpenAIProvider
+
+        base_url = settings.AGENTOPS_MODEL_BASE_URL or None
+        key = key or ("none" if base_url else None)  # a server of one's own often asks for no key, the client does
+        client = AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_SECONDS)
+        return OpenAIProvider(openai_client=client)
+    if provider == "anthropic":
+        from anthropic import AsyncAnthropic
+        from pydantic_ai.providers.anthropic import AnthropicProvider
+
+        return AnthropicProvider(
+            anthropic_client=AsyncAnthropic(api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_SECONDS)
+        )
+    from pydantic_ai.providers import infer_provider
+
+    return infer_provider(provider)
