@@ -1,0 +1,27 @@
+#!/usr/bin/env python
+"""Runs Django's commands, with PostgreSQL and Redis of the checkout's own where the environment names none."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentops.settings")
+    try:
+        from django.core.management import execute_from_command_line
+
+        from agentops.services import ServicesFailure, ensure_env
+    except ImportError as error:
+        sys.exit(f"{error}. Use the project's environment: `make run`, or .venv/bin/python manage.py.")
+    try:
+        ensure_env()
+    except ServicesFailure as failure:
+        sys.exit(f"agentops: {failure}")
+    try:
+        execute_from_command_line(sys.argv)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
