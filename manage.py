@@ -15,10 +15,9 @@ def main() -> None:
         sys.exit(f"{error}. Use the project's environment: `make run`, or .venv/bin/python manage.py.")
     try:
         ensure_env()
+        execute_from_command_line(sys.argv)
     except ServicesFailure as failure:
         sys.exit(f"agentops: {failure}")
-    try:
-        execute_from_command_line(sys.argv)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -21,17 +21,18 @@ def launch(
     *,
     log: Path,
     account: Account | None = None,
+    directory: Path = Path("/"),
     environment: Mapping[str, str] | None = None,
     on_parents_death: signal.Signals | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start in a session of its own, so that Ctrl-C in the terminal does not reach a server before its clients."""
+    """Start in a session of its own, so that Ctrl-C in the terminal does not reach a server before its clients, nor a child twice."""
     with log.open("ab") as output:
         return subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            cwd="/",
+            cwd=directory,
             env=environment,
             start_new_session=True,
             user=account.uid if account else None,

@@ -56,6 +56,8 @@ class Share:
         self.users = self._lock_file("users").open("w")
 
     def join(self) -> None:
+        atexit.register(self._leave_at_exit, os.getpid())
+        _let_termination_run_exit_handlers()
         with self._only_one_starts():
             fcntl.flock(self.users, fcntl.LOCK_SH)
             if not self.server.answers():
@@ -65,8 +67,6 @@ class Share:
                     file=sys.stderr,
                 )
         os.environ[self.server.variable] = self.server.url
-        atexit.register(self._leave_at_exit, os.getpid())
-        _let_termination_run_exit_handlers()
 
     def leave(self) -> bool:
         """Stop the server unless somebody else uses it; says whether nobody did."""
