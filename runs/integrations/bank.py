@@ -14,8 +14,6 @@ from runs.engine.errors import AskHuman
 from runs.integrations import bank_world
 from runs.reliability import guard
 
-__all__ = ["Account", "Card", "Transaction", "build", "find_account", "queue_reply"]
-
 STATEMENT_TIMEOUT_SECONDS = 5
 CALL_TIMEOUT_SECONDS = 12.0  # connecting (5 s) and one statement
 TRANSACTIONS_SHOWN = 20
@@ -52,6 +50,25 @@ class Account(BaseModel):
     cards: list[Card]
     transactions: list[Transaction]
 
+    def active_cards(self) -> list[Card]:
+        """The physical ones first: they are what can be lost."""
+        active = [card for card in self.cards if card.status == "active"]
+        return sorted(active, key=lambda card: card.kind != "physical")
+
+    def with_fee(self, kind: str) -> list[Transaction]:
+        return [one for one in self.transactions if one.kind == kind and one.fee_cents and one.status == "booked"]
+
+    def booked_twice(self) -> list[Transaction]:
+        """The second of each two bookings that agree in everything but their number, newest first."""
+        seen: set[tuple[object, ...]] = set()
+        found = []
+        for one in reversed(self.transactions):
+            marks = (one.card, one.booked_on, one.counterparty, one.amount_cents)
+            if one.status == "booked" and marks in seen:
+                found.insert(0, one)
+            seen.add(marks)
+        return found
+
 
 def build(*, seed: int = bank_world.SEED) -> bool:
     """Make the demo's bank in the project's own database, once; False where BANK_DATABASE_URL names a real one."""
@@ -69,10 +86,17 @@ def find_account(customer: str) -> Account:
     return found
 
 
-def queue_reply(*, key: str, customer: str, queue: str, action: str, reference: str, body: str) -> None:
+class Queued(BaseModel):
+    """A reply that the bank will send."""
+
+    key: str
+
+
+def queue_reply(*, key: str, customer: str, queue: str, action: str, reference: str, body: str) -> Queued:
     """Hand a reply to the bank for sending; the same key twice is one reply."""
     values = {"key": key, "customer": customer, "queue": queue, "action": action, "reference": reference, "body": body}
     guard.call("bank", lambda: _insert_reply(values), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    return Queued(key=key)
 
 
 def _read(customer: str) -> Account | None:

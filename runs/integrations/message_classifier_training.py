@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,6 +60,13 @@ def held_out() -> list[Example]:
     """The test messages that do not occur in training, however written: 6 of BANKING77's do."""
     trained_on = {_plain(example.text) for example in training()}
     return [example for example in messages("test") if _plain(example.text) not in trained_on]
+
+
+def drawn(examples: list[Example], limit: int | None, *, seed: int) -> list[Example]:
+    """So many examples at random, the same ones for the same seed; all of them without a limit."""
+    if limit is None or limit >= len(examples):
+        return examples
+    return random.Random(seed).sample(examples, limit)  # noqa: S311 - a sample, not a secret
 
 
 def messages(part: str) -> list[Example]:

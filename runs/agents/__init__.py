@@ -1,0 +1,1 @@
+"""The agents that come in the box, one file each."""
