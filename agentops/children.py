@@ -29,9 +29,7 @@ class Child:
 
     def start(self) -> None:
         _keep_log_small(self.log)
-        self._process = process.launch(
-            self._arguments, log=self.log, directory=PROJECT, on_parents_death=signal.SIGTERM
-        )
+        self._process = process.launch(self._arguments, log=self.log, directory=PROJECT, on_parents_death=signal.SIGTERM)
 
     def exit_code(self) -> int | None:
         """None while it runs."""
@@ -72,9 +70,7 @@ def _members_of_session(session: int) -> list[int]:
     if sys.platform == "linux":
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     else:
-        pids = [
-            int(pid) for pid in subprocess.run(["ps", "-axo", "pid="], check=False, capture_output=True).stdout.split()
-        ]
+        pids = [int(pid) for pid in subprocess.run(["ps", "-axo", "pid="], check=False, capture_output=True).stdout.split()]
     return [pid for pid in pids if _session_of(pid) == session]
 
 

@@ -1,0 +1,18 @@
+"""The sweeper process."""
+
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from runs.sweeper import sweep_for_ever
+
+
+class Command(BaseCommand):
+    help = "Wake due runs, take over lost ones, dispatch what never arrived. Several may run at once."
+
+    def handle(self, **options: Any) -> None:
+        ended: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, frame: ended.append(received))
+        sweep_for_ever(lambda: bool(ended))

@@ -1,0 +1,11 @@
+"""Listens to what runs say."""
+
+from django.apps import AppConfig
+
+
+class ReviewsConfig(AppConfig):
+    name = "reviews"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from reviews import inbox  # noqa: F401 - connects its receivers

@@ -1,0 +1,62 @@
+"""The only way a review is decided: for the page, the API, bulk and timeouts."""
+
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.utils import timezone
+
+from reviews import live
+from reviews.models import Claim, Decision, Review
+from runs import access, commands
+from runs.models import Run
+
+
+class Conflict(Exception):
+    """Somebody else was first, or the run has ended; `review` says who decided what and when."""
+
+    def __init__(self, review: Review) -> None:
+        super().__init__(f"Review {review.pk} is no longer open.")
+        self.review = review
+
+
+def decide(
+    review_id: int, *, actor: AbstractBaseUser, kind: str, seen: str, value: Any = None, reason: str = ""
+) -> Decision:
+    """Record the decision and let the run go on, in one transaction that locks the run, then the review.
+
+    `seen` is the fingerprint of what the person saw; `value` the edited or answered JSON value.
+    Raises Conflict when the review is no longer open, commands.Refused when the decision is not allowed or what was
+    seen has changed, PermissionDenied, Review.DoesNotExist, and pydantic's ValidationError for a value that does not fit.
+    """
+    if not access.may_decide(actor):
+        raise PermissionDenied
+    with transaction.atomic():
+        review = _locked(review_id)
+        if not review.is_open:
+            raise Conflict(review)
+        if seen != review.fingerprint:
+            raise commands.Refused("What is proposed has changed since you looked. Read it again, then decide.")
+        commands.decide(
+            review.run_id, review.position, kind, by=actor.get_username(), fingerprint=seen, value=value, reason=reason
+        )
+        return _record(review, actor, kind, value, reason)
+
+
+def _locked(review_id: int) -> Review:
+    """Run first, then review: the same order everywhere, so that no two lock each other out."""
+    run_id = Review.objects.values_list("run_id", flat=True).get(pk=review_id)
+    Run.objects.select_for_update().only("pk").get(pk=run_id)
+    return Review.objects.select_for_update().get(pk=review_id)
+
+
+def _record(review: Review, actor: AbstractBaseUser, kind: str, value: Any, reason: str) -> Decision:
+    now = timezone.now()
+    review.state, review.closed_at = Review.State.DECIDED, now
+    review.save(update_fields=["state", "closed_at"])
+    Claim.objects.filter(review=review).delete()
+    live.nudge(review.pk)
+    return Decision.objects.create(
+        review=review, actor=actor, kind=kind, value=value, reason=reason, seen_fingerprint=review.fingerprint, decided_at=now
+    )

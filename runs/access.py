@@ -1,0 +1,72 @@
+"""Who may look, start, control, decide and configure: one question per function, asked by every page and socket."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+
+AnyUser = AbstractBaseUser | AnonymousUser
+View = Callable[..., HttpResponseBase]
+
+# group -> permissions; `manage.py seed` and the migration make them, tests/test_access.py compares
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Viewer": ("runs.view_run",),
+    "Operator": ("runs.view_run", "runs.start_run", "runs.control_run", "reviews.view_review", "reviews.decide_review"),
+    "Reviewer": ("runs.view_run", "reviews.view_review", "reviews.decide_review"),
+    "Admin": (
+        "runs.view_run", "runs.start_run", "runs.control_run", "reviews.view_review", "reviews.decide_review",
+        "runs.view_agentconfig", "runs.change_agentconfig", "runs.view_step",
+        "auth.view_user", "auth.add_user", "auth.change_user", "auth.view_group", "django_rq.admin",
+    ),
+}  # fmt: skip
+
+
+def may_look(user: AnyUser) -> bool:
+    """May see runs, their steps and events."""
+    return _may(user, "runs.view_run")
+
+
+def may_start(user: AnyUser) -> bool:
+    return _may(user, "runs.start_run")
+
+
+def may_control(user: AnyUser) -> bool:
+    """May cancel and retry runs."""
+    return _may(user, "runs.control_run")
+
+
+def may_review(user: AnyUser) -> bool:
+    """May see the inbox."""
+    return _may(user, "reviews.view_review")
+
+
+def may_decide(user: AnyUser) -> bool:
+    return _may(user, "reviews.decide_review")
+
+
+def may_configure(user: AnyUser) -> bool:
+    return _may(user, "runs.change_agentconfig")
+
+
+def permits(question: Callable[[AnyUser], bool]) -> Callable[[View], View]:
+    """Decorate a view: sign-in for strangers, 403 for those to whom the question answers no."""
+
+    def decorate(view: View) -> View:
+        @login_required
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if not question(request.user):
+                raise PermissionDenied
+            return view(request, *args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+def _may(user: AnyUser, permission: str) -> bool:
+    return user.is_active and user.has_perm(permission)

@@ -1,0 +1,169 @@
+"""What a person or a system may do to a run: start, decide, cancel, retry; and to an agent: configure."""
+
+from typing import Any
+
+from django.db import transaction
+from pydantic import BaseModel
+
+from runs import dispatch, event_log, sdk
+from runs.engine.canonical import digest, stored
+from runs.engine.events import Draft, Kind
+from runs.engine.policy import ALLOWED, Cause, Subject
+from runs.engine.state import Status, StepState
+from runs.models import AgentConfig, Run
+
+SUMMARY_LETTERS = 160
+
+
+class Refused(Exception):
+    """The command does not fit the state of the run or agent; the message says why and what to do."""
+
+
+class UnknownAgent(Refused):
+    """There is no agent of that slug; the message lists those there are."""
+
+
+def start(slug: str, given: Any, *, by: str) -> Run:
+    """Start a run of the agent on the input (a dict or its model). `by` is the username, "" for the system.
+
+    Raises UnknownAgent, Refused when the agent is disabled, pydantic's ValidationError when the input does not fit,
+    and Unstorable when it cannot be kept.
+    """
+    agent = find_agent(slug)
+    value = agent.input_model.model_validate(given)
+    config = configuration(slug)
+    if not config.enabled:
+        raise Refused(f"The agent {agent.title} is disabled: an admin can enable it in its configuration.")
+    draft = Draft(Kind.RUN_REQUESTED, _request(agent, value, config), actor=by)
+    with transaction.atomic():
+        log = event_log.create(draft)
+        dispatch.enqueue(log.run_id, log.state.seq)
+    return Run.objects.get(pk=log.run_id)
+
+
+def decide(
+    run_id: int, position: int, decision: str, *, by: str, fingerprint: str, value: Any = None, reason: str = ""
+) -> None:
+    """Record a person's decision about a waiting step and let the run go on.
+
+    `value` is the edited or answered JSON value. `fingerprint` is what the person saw (see `seen`).
+    Raises Refused when the step no longer waits, has changed, or does not allow the decision;
+    pydantic's ValidationError when the value does not fit.
+    """
+    with event_log.locked(run_id) as log:
+        step = log.state.steps.get(position)
+        if step is None or step.status != Status.WAITING or log.state.ended:
+            raise Refused("This step no longer waits for a person: somebody decided, or the run has ended.")
+        if fingerprint != seen(step):
+            raise Refused("What is proposed has changed since you looked. Read it again, then decide.")
+        data = {"decision": decision, "reason": reason, "value": _decided_value(step, decision, value)}
+        log.append(Draft(Kind.STEP_DECIDED, data, position, actor=by))
+        dispatch.enqueue(run_id, log.state.seq)
+
+
+def seen(step: StepState) -> str:
+    """Fingerprint of what a reviewer decides about: the step, its question and its proposal."""
+    return digest(step.fingerprint, step.cause, step.subject, step.proposal, step.attempt)
+
+
+def cancel(run_id: int, *, by: str, reason: str = "") -> None:
+    """End the run: at once where it waits, after its present step where it is running. Raises Refused when it has ended."""
+    with event_log.locked(run_id) as log:
+        if log.state.ended:
+            raise Refused(f"The run has already ended ({log.state.status}); there is nothing to cancel.")
+        if log.state.cancel_requested:
+            return
+        drafts = [Draft(Kind.RUN_CANCEL_REQUESTED, {"reason": reason}, actor=by)]
+        if log.state.status != Status.RUNNING:
+            drafts.append(Draft(Kind.RUN_CANCELLED, {"reason": reason}, actor=by))
+        log.append(*drafts)
+
+
+def retry(run_id: int, *, by: str) -> None:
+    """Let a failed or cancelled run go on from the step where it ended. Raises Refused in any other state."""
+    with event_log.locked(run_id) as log:
+        if log.state.status not in (Status.FAILED, Status.CANCELLED):
+            raise Refused(f"Only a failed or cancelled run can be retried; this one is {log.state.status}.")
+        log.append(Draft(Kind.RUN_RETRIED, {}, actor=by))
+        dispatch.enqueue(run_id, log.state.seq)
+
+
+# --- agents and their configuration -----------------------------------------------------------------------------
+
+
+def find_agent(slug: str) -> sdk.Agent:
+    """The registered agent of that slug. Raises UnknownAgent."""
+    if slug not in sdk.AGENTS:
+        known = ", ".join(sorted(sdk.AGENTS)) or "none is installed"
+        raise UnknownAgent(f"There is no agent {slug!r}. Known agents: {known}.")
+    return sdk.AGENTS[slug]
+
+
+def configuration(slug: str) -> AgentConfig:
+    """The configuration in force; made from the agent's declaration on first sight. Raises UnknownAgent."""
+    agent = find_agent(slug)
+    defaults = {"threshold": agent.threshold, "values": agent.config_model().model_dump(mode="json")}
+    return AgentConfig.objects.get_or_create(slug=slug, defaults=defaults)[0]
+
+
+def configure(slug: str, *, by: str, **changes: Any) -> AgentConfig:
+    """Change the configuration and raise its version; runs that have started keep the one they started with.
+
+    Raises django's ValidationError for a value out of range, pydantic's for `values` that do not fit the agent.
+    """
+    agent = find_agent(slug)
+    configuration(slug)
+    with transaction.atomic():
+        config = AgentConfig.objects.select_for_update().get(slug=slug)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        config.values = agent.config_model.model_validate(config.values).model_dump(mode="json")
+        config.version, config.changed_by = config.version + 1, by
+        config.full_clean()
+        config.save()
+    return config
+
+
+# --- parts ------------------------------------------------------------------------------------------------------
+
+
+def _request(agent: sdk.Agent, value: BaseModel, config: AgentConfig) -> dict[str, Any]:
+    in_force = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
+    return {
+        "agent": agent.slug,
+        "agent_version": agent.version,
+        "input": stored(value.model_dump(mode="json")),
+        "summary": summary(value),
+        "config": in_force | {"values": config.values},
+    }
+
+
+def summary(value: BaseModel) -> str:
+    """The input in one line: its first text, shortened."""
+    texts = [text for text in value.model_dump(mode="json").values() if isinstance(text, str) and text.strip()]
+    line = " ".join((texts or ["(no text)"])[0].split())
+    return line if len(line) <= SUMMARY_LETTERS else line[: SUMMARY_LETTERS - 1] + "…"
+
+
+def _decided_value(step: StepState, decision: str, value: Any) -> Any:
+    """What the step goes on with. Raises Refused for a decision the cause does not allow, ValidationError for a bad value."""
+    if decision not in ALLOWED[Cause(step.cause)]:
+        raise Refused(f"A step that waits because it is {step.cause.replace('_', ' ')} cannot be decided with {decision!r}.")
+    if decision in ("reject", "retry"):
+        return None
+    if decision == "approve":
+        return step.proposal
+    return stored(check_value(step.worker, step.subject, value))
+
+
+def check_value(worker_name: str, subject: str, value: Any) -> Any:
+    """The value as JSON after validation by the worker's input or output type.
+
+    Raises Refused when the code no longer has the worker, pydantic's ValidationError when the value does not fit.
+    """
+    worker = sdk.find_worker(worker_name)
+    if worker is None:
+        raise Refused(f"The worker {worker_name} is no longer in the code, so nothing can be edited. Reject, or restore it.")
+    if subject == Subject.INPUT:
+        return worker.input_model.model_validate(value).model_dump(mode="json")
+    return worker.output.dump_python(worker.output.validate_python(value), mode="json")

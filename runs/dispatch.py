@@ -1,0 +1,54 @@
+"""Rings the doorbell: puts "advance run N" on the RQ queue once the transaction has committed."""
+
+from dataclasses import dataclass
+
+import django_rq
+import structlog
+from django.db import transaction
+from redis.exceptions import RedisError
+from rq.job import Job, JobStatus
+
+logger = structlog.get_logger()
+ADVANCE = "runs.jobs.advance"
+FAILURE_TTL_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A run as it was when somebody found it due; a call for the same moment has the same job id."""
+
+    run_id: int
+    last_seq: int
+    fence: int = 0
+
+    @property
+    def job_id(self) -> str:
+        return f"advance-{self.run_id}-{self.last_seq}-{self.fence}"
+
+
+def enqueue(run_id: int, last_seq: int) -> None:
+    """Ask a job process to advance the run, after the current transaction. A lost call is made good by the sweeper."""
+    transaction.on_commit(lambda: enqueue_now([Call(run_id, last_seq)]))
+
+
+def enqueue_now(calls: list[Call]) -> bool:
+    """Put the calls on the queue at once; False, and a line in the log, when Redis cannot be reached."""
+    try:
+        queue = django_rq.get_queue("default")
+        for call in calls:
+            queue.enqueue_call(
+                ADVANCE, args=(call.run_id,), job_id=call.job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS
+            )
+    except (RedisError, OSError) as error:
+        logger.warning("dispatch_lost", runs=[call.run_id for call in calls], error=str(error))
+        return False
+    return True
+
+
+def missing(calls: list[Call]) -> list[Call]:
+    """Those of the calls that do not wait in Redis. Raises RedisError when Redis cannot be reached."""
+    with django_rq.get_connection("default").pipeline(transaction=False) as pipeline:
+        for call in calls:
+            pipeline.hget(Job.key_for(call.job_id), "status")
+        found = pipeline.execute()
+    return [call for call, status in zip(calls, found, strict=True) if status != JobStatus.QUEUED.encode()]

@@ -1,0 +1,14 @@
+"""How long to wait before the next attempt."""
+
+BASE_SECONDS = 1.0
+CAP_SECONDS = 300.0
+
+
+def wait_seconds(attempt: int, *, chance: float, retry_after: float | None = None) -> float:
+    """Seconds to wait after failed attempt number `attempt` (1, 2, ...).
+
+    Exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015):
+    chance in [0, 1) picks a point below min(cap, base * 2**attempt). What the other side asked for is the least.
+    """
+    ceiling = min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(attempt, 30))
+    return max(chance * ceiling, retry_after or 0.0)

@@ -1,0 +1,71 @@
+"""One written form for every value that is stored: what is hashed is what PostgreSQL's jsonb gives back."""
+
+import hashlib
+import json
+import math
+from typing import Any
+
+PAYLOAD_LIMIT_BYTES = 1_000_000  # one value of a step; larger ones belong in a file store that the value names
+
+
+class Unstorable(ValueError):
+    """A value that cannot be kept in the log; the message says which and why."""
+
+
+def normalise(value: Any) -> Any:
+    """Return the value as jsonb would return it (1.0 becomes 1), or raise Unstorable.
+
+    Accepts None, bool, int, float, str, list, tuple and dict with text keys, nested.
+    """
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list | tuple):
+        return [normalise(item) for item in value]
+    if isinstance(value, dict):
+        return {_key(key): normalise(item) for key, item in value.items()}
+    raise Unstorable(f"A {type(value).__name__} cannot be stored; use text, numbers, true/false, lists and objects.")
+
+
+def dumps(value: Any) -> str:
+    """Text of a normalised value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def stored(value: Any) -> Any:
+    """Normalise the value and check its size; raise Unstorable when it is over the limit."""
+    clean = normalise(value)
+    size = len(dumps(clean).encode())
+    if size > PAYLOAD_LIMIT_BYTES:
+        raise Unstorable(f"The value is {size:,} bytes; the limit is {PAYLOAD_LIMIT_BYTES:,} bytes.")
+    return clean
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 (hex) over the canonical text of the parts."""
+    return hashlib.sha256(dumps(list(parts)).encode()).hexdigest()
+
+
+def _number(value: float) -> float | int:
+    if not math.isfinite(value):
+        raise Unstorable(f"The number {value} cannot be stored.")
+    return int(value) if value.is_integer() else value
+
+
+def _text(value: str) -> str:
+    if "\x00" in value:
+        raise Unstorable("Text with a NUL character cannot be stored.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Unstorable("Text with half a surrogate pair cannot be stored.") from error
+    return value
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise Unstorable(f"The key {key!r} of an object is not text.")
+    return _text(key)

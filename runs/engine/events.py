@@ -1,0 +1,85 @@
+"""The kinds of event there are, and the hash that chains them; kinds and payload keys are forever."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from .canonical import digest
+
+GENESIS = "0" * 64  # the hash before the first event of a run
+
+
+class Kind(StrEnum):
+    """Past tense, because it has happened."""
+
+    RUN_REQUESTED = "RunRequested"
+    RUN_STARTED = "RunStarted"
+    RUN_RESUMED = "RunResumed"
+    RUN_TAKEN_OVER = "RunTakenOver"
+    RUN_PARKED = "RunParked"
+    RUN_SUCCEEDED = "RunSucceeded"
+    RUN_FAILED = "RunFailed"
+    RUN_RETRIED = "RunRetried"
+    RUN_CANCEL_REQUESTED = "RunCancelRequested"
+    RUN_CANCELLED = "RunCancelled"
+    STEP_REQUESTED = "StepRequested"
+    STEP_STARTED = "StepStarted"
+    ATTEMPT_STARTED = "AttemptStarted"
+    ATTEMPT_FAILED = "AttemptFailed"
+    FALLBACK_TAKEN = "FallbackTaken"
+    STEP_SUCCEEDED = "StepSucceeded"
+    STEP_ESCALATED = "StepEscalated"
+    STEP_DECIDED = "StepDecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event that has not been written yet. `actor` is a username, or "" for the system itself."""
+
+    kind: Kind
+    data: dict[str, Any] = field(default_factory=dict)
+    step: int | None = None
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A written event: its place in the run's log, its time (UTC) and its hash."""
+
+    seq: int
+    kind: str
+    data: dict[str, Any]
+    step: int | None
+    actor: str
+    at: datetime
+    prev_hash: str
+    hash: str
+
+
+def write(draft: Draft, *, run_id: int, seq: int, at: datetime, prev_hash: str) -> Fact:
+    """Give the draft its place in the chain."""
+    chained = chain(run_id, seq, draft.kind, draft.step, draft.actor, draft.data, at, prev_hash)
+    return Fact(seq, str(draft.kind), draft.data, draft.step, draft.actor, at, prev_hash, chained)
+
+
+def chain(
+    run_id: int, seq: int, kind: str, step: int | None, actor: str, data: dict[str, Any], at: datetime, prev_hash: str
+) -> str:
+    """SHA-256 over everything the event says, and over the hash before it."""
+    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
+    return digest(prev_hash, run_id, seq, str(kind), step, actor, data, moment)
+
+
+def first_broken(run_id: int, facts: list[Fact]) -> str:
+    """Say which event breaks the chain and how, or return "" when the chain holds."""
+    prev_hash = GENESIS
+    for expected, fact in enumerate(facts, start=1):
+        if fact.seq != expected:
+            return f"event {expected} is missing (found {fact.seq})"
+        if fact.prev_hash != prev_hash:
+            return f"event {fact.seq} does not follow event {fact.seq - 1}"
+        if fact.hash != chain(run_id, fact.seq, fact.kind, fact.step, fact.actor, fact.data, fact.at, prev_hash):
+            return f"event {fact.seq} ({fact.kind}) was changed after it was written"
+        prev_hash = fact.hash
+    return ""

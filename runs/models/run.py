@@ -1,0 +1,98 @@
+"""One execution of an agent on one input, as its events left it, and the lease of who advances it now."""
+
+from typing import Self
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.urls import reverse
+
+
+class RunStatus(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    WAITING = "waiting", "Waiting"
+    RETRYING = "retrying", "Retrying"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+ENDED = (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+ADVANCEABLE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.RETRYING)
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    """Named questions about runs."""
+
+    def ended(self) -> Self:
+        return self.filter(status__in=ENDED)
+
+    def matching(self, *, agent: str = "", status: str = "", text: str = "") -> Self:
+        runs = self.filter(agent=agent) if agent else self
+        runs = runs.filter(status=status) if status else runs
+        return runs.filter(input_text__icontains=text) if text else runs
+
+    def due(self) -> Self:
+        """Runs that a job process should advance now: nobody owns them, and their time has come."""
+        unowned = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())
+        come = Q(wake_at__isnull=True) | Q(wake_at__lte=Now())
+        return self.filter(unowned, come, status__in=ADVANCEABLE)
+
+
+class Run(models.Model):
+    """Columns above the line are a projection of the run's events; those below coordinate processes."""
+
+    agent = models.SlugField(max_length=80)
+    agent_version = models.CharField(max_length=40)
+    config_version = models.PositiveIntegerField(default=1)
+    input = models.JSONField(null=True)
+    input_text = models.TextField(default="", help_text="The input in one sentence, for lists and search.")
+    status = models.CharField(max_length=12, choices=RunStatus, default=RunStatus.QUEUED)
+    waiting_cause = models.CharField(max_length=20, blank=True, default="")
+    waiting_step = models.PositiveIntegerField(null=True)
+    wake_at = models.DateTimeField(null=True)
+    output = models.JSONField(null=True)
+    error = models.JSONField(null=True)
+    cancel_requested = models.BooleanField(default=False)
+    step_count = models.PositiveIntegerField(default=0)
+    started_by = models.CharField(max_length=150, blank=True, default="")
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    last_seq = models.PositiveIntegerField(default=0)
+    head_hash = models.CharField(max_length=64, default="")
+    # -------- who advances it: the lease (by the database's clock) and the fence that each taking raises
+    lease_owner = models.CharField(max_length=120, blank=True, default="")
+    lease_until = models.DateTimeField(null=True)
+    fence = models.PositiveIntegerField(default=0)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        permissions = [("start_run", "May start runs"), ("control_run", "May cancel and retry runs")]
+        constraints = [
+            # a status that no page knows would be shown as nothing at all
+            models.CheckConstraint(name="run_status_known", condition=Q(status__in=RunStatus.values)),
+            # a run that says it waits must say for what
+            models.CheckConstraint(
+                name="run_waits_for_something", condition=~Q(status__in=["waiting", "retrying"]) | ~Q(waiting_cause="")
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["-created_at", "-id"], name="run_newest"),  # runs list, keyset pages
+            models.Index(fields=["agent", "-created_at", "-id"], name="run_agent_newest"),  # runs list by agent
+            models.Index(fields=["status", "-created_at", "-id"], name="run_status_newest"),  # runs list by status
+            # the sweeper's question, asked every second: small, because ended and parked runs are not in it
+            models.Index(fields=["wake_at"], name="run_due", condition=Q(status__in=ADVANCEABLE)),
+        ]
+
+    def __str__(self) -> str:
+        return f"Run {self.pk}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("run", args=[self.pk])
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED

@@ -1,0 +1,66 @@
+"""One named action of a run, as the run's events left it."""
+
+from django.db import models
+from django.db.models import Q
+
+from runs.models.run import Run
+
+
+class StepStatus(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    WAITING = "waiting", "Waiting"
+    RETRYING = "retrying", "Retrying"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    REJECTED = "rejected", "Rejected"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+class Step(models.Model):
+    """A projection: rebuilt from events by `manage.py reproject`, changed by nothing else."""
+
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="steps")
+    position = models.PositiveIntegerField()
+    name = models.CharField(max_length=120)
+    worker = models.CharField(max_length=120)
+    title = models.CharField(max_length=200)
+    fingerprint = models.CharField(max_length=64)
+    status = models.CharField(max_length=12, choices=StepStatus)
+    effect = models.CharField(max_length=12, default="none")
+    input = models.JSONField(null=True)
+    output = models.JSONField(null=True)
+    confidence = models.FloatField(null=True)
+    threshold = models.FloatField(null=True)
+    why = models.TextField(blank=True, default="")
+    source = models.CharField(max_length=120, blank=True, default="")
+    alternatives = models.JSONField(default=dict)
+    attempt = models.PositiveIntegerField(default=0)
+    error = models.JSONField(null=True)
+    cause = models.CharField(max_length=20, blank=True, default="")
+    proposal = models.JSONField(null=True)
+    decision = models.CharField(max_length=20, blank=True, default="")
+    decided_by = models.CharField(max_length=150, blank=True, default="")
+    reason = models.TextField(blank=True, default="")
+    fallback = models.CharField(max_length=120, blank=True, default="")
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["run_id", "position"]
+        constraints = [
+            # a replay finds a recorded step by its place, a person by its name: neither may be doubled
+            models.UniqueConstraint(fields=["run", "position"], name="step_position_once"),
+            models.UniqueConstraint(fields=["run", "name"], name="step_name_once"),
+            models.CheckConstraint(name="step_status_known", condition=Q(status__in=StepStatus.values)),
+        ]
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id}, step {self.position} {self.name}"
+
+    @property
+    def duration_ms(self) -> int | None:
+        """Milliseconds from the start of the first attempt to the end, waits for people included."""
+        if not (self.started_at and self.finished_at):
+            return None
+        return round((self.finished_at - self.started_at).total_seconds() * 1000)

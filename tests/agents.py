@@ -1,0 +1,121 @@
+"""Small agents that tests run: each shows one thing."""
+
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from runs.sdk import AskHuman, GiveUp, Rejected, Result, Run, TryLater, agent, ask_human, current_step, worker
+
+
+class Order(BaseModel):
+    text: str = Field(min_length=1, max_length=4000)
+    number: int = 3
+    ledger: str = ""
+
+
+class Answer(BaseModel):
+    said: str
+
+
+class Choice(BaseModel):
+    colour: Literal["red", "green"]
+    amount: float = Field(ge=0, le=100)
+
+
+def note(ledger: str, line: str) -> None:
+    """Write one line to the ledger, the outside world of these agents."""
+    if ledger:
+        with Path(ledger).open("a") as file:
+            file.write(f"{line}\n")
+
+
+@worker(effect="idempotent")
+def count(number: int, ledger: str = "", seconds: float = 0.0) -> int:
+    note(ledger, f"{current_step().key} {current_step().attempt} {os.getpid()}")
+    time.sleep(seconds)
+    return number + 1
+
+
+@worker
+def guess(text: str, confidence: float | None) -> Result[Choice]:
+    remark = current_step().remark
+    sure = 1.0 if remark else confidence
+    return Result(Choice(colour="red", amount=len(text)), sure, why="because of its length", source="a guess")
+
+
+@worker(effect="once")
+def pay(amount: float, ledger: str = "") -> str:
+    note(ledger, f"paid {amount}")
+    return f"paid {amount}"
+
+
+FAILURES: dict[str, list[Exception]] = {}
+
+
+@worker
+def stumble(text: str) -> str:
+    """Raise what the test has put into FAILURES under this text, one after the other; then succeed."""
+    if FAILURES.get(text):
+        raise FAILURES[text].pop(0)
+    return "stood up"
+
+
+@worker
+def other_way(text: str) -> str:
+    return "another way"
+
+
+@worker(critical=True, fallback=other_way)
+def stumble_critically(text: str) -> str:
+    return str(stumble(text=text))
+
+
+@agent("counting", title="Counting", version="1")
+def counting(run: Run, order: Order) -> Answer:
+    """Counts in as many steps as it is told."""
+    total = 0
+    for step in range(order.number):
+        total = run.step(f"count_{step + 1}", count, number=total, ledger=order.ledger, seconds=0.05 if order.ledger else 0.0)
+    return Answer(said=str(total))
+
+
+@agent("guessing", title="Guessing", version="1", threshold=0.8)
+def guessing(run: Run, order: Order) -> Answer:
+    """Guesses with a confidence of order.number / 10."""
+    choice = run.step("guess", guess, text=order.text, confidence=order.number / 10)
+    return Answer(said=f"{choice.colour} {choice.amount:g}")
+
+
+@agent("paying", title="Paying", version="1")
+def paying(run: Run, order: Order) -> Answer:
+    """Pays after a person approved it; says so when one did not."""
+    try:
+        said = run.step("pay", pay.gated("Money leaves the house."), amount=float(order.number), ledger=order.ledger)
+    except Rejected as rejected:
+        said = f"not paid: {rejected.reason}"
+    return Answer(said=said)
+
+
+@agent("asking", title="Asking", version="1")
+def asking(run: Run, order: Order) -> Answer:
+    """Asks a person for a colour."""
+    choice = run.step("choose", ask_human(Choice), question=f"Which colour for {order.text}?")
+    return Answer(said=choice.colour)
+
+
+@agent("stumbling", title="Stumbling", version="1")
+def stumbling(run: Run, order: Order) -> Answer:
+    """Fails as the test wants it to."""
+    return Answer(said=run.step("stumble", stumble, text=order.text))
+
+
+@agent("falling-back", title="Falling back", version="1")
+def falling_back(run: Run, order: Order) -> Answer:
+    """Has a fallback."""
+    return Answer(said=run.step("stumble", stumble_critically, text=order.text))
+
+
+__all__ = ["FAILURES", "AskHuman", "GiveUp", "TryLater", "counting"]

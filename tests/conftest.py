@@ -1,0 +1,30 @@
+"""What every test may lean on: a clean database, an empty Redis, the cast, and small agents."""
+
+from collections.abc import Iterator
+
+import django_rq
+import pgtrigger
+import pytest
+from django.contrib.auth.models import Group, User
+from pytest_django import DjangoDbBlocker
+
+from tests import cast
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Tests that commit are cleaned by TRUNCATE, which our trigger refuses: test_event_log installs it for itself."""
+    with django_db_blocker.unblock():
+        pgtrigger.uninstall("runs.Event:no_truncate")
+
+
+@pytest.fixture(autouse=True)
+def empty_redis() -> Iterator[None]:
+    yield
+    django_rq.get_connection("default").flushall()
+
+
+@pytest.fixture
+def people(db: None) -> dict[str, User]:
+    """operator, reviewer, reviewer2, admin and outsider."""
+    return cast.people()

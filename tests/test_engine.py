@@ -1,0 +1,196 @@
+"""The pure core, case by case."""
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runs.engine import backoff, outcome, policy
+from runs.engine.canonical import PAYLOAD_LIMIT_BYTES, Unstorable, dumps, normalise, stored
+from runs.engine.errors import AskHuman, GiveUp, TryLater
+from runs.engine.events import GENESIS, Draft, Fact, Kind, first_broken, write
+from runs.engine.state import Status, fold
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+# --- what can be stored -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "clean"),
+    [
+        (None, None), (True, True), (3, 3), (1.0, 1), (-0.0, 0), (0.1, 0.1), (1e16, 10**16), ("ä", "ä"),
+        ((1, 2), [1, 2]), ({"b": 1.0, "a": [2.5]}, {"a": [2.5], "b": 1}), ([], []), ({}, {}),
+    ],
+)  # fmt: skip
+def test_a_value_is_stored_as_the_database_would_return_it(value: object, clean: object) -> None:
+    assert normalise(value) == clean
+    assert dumps(normalise(value)) == dumps(json.loads(dumps(normalise(value))))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (math.nan, "nan"), (math.inf, "inf"), ("a\x00b", "NUL"), ("\ud800", "surrogate"), ({1: 2}, "not text"),
+        ({"a": object()}, "object cannot be stored"), (b"bytes", "bytes cannot be stored"), ({1, 2}, "set cannot be stored"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_stored_is_named(value: object, words: str) -> None:
+    with pytest.raises(Unstorable, match=words):
+        normalise(value)
+
+
+def test_a_value_over_the_limit_names_the_limit() -> None:
+    assert stored("x" * (PAYLOAD_LIMIT_BYTES - 2)).startswith("x")
+    with pytest.raises(Unstorable, match="the limit is 1,000,000 bytes"):
+        stored("x" * PAYLOAD_LIMIT_BYTES)
+
+
+# --- policy, backoff, outcome -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("confidence", "threshold", "needs_person"),
+    [
+        (None, 0.0, True), (None, 0.9, True), (0.9, 0.9, False), (0.8999, 0.9, True), (1.0, 1.0, False),
+        (0.0, 0.0, False), (1.01, 0.5, True), (-0.1, 0.0, True), (math.nan, 0.0, True),
+    ],
+)  # fmt: skip
+def test_confidence_under_the_threshold_needs_a_person(confidence: float | None, threshold: float, needs_person: bool) -> None:
+    verdict = policy.judge(confidence, threshold)
+    assert verdict.needs_person is needs_person
+    assert verdict.why.endswith(".")
+
+
+def test_every_cause_says_what_may_be_decided() -> None:
+    assert set(policy.ALLOWED) == set(policy.Cause)
+    assert all("reject" in allowed for allowed in policy.ALLOWED.values())
+    assert "approve" not in policy.ALLOWED[policy.Cause.FAILED]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "chance", "retry_after", "seconds"),
+    [(1, 0.5, None, 1.0), (2, 0.5, None, 2.0), (3, 0.999, None, 7.992), (30, 0.5, None, 150.0), (9, 0.0, None, 0.0),
+     (1, 0.5, 12.0, 12.0), (6, 0.5, 12.0, 32.0), (10**6, 1.0, None, 300.0)],
+)  # fmt: skip
+def test_backoff_grows_is_capped_and_honours_what_was_asked(
+    attempt: int, chance: float, retry_after: float | None, seconds: float
+) -> None:
+    assert backoff.wait_seconds(attempt, chance=chance, retry_after=retry_after) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "expected"),
+    [
+        (TryLater("busy"), 1, outcome.TryAgain(1.0)),
+        (TryLater("busy", retry_after=9.0), 2, outcome.TryAgain(9.0)),
+        (TryLater("busy"), 3, outcome.FailFinally("It still failed after 3 attempts: busy")),
+        (GiveUp("no such card"), 1, outcome.FailFinally("It cannot succeed by trying again: no such card")),
+        (AskHuman("look at this"), 1, outcome.AskPerson("AskHuman: look at this")),
+        (ZeroDivisionError("by zero"), 1, outcome.AskPerson("ZeroDivisionError: by zero")),
+    ],
+)
+def test_what_follows_a_failed_attempt(error: Exception, attempt: int, expected: outcome.Outcome) -> None:
+    assert outcome.after_failure(error, attempt=attempt, attempts=3, chance=0.5) == expected
+
+
+def test_only_waits_over_two_seconds_park() -> None:
+    assert not outcome.TryAgain(2.0).parks
+    assert outcome.TryAgain(2.001).parks
+
+
+# --- the chain --------------------------------------------------------------------------------------------------
+
+
+def chain_of(*drafts: Draft, run_id: int = 7) -> list[Fact]:
+    facts: list[Fact] = []
+    for number, draft in enumerate(drafts, start=1):
+        prev_hash = facts[-1].hash if facts else GENESIS
+        at = AT + timedelta(seconds=number)
+        facts.append(write(draft, run_id=run_id, seq=number, at=at, prev_hash=prev_hash))
+    return facts
+
+
+REQUESTED = Draft(
+    Kind.RUN_REQUESTED,
+    {"agent": "a", "agent_version": "1", "input": {}, "summary": "", "config": {"version": 1}},
+    actor="operator",
+)
+STARTED = Draft(Kind.RUN_STARTED, {"owner": "x", "fence": 1})
+STEP = {"name": "look_up", "worker": "w", "title": "Look up", "fingerprint": "f", "input": {"id": 1}, "effect": "none"}
+STEP_STARTED = Draft(Kind.STEP_STARTED, STEP | {"attempt": 1}, 1)
+
+
+def test_an_untouched_chain_holds() -> None:
+    assert first_broken(7, chain_of(REQUESTED, STARTED)) == ""
+
+
+def test_each_kind_of_tampering_is_found_and_named() -> None:
+    facts = chain_of(REQUESTED, STARTED, STEP_STARTED)
+    changed = Fact(2, facts[1].kind, {"owner": "y"}, None, "", facts[1].at, facts[1].prev_hash, facts[1].hash)
+    assert first_broken(7, [facts[0], changed, facts[2]]) == "event 2 (RunStarted) was changed after it was written"
+    assert first_broken(7, [facts[0], facts[2]]) == "event 2 is missing (found 3)"
+    assert first_broken(8, facts) == "event 1 (RunRequested) was changed after it was written"
+    rewritten = write(STARTED, run_id=7, seq=2, at=AT, prev_hash="f" * 64)
+    assert first_broken(7, [facts[0], rewritten]) == "event 2 does not follow event 1"
+
+
+# --- the fold ---------------------------------------------------------------------------------------------------
+
+
+def escalated(cause: str, subject: str, proposal: object) -> Draft:
+    return Draft(Kind.STEP_ESCALATED, {"cause": cause, "subject": subject, "proposal": proposal, "why": "because"}, 1)
+
+
+def decided(decision: str, value: object = None) -> Draft:
+    return Draft(Kind.STEP_DECIDED, {"decision": decision, "reason": "so", "value": value}, 1, actor="reviewer")
+
+
+PARKED = Draft(Kind.RUN_PARKED, {"cause": "person"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("drafts", "run", "step"),
+    [
+        ([], Status.RUNNING, None),
+        ([STEP_STARTED], Status.RUNNING, Status.RUNNING),
+        ([STEP_STARTED, Draft(Kind.STEP_SUCCEEDED, {"output": 1}, 1)], Status.RUNNING, Status.SUCCEEDED),
+        ([STEP_STARTED, Draft(Kind.ATTEMPT_FAILED, {"error": {}, "wait_seconds": 1.5}, 1)], Status.RUNNING, Status.RETRYING),
+        ([STEP_STARTED, Draft(Kind.ATTEMPT_FAILED, {"error": {}, "wait_seconds": None}, 1)], Status.RUNNING, Status.FAILED),
+        ([STEP_STARTED, escalated("low_confidence", "output", 5), PARKED], Status.WAITING, Status.WAITING),
+        ([STEP_STARTED, escalated("low_confidence", "output", 5), PARKED, decided("approve", 5)], Status.QUEUED, Status.SUCCEEDED),
+        ([STEP_STARTED, escalated("low_confidence", "output", 5), PARKED, decided("reject")], Status.QUEUED, Status.REJECTED),
+        ([STEP_STARTED, escalated("low_confidence", "output", 5), PARKED, decided("retry")], Status.QUEUED, Status.QUEUED),
+        ([STEP_STARTED, escalated("gated", "input", {"id": 1}), PARKED, decided("edit", {"id": 2})], Status.QUEUED, Status.QUEUED),
+        ([STEP_STARTED, escalated("code_changed", "output", None), PARKED, decided("retry")], Status.QUEUED, Status.RUNNING),
+        ([STEP_STARTED, escalated("code_changed", "output", None), PARKED, decided("reject")], Status.QUEUED, Status.REJECTED),
+        ([STEP_STARTED, Draft(Kind.RUN_CANCELLED)], Status.CANCELLED, Status.CANCELLED),
+        ([STEP_STARTED, Draft(Kind.RUN_SUCCEEDED, {"output": {}})], Status.SUCCEEDED, Status.RUNNING),
+        ([STEP_STARTED, decided("reject"), Draft(Kind.RUN_FAILED, {"error": {}}), Draft(Kind.RUN_RETRIED)], Status.QUEUED, Status.QUEUED),
+    ],
+)
+def test_state_after(drafts: list[Draft], run: str, step: str | None) -> None:
+    state = fold(chain_of(REQUESTED, STARTED, *drafts))
+    assert state.status == run
+    assert (state.steps[1].status if state.steps else None) == step
+
+
+def test_an_edited_gate_changes_the_input_and_lets_it_pass() -> None:
+    state = fold(chain_of(REQUESTED, STEP_STARTED, escalated("gated", "input", {"id": 1}), PARKED, decided("edit", {"id": 2})))
+    assert (state.steps[1].input, state.steps[1].gate_passed) == ({"id": 2}, True)
+
+
+def test_an_unknown_kind_changes_nothing_but_the_cursor() -> None:
+    facts = chain_of(REQUESTED, Draft("FromTheFuture", {"x": 1}))  # type: ignore[arg-type]
+    state = fold(facts)
+    assert (state.seq, state.status) == (2, Status.QUEUED)
+
+
+@given(st.lists(st.sampled_from([STEP_STARTED, decided("approve", 1), escalated("failed", "output", None), PARKED]), max_size=12))
+def test_folding_in_two_parts_is_folding_at_once(drafts: list[Draft]) -> None:
+    facts = chain_of(REQUESTED, STEP_STARTED, *drafts)
+    middle = len(facts) // 2
+    assert fold(facts[middle:], fold(facts[:middle])) == fold(facts)
