@@ -34,7 +34,7 @@ check: $(VENV)/.ready
 	@echo "manage.py check --deploy, with production settings"
 	@$(PRODUCTION_LIKE) $(BIN)/python manage.py check --deploy --fail-level WARNING
 	PYTHONPATH=. $(BIN)/lint-imports
-	$(BIN)/python -m mypy .
+	@echo "mypy ."; $(PRODUCTION_LIKE) $(BIN)/python -m mypy .
 
 clean:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m agentops.services stop; fi

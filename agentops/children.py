@@ -67,8 +67,8 @@ class Child:
 
 
 def _members_of_session(session: int) -> list[int]:
-    if sys.platform == "linux":
-        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    if process.PROC.is_dir():
+        pids = [int(entry.name) for entry in process.PROC.iterdir() if entry.name.isdigit()]
     else:
         pids = [int(pid) for pid in subprocess.run(["ps", "-axo", "pid="], check=False, capture_output=True).stdout.split()]
     return [pid for pid in pids if _session_of(pid) == session]

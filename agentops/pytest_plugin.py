@@ -10,7 +10,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -79,14 +81,24 @@ def _new_directory() -> Path:
     lock = (directory / "unlocked").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     (directory / "unlocked").rename(directory / ALIVE)
-    _at_exit_of_this_process(lambda: (shutil.rmtree(directory, ignore_errors=True), lock.close()))
+    _at_exit_of_this_process(partial(_remove, directory, lock))
     return directory
 
 
-def _at_exit_of_this_process(carry_out: Callable[[], object]) -> None:
+def _at_exit_of_this_process(carry_out: Callable[[], None]) -> None:
     """A forked child inherits the handler, and must not stop what its parent still uses."""
     owner = os.getpid()
-    atexit.register(lambda: carry_out() if os.getpid() == owner else None)
+
+    def only_here() -> None:
+        if os.getpid() == owner:
+            carry_out()
+
+    atexit.register(only_here)
+
+
+def _remove(directory: Path, lock: IO[str]) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    lock.close()
 
 
 def _remove_killed_sessions() -> None:

@@ -24,9 +24,7 @@ def _carry_out(verb: str, share: Share) -> int:
         print(f"{title}: {f'answers at {share.server.url}' if share.server.answers() else 'does not run'}")
         return 0
     nobody_used_it = share.leave()
-    print(
-        f"{title}: {'stopped' if nobody_used_it else 'in use, so it stays: stop its users first (make run, a shell)'}"
-    )
+    print(f"{title}: {'stopped' if nobody_used_it else 'in use, so it stays: stop its users first (make run, a shell)'}")
     return 0 if nobody_used_it else 1
 
 

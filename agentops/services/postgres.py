@@ -78,20 +78,9 @@ class Postgres:
         unfinished = self.home / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         private_directory(unfinished, self.account)
-        arguments = [
-            self.programs / "initdb",
-            "-D",
-            unfinished,
-            "-U",
-            NAME,
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-        ]
+        where_and_how = ("-D", unfinished, "-U", NAME, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
         initdb = process.launch(
-            [*arguments, *(["--no-sync"] if self.throw_away else [])],
+            (self.programs / "initdb", *where_and_how, *(("--no-sync",) if self.throw_away else ())),
             log=self.log,
             account=self.account,
             environment=_environment(),

@@ -14,6 +14,7 @@ from agentops.services.account import Account
 from agentops.services.failure import ServicesFailure
 
 PR_SET_PDEATHSIG = 1
+PROC = Path("/proc")  # not on macOS
 
 
 def launch(
@@ -25,7 +26,7 @@ def launch(
     environment: Mapping[str, str] | None = None,
     on_parents_death: signal.Signals | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start in a session of its own, so that Ctrl-C in the terminal does not reach a server before its clients, nor a child twice."""
+    """Start in a session of its own, so that a Ctrl-C in the terminal reaches nobody but the one who stops them in order."""
     with log.open("ab") as output:
         return subprocess.Popen(
             arguments,
@@ -39,7 +40,7 @@ def launch(
             group=account.gid if account else None,
             extra_groups=[] if account else None,
             # Safe here: whoever starts a server has no other threads yet.
-            preexec_fn=partial(die_with_parent, on_parents_death) if on_parents_death else None,  # noqa: PLW1509
+            preexec_fn=partial(die_with_parent, on_parents_death) if on_parents_death else None,
         )
 
 
@@ -64,14 +65,12 @@ def server_in(pid_file: Path, *, mentioning: Path) -> int | None:
 
 def command_line(pid: int) -> str:
     """What the process was started with, empty for one that is gone."""
-    if sys.platform == "linux":
+    if PROC.is_dir():
         try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            return (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             return ""
-    return subprocess.run(
-        ["ps", "-ww", "-o", "command=", "-p", str(pid)], check=False, capture_output=True, text=True
-    ).stdout
+    return subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], check=False, capture_output=True, text=True).stdout
 
 
 def stop(pid_of: Callable[[], int | None], signals: Sequence[tuple[signal.Signals, float]]) -> None:

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from agentops.services.places import local_directory
 from agentops.services.postgres import Postgres, postgres
 from agentops.services.valkey import Valkey, valkey
 
-MAKERS = {"DATABASE_URL": postgres, "REDIS_URL": valkey}
+MAKERS: dict[str, Callable[..., Postgres | Valkey]] = {"DATABASE_URL": postgres, "REDIS_URL": valkey}
 
 
 def ensure_env() -> None:
@@ -29,9 +29,7 @@ def ensure_env() -> None:
     missing = [name for name in MAKERS if not os.environ.get(name)]
     if os.environ.get("AGENTOPS_ENV") == "production":
         if missing:
-            raise ServicesFailure(
-                f"AGENTOPS_ENV is production, and {' and '.join(missing)} not set: name your servers there."
-            )
+            raise ServicesFailure(f"AGENTOPS_ENV is production, and {' and '.join(missing)} not set: name your servers there.")
         return
     local = local_directory()
     local.mkdir(parents=True, exist_ok=True)
@@ -106,7 +104,7 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 def _secret_key(local: Path) -> str:
     """Made once per checkout, so that sessions outlive a restart; production has to name its own."""
-    with open(os.open(local / "secret_key", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+    with os.fdopen(os.open(local / "secret_key", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         kept = file.read()
         if not kept:

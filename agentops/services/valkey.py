@@ -44,9 +44,7 @@ class Valkey:
 
     def start(self) -> None:
         if not self.answers():
-            process.start_until_it_answers(
-                self.title, self._launch, self.answers, lambda: self.pid() is not None, self.log
-            )
+            process.start_until_it_answers(self.title, self._launch, self.answers, lambda: self.pid() is not None, self.log)
 
     def stop(self) -> None:
         process.stop(self.pid, [(signal.SIGTERM, 10), (signal.SIGKILL, 5)])

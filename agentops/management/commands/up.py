@@ -35,9 +35,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: object) -> None:
         if settings.PRODUCTION:
-            raise CommandError(
-                "`up` is for development. In production run the processes of the Procfile (docs/operations.md)."
-            )
+            raise CommandError("`up` is for development. In production run the processes of the Procfile (docs/operations.md).")
         self.port = _port_to_use()
         self.logs = settings.AGENTOPS_LOCAL / "log"
         self.stopping = False
@@ -168,9 +166,7 @@ def _port_to_use() -> int:
         try:
             tried.bind((HOST, int(wish)))
         except PermissionError as error:
-            raise CommandError(
-                f"Port {wish} is reserved for root. Choose a higher one: `PORT=9000 make run`."
-            ) from error
+            raise CommandError(f"Port {wish} is reserved for root. Choose a higher one: `PORT=9000 make run`.") from error
         except OSError as error:
             raise CommandError(
                 f"Port {wish} is in use by another program, perhaps another `make run`. "
