@@ -52,6 +52,7 @@ def _prepare_session() -> None:
     session = _new_directory()
     os.environ |= {
         "AGENTOPS_ENV": "test",
+        "AGENT_APPS": "tests",
         "AGENTOPS_LOCAL": str(session),
         "SECRET_KEY": "known to everybody, fit for tests",
     }

@@ -52,6 +52,7 @@ INSTALLED_APPS = [
     "pghistory",
     "csp",
     "django_structlog",
+    *env.list("AGENT_APPS", default=[]),  # apps of your own with an `agents` module, on the Python path
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
