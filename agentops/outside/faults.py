@@ -4,7 +4,7 @@ import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-KINDS = ("latency", "429", "500", "503", "hang", "reset", "malformed")
+KINDS = ("latency", "hang", "reset", "malformed")  # or an HTTP status from 400 to 599
 HANG_SECONDS = 120.0
 
 
@@ -24,8 +24,9 @@ class Fault:
     after: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise BadFault(f"There is no fault {self.kind!r}; choose one of {', '.join(KINDS)}.")
+        is_status = self.kind.isdigit() and 400 <= int(self.kind) <= 599
+        if self.kind not in KINDS and not is_status:
+            raise BadFault(f"There is no fault {self.kind!r}; choose {', '.join(KINDS)} or a status from 400 to 599.")
         if not isinstance(self.count, int) or self.count < 1:
             raise BadFault("count must be a whole number of at least 1.")
         if self.kind == "hang" and not self.seconds:

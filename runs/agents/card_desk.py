@@ -14,20 +14,22 @@ Queue = Literal[
     "identity_account", "other",
 ]  # fmt: skip
 Action = Literal["explain", "freeze_card", "replace_card", "refund_fee", "reverse_charge", "hand_over"]
-Deed = Literal["nothing", "card_frozen", "card_replaced", "fee_refunded", "charge_reversed", "left_to_a_colleague"]
+Deed = Literal[
+    "nothing", "card_frozen", "card_replaced", "fee_refunded", "charge_reversed", "left_to_a_colleague", "answered_by_a_person"
+]
 
 
 class CardDeskConfig(BaseModel):
     """What an admin may turn."""
 
-    refund_limit_eur: float = Field(25, ge=0, title="Refund limit (EUR)", description="Above it, a person approves.")
+    refund_limit_eur: float = Field(default=25, ge=0, title="Refund limit (EUR)", description="Above it, a person approves.")
 
 
 class CustomerMessage(BaseModel):
     """What comes in."""
 
     message: str = Field(min_length=1, max_length=4000, description="What the customer wrote.")
-    customer: str | None = Field(None, description="Customer number such as C-1042; empty: the message gateway knows.")
+    customer: str | None = Field(default=None, description="Customer number such as C-1042; empty: the message gateway knows.")
 
     @field_validator("message", mode="before")
     @classmethod
@@ -35,7 +37,7 @@ class CustomerMessage(BaseModel):
         """Spaces at the ends are taken off; whatever no keyboard types is refused."""
         if not isinstance(message, str):
             return message
-        if any(ord(letter) < 32 and letter not in "\n\r\t" or 127 <= ord(letter) < 160 for letter in message):
+        if any((ord(letter) < 32 and letter not in "\n\r\t") or 127 <= ord(letter) < 160 for letter in message):
             raise ValueError("The message contains control characters; send plain text.")
         return message.strip()
 
@@ -63,7 +65,7 @@ class Plan(BaseModel):
     why: str
     card: str = ""
     transaction: str = ""
-    amount_cents: int = Field(0, ge=0)
+    amount_cents: int = Field(default=0, ge=0)
 
 
 class Done(BaseModel):
@@ -98,7 +100,13 @@ class DeskAnswer(BaseModel):
 # --- the supervisor -----------------------------------------------------------------------------------------------
 
 
-@agent("card-desk", title="Card desk", version="1", config=CardDeskConfig, threshold=0.9, warm_up=message_classifier.load)
+def warm_up() -> None:
+    """Once in a job process, before its first job: the classifier and a model's client take seconds to load."""
+    message_classifier.load()
+    llm.load()
+
+
+@agent("card-desk", title="Card desk", version="1", config=CardDeskConfig, threshold=0.9, warm_up=warm_up)
 def card_desk(run: Run[CardDeskConfig], message: CustomerMessage) -> DeskAnswer:
     """Answers a bank customer's message. It finds out what the message is about, looks the customer up, acts on the
     card or the account where the desk's policy says so, and queues a reply that says what was done."""
@@ -127,7 +135,9 @@ def act(run: Run[CardDeskConfig], plan: Plan) -> Done:
             case "reverse_charge":
                 reverse = reverse_charge.gated(over_limit(plan, run.config))
                 return run.step("reverse_charge", reverse, transaction=plan.transaction, amount_cents=plan.amount_cents)
-            case _:
+            case "hand_over":
+                return Done(deed="answered_by_a_person")
+            case "explain":
                 return Done()
     except Rejected:
         return Done(deed="left_to_a_colleague")
@@ -179,9 +189,9 @@ def decide(queue: Queue, message: str, account: Account) -> Plan | Result[Plan]:
         case "card_problem" if says(message, SWALLOWED):
             return on_card("replace_card", account, why="The card was swallowed or is damaged.")
         case "payments_refunds" if says(message, TWICE):
-            return on_transaction("reverse_charge", account.booked_twice(), why="It was booked twice.")
+            return on_transaction("reverse_charge", account.booked_twice(), about="a charge booked twice")
         case "payments_refunds" | "cash_atm" | "top_up" | "transfers" if says(message, CHARGED):
-            return on_transaction("refund_fee", account.with_fee(FEES_OF[queue]), why="The customer was charged a fee.")
+            return on_transaction("refund_fee", account.with_fee(FEES_OF[queue]), about=f"a {FEES_OF[queue]} fee")
         case _:
             return Plan(action="explain", why="The desk's text for this queue answers it.")
 
@@ -189,9 +199,9 @@ def decide(queue: Queue, message: str, account: Account) -> Plan | Result[Plan]:
 # What the rules look for. Words decide what is proposed; what is done to a card, a person approves.
 GONE = r"\b(lost|lose|losing|stolen|stole|theft|missing|misplaced|can'?t find)\b"
 PHONE = r"\b(phone|mobile)\b"
-SWALLOWED = r"\b(swallow\w*|ate|eaten|kept|stuck|retain\w*|broken|damaged|cracked)\b"
+SWALLOWED = r"\b(swallow\w*|ate|eaten|stuck|retain\w*|broken|damaged|cracked)\b"
 TWICE = r"\b(twice|double[ds]?|duplicate\w*|two times|2 times|multiple times)\b"
-CHARGED = r"\b(been|was|were|got|am i|being|you|extra)\b.*\b(fee|fees|charge|charged|charging)\b|\bwhy\b.*\b(fee|charge)"
+CHARGED = r"\b(been|was|were|got|am i|being|did you)\b.*\b(fees?|charged?)\b|\bwhy\b.*\b(fee|charge)"
 CLOSING = r"\b(close|delete|terminate|cancel|leave)\b.*\b(account|service|profile|you)\b"
 FEES_OF = {"payments_refunds": "card payment", "cash_atm": "cash withdrawal", "top_up": "top-up", "transfers": "transfer"}
 
@@ -207,14 +217,14 @@ def on_card(action: Action, account: Account, *, why: str) -> Plan:
     return Plan(action=action, why=f"{why} Card {cards[0].number} ends in {cards[0].last_four}.", card=cards[0].number)
 
 
-def on_transaction(action: Action, candidates: list[Transaction], *, why: str) -> Plan | Result[Plan]:
+def on_transaction(action: Action, candidates: list[Transaction], *, about: str) -> Plan | Result[Plan]:
     """The latest candidate; when there are several, nobody knows how likely it is the one that is meant."""
     if not candidates:
-        return Plan(action="explain", why=f"{why} But the account shows no such transaction.")
+        return Plan(action="hand_over", why=f"The customer asks about {about}, but the account shows none.")
     chosen, *others = candidates
     amount_cents = chosen.fee_cents if action == "refund_fee" else chosen.amount_cents
-    about = f"{why} {chosen.counterparty}, {chosen.booked_on}, {amount_cents / 100:.2f} EUR."
-    plan = Plan(action=action, why=about, transaction=chosen.number, amount_cents=amount_cents)
+    why = f"The customer asks about {about}: {chosen.counterparty}, {chosen.booked_on}, {amount_cents / 100:.2f} EUR."
+    plan = Plan(action=action, why=why, transaction=chosen.number, amount_cents=amount_cents)
     if not others:
         return plan
     listed = ", ".join(f"{one.number} ({one.counterparty}, {one.booked_on})" for one in others)
@@ -260,9 +270,7 @@ def reverse_charge(transaction: str, amount_cents: int) -> Done:
 @worker(title="Draft the reply from the desk's template")
 def draft_from_template(queue: Queue, name: str, message: str, done: Done) -> Draft:
     """The desk's own text: nothing in it is estimated."""
-    reply = reply_templates.render(
-        queue, name=name, done=done.deed, amount_cents=done.amount_cents, reference=done.reference
-    )
+    reply = reply_templates.render(queue, name=name, done=done.deed, amount_cents=done.amount_cents, reference=done.reference)
     return Draft(reply=reply)
 
 

@@ -17,6 +17,7 @@ from runs.reliability import guard
 STATEMENT_TIMEOUT_SECONDS = 5
 CALL_TIMEOUT_SECONDS = 12.0  # connecting (5 s) and one statement
 TRANSACTIONS_SHOWN = 20
+ADDRESS = {"dbname", "user", "password", "host", "port", "service", "sslmode", "sslrootcert", "sslcert", "sslkey"}
 
 
 class Card(BaseModel):
@@ -61,7 +62,7 @@ class Account(BaseModel):
     def booked_twice(self) -> list[Transaction]:
         """The second of each two bookings that agree in everything but their number, newest first."""
         seen: set[tuple[object, ...]] = set()
-        found = []
+        found: list[Transaction] = []
         for one in reversed(self.transactions):
             marks = (one.card, one.booked_on, one.counterparty, one.amount_cents)
             if one.status == "booked" and marks in seen:
@@ -138,6 +139,5 @@ def _connect() -> psycopg.Connection[Any]:
 
 def _own_database() -> str:
     """The project's database, as Django is connected to it now: in tests that is not what DATABASE_URL says."""
-    values = connections["default"].settings_dict
-    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
-    return make_conninfo(**{names[key]: str(values[key]) for key in names if values[key]})
+    settings_now = connections["default"].get_connection_params()
+    return make_conninfo(**{name: value for name, value in settings_now.items() if name in ADDRESS})

@@ -37,8 +37,46 @@ GRANT USAGE ON SCHEMA bank TO bank_desk;
 GRANT SELECT ON bank.customers, bank.cards, bank.transactions TO bank_desk;
 GRANT INSERT ON bank.replies TO bank_desk;
 """
-FIRST_NAMES = "Ada Ben Chloe Dana Emil Farah Goran Hana Ivo Jana Kofi Lena Malik Nora Omar Petra Ravi Sofia Tomas Yara".split()
-LAST_NAMES = "Adler Brandt Costa Duval Eriksen Fischer Gruber Haddad Ito Jansen Kaya Lopez Moreau Novak Okafor Petrov".split()
+FIRST_NAMES = (
+    "Ada",
+    "Ben",
+    "Chloe",
+    "Dana",
+    "Emil",
+    "Farah",
+    "Goran",
+    "Hana",
+    "Ivo",
+    "Jana",
+    "Kofi",
+    "Lena",
+    "Malik",
+    "Nora",
+    "Omar",
+    "Petra",
+    "Ravi",
+    "Sofia",
+    "Tomas",
+    "Yara",
+)
+LAST_NAMES = (
+    "Adler",
+    "Brandt",
+    "Costa",
+    "Duval",
+    "Eriksen",
+    "Fischer",
+    "Gruber",
+    "Haddad",
+    "Ito",
+    "Jansen",
+    "Kaya",
+    "Lopez",
+    "Moreau",
+    "Novak",
+    "Okafor",
+    "Petrov",
+)
 SHOPS = ("Corner Grocer", "Rail & Road", "Blue Bottle Books", "Northside Pharmacy", "Streamly", "Parkway Fuel", "Studio 9 Gym")
 # kind, counterparties, amounts in euros, share of them that carry a fee, fees in cents
 KINDS = (
@@ -145,5 +183,5 @@ def _transactions(chance: random.Random, card: str, today: date) -> Iterator[tup
         booked_on = today - timedelta(days=chance.randint(0, 60))
         rest = (card, booked_on, kind, chance.choice(counterparties), amount_cents, fee_cents, status)
         yield f"T-{card[2:]}{number:02}", *rest
-        if kind == "card payment" and status == "booked" and chance.random() < 0.05:
+        if kind == "card payment" and status == "booked" and chance.random() < 0.08:
             yield f"T-{card[2:]}{number:02}9", *rest

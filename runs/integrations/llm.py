@@ -27,6 +27,12 @@ def name() -> str:
     return str(settings.AGENTOPS_MODEL or "default")
 
 
+def load() -> None:
+    """Import what writing needs, where a model is configured: it takes seconds, and job processes fork for each job."""
+    if is_configured():
+        _model()
+
+
 def write(output_type: type[Output], *, instructions: str, prompt: str) -> Output:
     """Have the model write a value of the given type."""
     return guard.call("model", lambda: _written(output_type, instructions, prompt), timeout_seconds=CALL_TIMEOUT_SECONDS)
@@ -66,9 +72,7 @@ def _provider(provider: str) -> "Provider[Any]":
         from anthropic import AsyncAnthropic
         from pydantic_ai.providers.anthropic import AnthropicProvider
 
-        return AnthropicProvider(
-            anthropic_client=AsyncAnthropic(api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_SECONDS)
-        )
+        return AnthropicProvider(anthropic_client=AsyncAnthropic(api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_SECONDS))
     from pydantic_ai.providers import infer_provider
 
     return infer_provider(provider)

@@ -99,7 +99,7 @@ def data_hash() -> str:
 
 
 def model_file() -> Path:
-    return Path(settings.CLASSIFIER_DIR) / f"message-classifier-{model_version()}.joblib"
+    return Path(settings.MODEL_CACHE) / f"message-classifier-{model_version()}.joblib"
 
 
 def card_file() -> Path:

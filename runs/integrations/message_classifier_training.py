@@ -51,7 +51,7 @@ def ensure(report: Report = lambda stage: None, *, force: bool = False) -> dict[
 
 def is_trained() -> bool:
     try:
-        return model_card()["sha256"] == _sha256(model_file().read_bytes())
+        return bool(model_card()["sha256"] == _sha256(model_file().read_bytes()))
     except (ClassifierMissing, FileNotFoundError):
         return False
 

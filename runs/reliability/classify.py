@@ -81,7 +81,8 @@ def _said(error: Exception) -> str:
 
 def _status(error: Exception) -> int:
     response = getattr(error, "response", None)
-    return int(getattr(error, "status_code", None) or getattr(response, "status_code", 0))
+    status: int = getattr(error, "status_code", None) or getattr(response, "status_code", None) or 0
+    return status
 
 
 def _retry_after(error: Exception) -> float | None:
