@@ -1,0 +1,50 @@
+"""What every page has around it: the navigation, with how many reviews are open."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.functional import SimpleLazyObject
+
+from reviews.models import Review
+from runs import access
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One place in the navigation."""
+
+    word: str
+    icon: str
+    url: str
+    current: bool
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chrome:
+    navigation: list[Item]
+
+
+def chrome(request: HttpRequest) -> dict[str, Any]:
+    """Context processor; asks the database only where a template uses it."""
+    return {"chrome": SimpleLazyObject(lambda: Chrome(_navigation(request)))}
+
+
+def _navigation(request: HttpRequest) -> list[Item]:
+    user = request.user
+    places = []
+    if access.may_look(user):
+        places += [("Dashboard", "layout-dashboard", reverse("dashboard"), 0), ("Runs", "list", reverse("runs"), 0)]
+    if access.may_review(user):
+        places += [("Inbox", "inbox", reverse("inbox"), Review.objects.open().count())]
+    if access.may_look(user):
+        places += [("Agents", "bot", reverse("agents"), 0)]
+    if user.is_active and getattr(user, "is_staff", False):
+        places += [("Admin", "settings", reverse("admin:index"), 0)]
+    return [Item(word, icon, url, _here(request.path, url), count) for word, icon, url, count in places]
+
+
+def _here(path: str, url: str) -> bool:
+    return path == url if url == "/" else path.startswith(url)

@@ -1,0 +1,156 @@
+"""How values look on a page: the word, shape and tone of a status, untrusted content as text, durations and shares."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.utils import timezone
+
+register = template.Library()
+
+FOLD_LETTERS = 700  # longer text is folded, with its length named
+MOST_LETTERS = 50_000  # more than this would make the page itself unreadable; the raw event has it all
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Never colour alone: each has a word and a shape (an icon of lucide)."""
+
+    word: str
+    icon: str
+    tone: str
+
+
+STATUSES = {
+    "queued": Look("Queued", "circle-dashed", "neutral"),
+    "running": Look("Running", "circle-play", "blue"),
+    "waiting": Look("Waiting", "circle-pause", "amber"),
+    "retrying": Look("Retrying", "rotate-cw", "amber"),
+    "succeeded": Look("Succeeded", "circle-check", "green"),
+    "failed": Look("Failed", "circle-x", "red"),
+    "rejected": Look("Rejected", "ban", "red"),
+    "cancelled": Look("Cancelled", "circle-slash", "neutral"),
+}
+CAUSES = {
+    "gated": Look("Gated", "shield-check", "purple"),
+    "low_confidence": Look("Low confidence", "gauge", "amber"),
+    "failed": Look("Failed", "triangle-alert", "red"),
+    "question": Look("Question", "message-circle-question-mark", "blue"),
+    "code_changed": Look("Code changed", "git-compare-arrows", "amber"),
+}
+REVIEWS = {
+    "open": Look("Open", "circle-pause", "amber"),
+    "decided": Look("Decided", "circle-check", "green"),
+    "cancelled": Look("Withdrawn", "circle-slash", "neutral"),
+}
+
+
+@register.filter
+def status_look(status: str) -> Look:
+    """Of a run or a step."""
+    return STATUSES[status]
+
+
+@register.filter
+def cause_look(cause: str) -> Look:
+    """Of the reason why a review was opened."""
+    return CAUSES[cause]
+
+
+@register.filter
+def review_look(state: str) -> Look:
+    return REVIEWS[state]
+
+
+# --- content: what agents, workers and customers wrote -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One value as plain text. `raw` is JSON, shown in a fixed-width font."""
+
+    name: str
+    text: str
+    raw: bool = False
+
+    @property
+    def folded(self) -> bool:
+        return len(self.text) > FOLD_LETTERS
+
+    @property
+    def start(self) -> str:
+        return self.text[: FOLD_LETTERS // 2]
+
+    @property
+    def shown(self) -> str:
+        return self.text[:MOST_LETTERS]
+
+    @property
+    def cut(self) -> bool:
+        return len(self.text) > MOST_LETTERS
+
+
+@register.filter
+def pieces(value: Any) -> list[Piece]:
+    """An object as its named fields, anything else as one nameless piece."""
+    if isinstance(value, dict) and value:
+        return [_piece(str(name), inner) for name, inner in value.items()]
+    return [_piece("", value)]
+
+
+def _piece(name: str, value: Any) -> Piece:
+    if isinstance(value, str) and value:
+        return Piece(name, value)
+    if value is None or value == "":
+        return Piece(name, "(nothing)" if value is None else "(empty text)")
+    return Piece(name, json.dumps(value, indent=2, ensure_ascii=False, default=str), raw=isinstance(value, dict | list))
+
+
+@register.filter
+def as_json(value: Any) -> Piece:
+    """The value as indented JSON."""
+    return Piece("", json.dumps(value, indent=2, ensure_ascii=False, default=str), raw=True)
+
+
+# --- numbers and times ----------------------------------------------------------------------------------------------
+
+
+@register.filter
+def share(value: float | None) -> str:
+    """A number from 0 to 1 as the width of a bar of 100."""
+    return "0" if value is None else f"{max(0.0, min(1.0, value)) * 100:.1f}"
+
+
+@register.filter
+def reaches(confidence: float | None, threshold: float | None) -> bool:
+    """Whether a confidence is at least the threshold; none is under every threshold."""
+    return confidence is not None and (threshold is None or confidence >= threshold)
+
+
+@register.filter
+def duration(milliseconds: float | None) -> str:
+    """420 ms, 3.2 s, 2 min 5 s, 1 h 3 min, 2 d 4 h."""
+    if milliseconds is None:
+        return ""
+    seconds = milliseconds / 1000
+    if seconds < 1:
+        return f"{milliseconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    large, small, unit, smaller = next(scale for scale in SCALES if seconds < scale[0] * 60 or scale[2] == "d")[0:4]
+    rest = round(seconds) % large // small
+    return f"{round(seconds) // large} {unit} {rest} {smaller}"
+
+
+# seconds of the larger unit and of the smaller one, and their names
+SCALES = ((60, 1, "min", "s"), (3600, 60, "h", "min"), (86400, 3600, "d", "h"))
+
+
+@register.simple_tag
+def lasted(started: datetime | None, finished: datetime | None) -> str:
+    """How long it took, or how long it has taken so far; "" before the start."""
+    if started is None:
+        return ""
+    return duration(((finished or timezone.now()) - started).total_seconds() * 1000)

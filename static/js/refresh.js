@@ -1,0 +1,24 @@
+// A page that shows many rows: when the socket says that something changed, its [data-refresh] parts are asked for again.
+(() => {
+  let timer = 0;
+  let last = 0;
+  const ask = () => {
+    timer = 0;
+    last = Date.now();
+    htmx.trigger(document.body, "changed");
+  };
+  const soon = () => {
+    if (!timer) timer = setTimeout(ask, Math.max(300, 1500 - (Date.now() - last)));
+  };
+  document.addEventListener("socket:message", soon);
+  document.addEventListener("socket:back", soon);
+  setInterval(soon, 60_000); // a nudge can get lost; the list is then a minute old at most
+  // what somebody is writing stays as it is
+  document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, requestConfig } = event.detail;
+    if (requestConfig.triggeringEvent?.type === "changed" && target.querySelector("form[data-touched], dialog[open]")) {
+      event.detail.shouldSwap = false;
+    }
+  });
+})();

@@ -1,0 +1,32 @@
+// The one socket of a page: [data-socket] names its path, data-after its cursor. What comes is sent on as "socket:message".
+(() => {
+  const place = document.querySelector("[data-socket]");
+  if (!place) return;
+  let failures = 0;
+  const say = (state, text) => {
+    if (place.dataset.state === state) return;
+    place.dataset.state = state;
+    place.textContent = text;
+  };
+  const connect = () => {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}${place.dataset.socket}?after=${place.dataset.after}`);
+    socket.onopen = () => {
+      if (failures) place.dispatchEvent(new CustomEvent("socket:back", { bubbles: true }));
+      failures = 0;
+      say("open", "Live");
+    };
+    socket.onmessage = (message) => {
+      const detail = JSON.parse(message.data);
+      place.dispatchEvent(new CustomEvent("socket:message", { bubbles: true, detail }));
+    };
+    socket.onclose = (closed) => {
+      if (closed.code === 4403) return say("lost", "No longer live: sign in again");
+      failures += 1;
+      say("lost", "Reconnecting, the page may be old");
+      const longest = Math.min(15_000, 500 * 2 ** Math.min(failures, 6));
+      setTimeout(connect, 300 + Math.random() * longest);
+    };
+  };
+  connect();
+})();
