@@ -1,0 +1,105 @@
+"""What a form consists of: fields, groups of them and lists; each can put together the JSON value typed into it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.forms.boundfield import BoundField
+
+from runs.forms.fields import MISSING
+
+Place = tuple[int | str, ...]
+
+
+@dataclass
+class Typed:
+    """What a form was given, field by field; reading it fills `places`: which node holds which part of the value."""
+
+    cleaned: dict[str, Any]
+    places: dict[Place, "Node"] = field(default_factory=dict)
+
+
+@dataclass
+class Leaf:
+    """One field."""
+
+    name: str
+    label: str
+    bound: BoundField
+    textual: bool
+    kind: str = "leaf"
+
+    def read(self, typed: Typed, place: Place) -> Any:
+        typed.places[place] = self
+        return typed.cleaned.get(self.name, MISSING)
+
+    def is_filled(self) -> bool:
+        return self.bound.data not in (None, "", False)
+
+    def control(self) -> str:
+        """The field's HTML, marked when it has an error."""
+        plain = self.bound.field.widget.attrs["class"]
+        return self.bound.as_widget(attrs={"class": f"{plain} is-invalid" if self.bound.errors else plain})
+
+
+@dataclass
+class Group:
+    """An object: a fieldset, with a `switch` where there may be none."""
+
+    name: str
+    label: str
+    description: str
+    children: dict[str, "Node"]
+    switch: BoundField | None
+    outermost: bool = False
+    kind: str = "group"
+
+    def read(self, typed: Typed, place: Place) -> Any:
+        typed.places[place] = self
+        if self.switch and not typed.cleaned[self.switch.name]:
+            return None
+        values = {key: child.read(typed, (*place, key)) for key, child in self.children.items()}
+        return {key: value for key, value in values.items() if value is not MISSING}
+
+    def is_filled(self) -> bool:
+        return any(child.is_filled() for child in self.children.values())
+
+
+@dataclass
+class Row:
+    """One item of a list; only one that was there can be removed."""
+
+    item: "Node"
+    remove: BoundField | None
+
+    def is_filled(self) -> bool:
+        return self.item.is_filled()
+
+
+@dataclass
+class Rows:
+    """A list. The first `kept` rows were there; a later one counts once something is typed into it."""
+
+    name: str
+    label: str
+    description: str
+    rows: list[Row]
+    kept: int
+    kind: str = "rows"
+
+    def read(self, typed: Typed, place: Place) -> Any:
+        typed.places[place] = self
+        values = [row.item.read(typed, (*place, at)) for at, row in enumerate(self._counted(typed))]
+        return [None if value is MISSING else value for value in values]
+
+    def is_filled(self) -> bool:
+        return self.kept > 0 or any(row.is_filled() for row in self.rows)
+
+    def _counted(self, typed: Typed) -> Iterator[Row]:
+        for row in self.rows:
+            counts = row.is_filled() if row.remove is None else not typed.cleaned[row.remove.name]
+            if counts:
+                yield row
+
+
+Node = Leaf | Group | Rows
