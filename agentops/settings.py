@@ -128,7 +128,7 @@ LEASE_RENEW_SECONDS = env.int("LEASE_RENEW_SECONDS", default=3)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=1.0)
 
 # --- the shipped agent ----------------------------------------------------------------------------------------------
-CLASSIFIER_DIR = Path(env.str("AGENTOPS_CLASSIFIER_DIR", default=str(AGENTOPS_LOCAL / "models")))
+MODEL_CACHE = Path(env.str("AGENTOPS_MODEL_CACHE", default=str(AGENTOPS_LOCAL / "models")))
 CARD_PROCESSOR_URL = env.str("CARD_PROCESSOR_URL", default="http://127.0.0.1:8010")
 AGENTOPS_MODEL = env.str("AGENTOPS_MODEL", default="")
 AGENTOPS_MODEL_BASE_URL = env.str("AGENTOPS_MODEL_BASE_URL", default="")

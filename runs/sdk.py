@@ -139,7 +139,7 @@ class Decorator(Protocol):
     def __call__(self, function: Callable[..., Any], /) -> Any: ...
 
 
-def ask_human(answer: type[R], *, title: str = "Ask a person") -> Worker[[str], R]:
+def ask_human(answer: type[R], *, title: str = "Ask a person") -> Worker[..., R]:
     """A step that a person answers with the pydantic model `answer`; its one input is `question`.
 
     As `fallback=ask_human` it means: when every attempt has failed, a person supplies the result.
