@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -46,7 +46,8 @@ class RunLog:
     def _try(self, drafts: Sequence[Draft], release: bool) -> bool:
         cursor = self.state.seq
         written = self._write(drafts)
-        with transaction.atomic():
+        # one statement is a transaction of its own; only what reviews must be told of needs a longer one
+        with transaction.atomic() if _concerns_reviews(written) else nullcontext():
             if not _insert(self.run_id, cursor, self.fence, self.state, written, release):
                 return False
             _tell_reviews(self.run_id, self.state, written)
@@ -221,6 +222,10 @@ def _fact_columns(fact: Fact) -> dict[str, Any]:
 
 def _json(value: Any) -> str | None:
     return None if value is None else dumps(value)
+
+
+def _concerns_reviews(written: list[Fact]) -> bool:
+    return any(fact.kind in (Kind.STEP_ESCALATED, Kind.RUN_CANCELLED) for fact in written)
 
 
 def _tell_reviews(run_id: int, state: RunState, written: list[Fact]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, get_origin, get_type_hints, overload
+from types import UnionType
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
@@ -93,7 +94,6 @@ class Worker(Generic[P, R]):
     input_model: type[BaseModel]
     output: TypeAdapter[Any]
     output_type: Any
-    judged: bool = False
     effect: Effect = "none"
     critical: bool = False
     fallback: Any = None  # another Worker, or ask_human
@@ -173,7 +173,7 @@ def _declare(function: Callable[..., Any], *, title: str = "", gated: str = "", 
     title = title or function.__name__.replace("_", " ").capitalize()
     inputs = _input_model(function, hints, title)
     made: Worker[..., Any] = Worker(
-        function, name, title, inputs, TypeAdapter(output_type), output_type, judged=judged, gate=gated, **options
+        function, name, title, inputs, TypeAdapter(output_type), output_type, gate=gated, **options
     )
     _check_fallback(made)
     WORKERS[name] = made
@@ -184,6 +184,15 @@ def _output(returned: Any) -> tuple[bool, Any]:
     """Whether an estimate may come back, and the type of the value; `T | Result[T]` is a worker that does both."""
     results = [part for part in (returned, *get_args(returned)) if get_origin(part) is Result]
     return bool(results), get_args(results[0])[0] if results else returned
+
+
+def _value_type(returned: Any) -> Any:
+    """T of Result[T], of T, and of T | Result[T] (a worker that estimates only sometimes)."""
+    if get_origin(returned) is Result:
+        return get_args(returned)[0]
+    if get_origin(returned) in (Union, UnionType):
+        return Union[tuple(_value_type(part) for part in get_args(returned))]  # noqa: UP007 - made at run time
+    return returned
 
 
 def _input_model(function: Callable[..., Any], hints: dict[str, Any], title: str) -> type[BaseModel]:

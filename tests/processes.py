@@ -1,0 +1,55 @@
+"""Real processes for tests: job processes and sweepers on the test's own database and Redis, ended by their id."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_SECONDS = 60.0
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment in which a child sees this test's database."""
+    database = connection.settings_dict
+    url = f"postgresql://{database['USER']}@/{database['NAME']}?host={database['HOST']}"
+    if database["PORT"]:
+        url += f"&port={database['PORT']}"
+    return os.environ | {"DATABASE_URL": url, "REDIS_URL": settings.REDIS_URL, "PYTHONUNBUFFERED": "1"} | more
+
+
+@contextmanager
+def process(*arguments: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`manage.py ARGUMENTS` in a process group of its own, ended with the block."""
+    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+    child = subprocess.Popen(command, cwd=ROOT, env=environment(**more), start_new_session=True)
+    try:
+        yield child
+    finally:
+        kill(child)
+
+
+def kill(child: "subprocess.Popen[bytes]") -> None:
+    """kill -9 for the process and the horses it forked, as a lost machine would."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    child.wait(timeout=10)
+
+
+def eventually(true: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
+    """Return as soon as it is true; fail when it has not become so."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not true within {seconds:g} seconds")
