@@ -1,0 +1,241 @@
+"""The outside world, over its socket: what it does once, and the faults it shows on demand."""
+
+import socket
+import threading
+from io import StringIO
+
+import httpx2
+import pytest
+from django.core.management import CommandError, call_command
+from pydantic import BaseModel, Field
+from pytest_django import Settings
+
+from agentops.outside import Outside
+from runs.engine.errors import GiveUp, TryLater
+from runs.integrations import card_processor, llm
+from tests.desk import until
+
+
+class Reply(BaseModel):
+    reply: str = Field(min_length=1)
+    tone: str
+
+
+def plan(outside: Outside, kind: str, **more: object) -> None:
+    httpx2.post(f"{outside.url}/faults", json={"kind": kind, **more}).raise_for_status()
+
+
+def seen(outside: Outside) -> dict[str, object]:
+    answer: dict[str, object] = httpx2.get(f"{outside.url}/seen").json()
+    return answer
+
+
+# --- the card processor -------------------------------------------------------------------------------------------
+
+
+def test_the_same_key_is_one_effect(outside: Outside) -> None:
+    first = card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
+    again = card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
+    assert first == again
+    assert seen(outside)["effects"] == {"refunded": 1}
+    assert [request["replayed"] for request in outside.seen] == [False, True]
+
+
+def test_another_key_for_the_same_transaction_is_refused(outside: Outside) -> None:
+    card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
+    with pytest.raises(GiveUp, match=r"409 Conflict.*T-1 was refunded already"):
+        card_processor.reverse_charge("T-1", amount_cents=250, key="2:reverse_charge")
+
+
+def test_a_key_that_was_used_for_something_else_is_refused(outside: Outside) -> None:
+    card_processor.freeze_card("K-1", key="1:act")
+    with pytest.raises(GiveUp, match=r"422.*used for another request"):
+        card_processor.freeze_card("K-2", key="1:act")
+
+
+def test_a_request_without_a_key_is_refused(outside: Outside) -> None:
+    answer = httpx2.post(f"{outside.url}/v1/cards/K-1/freeze", json={})
+    assert (answer.status_code, answer.json()) == (400, {"detail": "The header Idempotency-Key is missing."})
+
+
+def test_a_card_is_frozen_then_replaced_and_never_unreplaced(outside: Outside) -> None:
+    assert card_processor.freeze_card("K-1", key="1:a").status == "frozen"
+    assert card_processor.replace_card("K-1", key="1:b").status == "replaced"
+    with pytest.raises(GiveUp, match="was replaced and cannot be frozen"):
+        card_processor.freeze_card("K-1", key="1:c")
+    assert httpx2.get(f"{outside.url}/v1/cards/K-1").json() == {"card": "K-1", "status": "replaced"}
+
+
+@pytest.mark.parametrize("amount_cents", [0, -5])
+def test_an_amount_that_is_none_is_refused(outside: Outside, amount_cents: int) -> None:
+    with pytest.raises(GiveUp, match="amount_cents above 0"):
+        card_processor.refund_fee("T-1", amount_cents=amount_cents, key="1:a")
+
+
+@pytest.mark.parametrize(
+    ("content", "status"), [(b"{", 400), (b"[]", 400), (b"x" * 2_000_001, 413)], ids=["half", "a list", "too large"]
+)
+def test_a_body_that_cannot_be_read_is_refused(outside: Outside, content: bytes, status: int) -> None:
+    assert httpx2.post(f"{outside.url}/v1/refunds", content=content).status_code == status
+
+
+def test_sixteen_at_once_with_one_key_are_one_effect(outside: Outside) -> None:
+    receipts: list[card_processor.Receipt] = []
+
+    def refund() -> None:
+        receipts.append(card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee"))
+
+    threads = [threading.Thread(target=refund) for _ in range(16)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(receipts) == 16
+    assert len({receipt.reference for receipt in receipts}) == 1
+    assert outside.card_processor.effects == {"refunded": 1}
+
+
+# --- faults -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["429", "500", "503", "reset", "malformed"])
+@pytest.mark.parametrize("after", [False, True], ids=["before the effect", "after the effect"])
+def test_a_fault_is_tried_again_and_the_effect_is_one(outside: Outside, kind: str, after: bool) -> None:
+    plan(outside, kind, path="/v1/cards", after=after)
+    with pytest.raises(TryLater):
+        card_processor.freeze_card("K-1", key="1:freeze_card")
+    assert outside.card_processor.effects == ({"frozen": 1} if after else {})
+    assert card_processor.freeze_card("K-1", key="1:freeze_card").status == "frozen"
+    assert outside.card_processor.effects == {"frozen": 1}
+
+
+def test_the_wait_that_the_processor_asks_for_arrives(outside: Outside) -> None:
+    plan(outside, "429", retry_after="17")
+    with pytest.raises(TryLater) as raised:
+        card_processor.freeze_card("K-1", key="1:freeze_card")
+    assert raised.value.retry_after == 17
+
+
+def test_a_processor_that_hangs_is_left_alone(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card_processor, "TIMEOUT", httpx2.Timeout(0.2))
+    plan(outside, "hang")
+    with pytest.raises(TryLater, match="ReadTimeout"):
+        card_processor.freeze_card("K-1", key="1:freeze_card")
+
+
+def test_a_slow_processor_is_waited_for(outside: Outside) -> None:
+    plan(outside, "latency", seconds=0.2)
+    assert card_processor.freeze_card("K-1", key="1:freeze_card").status == "frozen"
+
+
+def test_a_processor_that_is_gone_is_tried_again(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: refused, and nobody else gets the port
+        settings.CARD_PROCESSOR_URL = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(TryLater, match="card-processor: ConnectError"):
+            card_processor.freeze_card("K-1", key="1:freeze_card")
+
+
+def test_a_fault_happens_as_often_as_asked_and_only_there(outside: Outside) -> None:
+    plan(outside, "500", path="/v1/refunds", count=2)
+    card_processor.freeze_card("K-1", key="1:freeze_card")
+    for _ in range(2):
+        with pytest.raises(TryLater):
+            card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
+    card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
+    assert [request["fault"] for request in outside.seen] == ["", "500", "500", ""]
+
+
+@pytest.mark.parametrize("asked", [{"kind": "fire"}, {"kind": "500", "count": 0}, {"what": 1}, {}, {"kind": "200"}])
+def test_a_fault_that_does_not_exist_is_refused(outside: Outside, asked: dict[str, object]) -> None:
+    answer = httpx2.post(f"{outside.url}/faults", json=asked)
+    assert answer.status_code == 422
+    assert httpx2.get(f"{outside.url}/faults").json() == {"faults": []}
+
+
+def test_faults_can_be_taken_back(outside: Outside) -> None:
+    plan(outside, "500", count=5)
+    httpx2.delete(f"{outside.url}/faults")
+    assert card_processor.freeze_card("K-1", key="1:freeze_card").status == "frozen"
+
+
+def test_stopping_ends_what_hangs(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    with Outside() as world:
+        plan(world, "hang")
+        caller = threading.Thread(target=lambda: httpx2.get(f"{world.url}/v1/cards/K-1"), daemon=True)
+        monkeypatch.setattr(threading, "excepthook", lambda args: None)  # the caller is cut off, which is the point
+        caller.start()
+        until(lambda: world.seen)
+    caller.join(timeout=5)
+    assert not caller.is_alive()
+
+
+# --- the model ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own_server", [True, False], ids=["native output", "tool output"])
+def test_a_model_answers_in_the_shape_asked_for(
+    model: Outside, settings: Settings, own_server: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not own_server:  # the real provider's client, sent to the fake by its own environment variable
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{model.url}/v1")
+        settings.AGENTOPS_MODEL, settings.AGENTOPS_MODEL_BASE_URL = "openai-chat:gpt-of-tests", ""
+        settings.AGENTOPS_MODEL_API_KEY = "sk-of-tests"
+    written = llm.write(Reply, instructions="Be kind.", prompt="The customer wrote: hello")
+    assert written.reply.startswith("Thank you for writing")
+    (request,) = model.seen
+    assert ("tools" in request["body"]) is not own_server
+    assert "The customer wrote: hello" in str(request["body"]["messages"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("429", TryLater),
+        ("500", TryLater),
+        ("503", TryLater),
+        ("reset", TryLater),
+        ("401", GiveUp),
+        ("404", GiveUp),
+        ("400", GiveUp),
+    ],
+)
+def test_a_model_s_faults_have_a_kind_and_are_not_retried_by_the_client(
+    model: Outside, kind: str, expected: type[Exception]
+) -> None:
+    plan(model, kind, path="/v1/chat", count=9)
+    with pytest.raises(expected, match=r"^model: "):
+        llm.write(Reply, instructions="Be kind.", prompt="hello")
+    assert len(model.seen) == 1
+
+
+def test_a_model_that_answers_half_json_has_a_kind(model: Outside) -> None:
+    plan(model, "malformed", path="/v1/chat", count=9)
+    with pytest.raises(TryLater):
+        llm.write(Reply, instructions="Be kind.", prompt="hello")
+
+
+def test_a_rate_limited_model_says_how_long(model: Outside) -> None:
+    plan(model, "429", path="/v1/chat", retry_after="9")
+    with pytest.raises(TryLater) as raised:
+        llm.write(Reply, instructions="Be kind.", prompt="hello")
+    assert raised.value.retry_after == 9
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken_is_said_in_one_sentence(outside: Outside) -> None:
+    port = outside.url.rpartition(":")[2]
+    with pytest.raises(CommandError, match=f"cannot listen on 127.0.0.1:{port}.*Choose another port with --port"):
+        call_command("outside", "--port", port, stdout=StringIO())
+
+
+def test_the_command_serves_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(outside: Outside) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Outside, "serve_forever", interrupted)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    out = StringIO()
+    call_command("outside", "--port", "0", stdout=out)
+    assert "The outside world listens on http://127.0.0.1:" in out.getvalue()
+    assert "has ended" in out.getvalue()
