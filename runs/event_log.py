@@ -12,9 +12,9 @@ from django.db.models import QuerySet
 
 from runs import live, signals
 from runs.engine.canonical import dumps
-from runs.engine.events import GENESIS, Draft, Fact, Kind, write
+from runs.engine.events import GENESIS, Draft, Fact, Kind, first_broken, write
 from runs.engine.state import RunState, StepState, fold
-from runs.models import Run
+from runs.models import Run, Step
 from runs.models.event import Event
 from runs.projections import RUN_COLUMNS, STEP_COLUMNS, run_columns, step_columns
 
@@ -89,6 +89,39 @@ def locked(run_id: int) -> Iterator[RunLog]:
     with transaction.atomic():
         Run.objects.select_for_update().only("pk").get(pk=run_id)
         yield RunLog.load(run_id)
+
+
+def reproject(run_id: int) -> None:
+    """Make the rows of the run and its steps again from its events; what coordinates processes stays."""
+    with locked(run_id) as log:
+        Step.objects.filter(run_id=run_id).delete()
+        Run.objects.filter(pk=run_id).update(**run_columns(log.state))
+        Step.objects.bulk_create(Step(run_id=run_id, **step_columns(step)) for step in log.state.steps.values())
+
+
+def first_wrong(run_id: int) -> str:
+    """Say what does not hold (a link of the chain, a column of a row), or return "" when all does."""
+    run, found = Run.objects.get(pk=run_id), facts(run_id)
+    if broken := first_broken(run_id, found):
+        return broken
+    state = fold(found)
+    if not found or run.last_seq != state.seq or run.head_hash != state.head_hash:
+        return f"its row says {run.last_seq} events, its log holds {state.seq}"
+    for name, value in run_columns(state).items():
+        if getattr(run, name) != value:
+            return f"its column {name} is not what its events say"
+    return _first_wrong_step(run, state)
+
+
+def _first_wrong_step(run: Run, state: RunState) -> str:
+    steps = {step.position: step for step in run.steps.all()}
+    if steps.keys() != state.steps.keys():
+        return "it has other steps than its events say"
+    for position, step in state.steps.items():
+        for name in STEP_COLUMNS:
+            if getattr(steps[position], name) != getattr(step, name):
+                return f"column {name} of its step {position} is not what its events say"
+    return ""
 
 
 def rows(run_id: int, *, after: int = 0) -> QuerySet[Event]:

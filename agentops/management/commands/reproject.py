@@ -1,0 +1,23 @@
+"""Rebuilds the rows of runs and steps from their events."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from runs import event_log
+from runs.models import Run
+
+
+class Command(BaseCommand):
+    help = "Rebuild Run and Step rows from events (all runs, or those named)."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("runs", nargs="*", type=int, help="ids of runs (default: all)")
+
+    def handle(self, *, runs: list[int], **options: Any) -> None:
+        chosen = Run.objects.filter(pk__in=runs) if runs else Run.objects.all()
+        count = 0
+        for run_id in chosen.order_by("pk").values_list("pk", flat=True).iterator():
+            event_log.reproject(run_id)
+            count += 1
+        self.stdout.write(f"Rebuilt {count} runs from their events.")
