@@ -45,8 +45,10 @@ class CustomerMessage(BaseModel):
     @classmethod
     def numbered(cls, customer: object) -> object:
         """An empty field of a form or a CSV file is no customer."""
-        if not isinstance(customer, str) or not customer.strip():
-            return customer or None
+        if not isinstance(customer, str):
+            return customer
+        if not customer.strip():
+            return None
         if not re.fullmatch(r"C-\d{1,9}", customer.strip()):
             raise ValueError("A customer number looks like C-1042.")
         return customer.strip()

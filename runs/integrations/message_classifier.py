@@ -54,7 +54,7 @@ class MessageClassifier:
 
     def _prediction(self, probabilities: Any) -> Prediction:
         ranked = sorted(zip(probabilities, self.regression.classes_, strict=True), reverse=True)[:ALTERNATIVES]
-        alternatives = {str(queue): round(float(probability), 4) for probability, queue in ranked}
+        alternatives = {str(queue): float(probability) for probability, queue in ranked}
         queue, confidence = next(iter(alternatives.items()))
         return Prediction(queue, confidence, alternatives, f"classifier {self.version}")
 
