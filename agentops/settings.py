@@ -226,7 +226,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "rq": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-        "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
         "django.server": {"level": "WARNING"},
     },
 }
