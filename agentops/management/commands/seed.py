@@ -53,4 +53,4 @@ def _ensure_accounts(file: Path) -> None:
 
 def _messages(count: int) -> list[str]:
     with SAMPLE.open(newline="") as file:
-        return [row["text"] for row in islice(csv.DictReader(file), count)]
+        return [row["message"] for row in islice(csv.DictReader(file), count)]
