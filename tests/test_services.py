@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,10 @@ import redis
 
 from agentops.services import places, process
 from agentops.services.postgres import postgres
-from agentops.services.valkey import valkey
+from tests.checkout import PROJECT, local, manage, own_directory, pids, plain_environment
 
-PROJECT = Path(__file__).resolve().parents[1]
+__all__ = ["local"]  # the fixture
+
 USER = """
 import json, os, sys
 from agentops.services import ensure_env
@@ -55,37 +55,9 @@ class User:
         self.process.communicate(timeout=60)
 
 
-def plain_environment(local: Path, **more: str) -> dict[str, str]:
-    ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY")
-    kept = {name: value for name, value in os.environ.items() if name not in ours}
-    return {**kept, "AGENTOPS_ENV": "development", "AGENTOPS_LOCAL": str(local), **more}
-
-
-def manage(local: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, cwd=PROJECT, env=plain_environment(local, **environment), capture_output=True, text=True, timeout=120
-    )
-
-
-@pytest.fixture
-def local() -> Iterator[Path]:
-    """Not tmp_path: that one is closed to the account under which root's PostgreSQL runs."""
-    yield from own_directory()
-
-
 @pytest.fixture
 def another_local() -> Iterator[Path]:
     yield from own_directory()
-
-
-def own_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="agentops-services-"))
-    directory.chmod(0o755)
-    yield directory
-    for server in (postgres(directory), valkey(directory)):
-        server.stop()
-    shutil.rmtree(directory)
 
 
 def remember(uses: dict[str, str], word: str) -> None:
@@ -99,10 +71,6 @@ def remembered(uses: dict[str, str]) -> tuple[list[str], bytes]:
     with psycopg.connect(uses["DATABASE_URL"]) as connection:
         words = [word for (word,) in connection.execute("SELECT word FROM word")]
     return words, redis.from_url(uses["REDIS_URL"]).get("word")
-
-
-def pids(local: Path) -> list[int | None]:
-    return [postgres(local).pid(), valkey(local).pid()]
 
 
 def test_the_last_user_stops_the_servers_and_the_next_finds_its_data(local: Path) -> None:

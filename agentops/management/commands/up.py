@@ -58,8 +58,7 @@ class Command(BaseCommand):
         self._start("web", *_web_server(self.port))
         with self._progress("Looking after the sample world"):
             self._carry_out("seed", "--if-empty")
-        with self._progress("Waiting for the page"):
-            self._wait_for_page()
+        self._wait_for_page()
         self._tell_where()
         self._carry_out("train")
         for number in range(1, JOB_PROCESSES + 1):
@@ -81,12 +80,13 @@ class Command(BaseCommand):
                     self._revive(child)
 
     def _revive(self, child: Child) -> None:
-        self._say(f"{child.name} ended with exit code {child.exit_code()}; starting it again (log: {child.log})")
+        code = child.exit_code()
         if not child.start_again():
             raise CommandError(
                 f"{child.name} died 5 times within a minute, so everything stops. The end of {child.log} says:\n"
                 f"{process.tail(child.log, 20)}"
             )
+        self._say(f"{child.name} ended with exit code {code} and was started again (log: {child.log})")
 
     def _start(self, name: str, *arguments: str) -> None:
         child = Child(name, arguments, self.logs)
@@ -152,8 +152,8 @@ class Command(BaseCommand):
 
 def _web_server(port: int) -> list[str]:
     where = ["--host", HOST, "--port", str(port)]
-    # Open websockets would otherwise hold the shutdown for ever.
-    return ["-m", "uvicorn", "agentops.asgi:application", *where, "--timeout-graceful-shutdown", "2"]
+    # Open websockets would otherwise hold the shutdown for ever; and django-structlog writes the requests already.
+    return ["-m", "uvicorn", "agentops.asgi:application", *where, "--timeout-graceful-shutdown", "2", "--no-access-log"]
 
 
 def _port_to_use() -> int:
