@@ -10,7 +10,10 @@ from django.utils import timezone
 from reviews import live
 from reviews.models import Claim, Decision, Review
 from runs import access, commands
+from runs.engine.canonical import stored
 from runs.models import Run
+
+CARRIES_VALUE = (Decision.Kind.EDIT, Decision.Kind.ANSWER)
 
 
 class Conflict(Exception):
@@ -21,23 +24,27 @@ class Conflict(Exception):
         self.review = review
 
 
+class Stale(commands.Refused):
+    """What is proposed has changed since you looked. Read it again, then decide."""
+
+
 def decide(
     review_id: int, *, actor: AbstractBaseUser, kind: str, seen: str, value: Any = None, reason: str = ""
 ) -> Decision:
     """Record the decision and let the run go on, in one transaction that locks the run, then the review.
 
     `seen` is the fingerprint of what the person saw; `value` the edited or answered JSON value.
-    Raises Conflict when the review is no longer open, commands.Refused when the decision is not allowed or what was
-    seen has changed, PermissionDenied, Review.DoesNotExist, and pydantic's ValidationError for a value that does not fit.
+    Raises Conflict when the review is no longer open, Stale when what was seen has changed, commands.Refused when the
+    decision is not allowed or a rejection has no reason, PermissionDenied, Review.DoesNotExist, Unstorable, and
+    pydantic's ValidationError for a value that does not fit.
     """
     if not access.may_decide(actor):
         raise PermissionDenied
     with transaction.atomic():
         review = _locked(review_id)
-        if not review.is_open:
-            raise Conflict(review)
-        if seen != review.fingerprint:
-            raise commands.Refused("What is proposed has changed since you looked. Read it again, then decide.")
+        _guard(review, kind, seen, reason)
+        reason = stored(reason.strip())
+        value = commands.check_value(review.worker, review.subject, value) if kind in CARRIES_VALUE else None
         commands.decide(
             review.run_id, review.position, kind, by=actor.get_username(), fingerprint=seen, value=value, reason=reason
         )
@@ -49,6 +56,17 @@ def _locked(review_id: int) -> Review:
     run_id = Review.objects.values_list("run_id", flat=True).get(pk=review_id)
     Run.objects.select_for_update().only("pk").get(pk=run_id)
     return Review.objects.select_for_update().get(pk=review_id)
+
+
+def _guard(review: Review, kind: str, seen: str, reason: str) -> None:
+    if not review.is_open:
+        raise Conflict(review)
+    if kind not in review.allowed:
+        raise commands.Refused(f"This review cannot be decided with {kind!r}. It allows: {', '.join(review.allowed)}.")
+    if seen != review.fingerprint:
+        raise Stale(Stale.__doc__)
+    if kind == Decision.Kind.REJECT and not reason.strip():
+        raise commands.Refused("A rejection needs a reason: the supervisor and the run's history carry it.")
 
 
 def _record(review: Review, actor: AbstractBaseUser, kind: str, value: Any, reason: str) -> Decision:

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.urls import reverse
+from django.utils import timezone
 
 from runs.models import Run
 
@@ -26,6 +27,14 @@ class ReviewQuerySet(models.QuerySet["Review"]):
 
     def oldest_first(self) -> Self:
         return self.order_by("opened_at", "pk")
+
+    def after(self, review: "Review") -> Self:
+        """Those opened later than this one."""
+        return self.filter(Q(opened_at__gt=review.opened_at) | Q(opened_at=review.opened_at, pk__gt=review.pk))
+
+    def with_people(self) -> Self:
+        """With what a row of the inbox shows, in the same query."""
+        return self.select_related("run", "claim__reviewer")
 
     def matching(self, *, cause: str = "", agent: str = "", text: str = "") -> Self:
         reviews = self.filter(cause=cause) if cause else self
@@ -81,6 +90,11 @@ class Review(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state == self.State.OPEN
+
+    def held(self) -> "Claim | None":
+        """The claim that is in force now."""
+        claim = getattr(self, "claim", None)
+        return claim if claim and claim.until > timezone.now() else None
 
 
 class Claim(models.Model):

@@ -27,6 +27,7 @@ class Leaf:
     label: str
     bound: BoundField
     textual: bool
+    required: bool
     kind: str = "leaf"
 
     def read(self, typed: Typed, place: Place) -> Any:

@@ -122,7 +122,8 @@ class SchemaForm(forms.Form):
     def _leaf(self, schema: Schema, spot: Spot, value: Any) -> Leaf:
         made = field_for(schema, spot, value, typed=self.data.get(spot.name))
         self.fields[spot.name] = made
-        return Leaf(spot.name, spot.label, self[spot.name], textual=not isinstance(made, Tick))
+        is_asked = spot.required and not spot.nullable
+        return Leaf(spot.name, spot.label, self[spot.name], textual=not isinstance(made, Tick), required=is_asked)
 
     def _group(self, schema: Schema, spot: Spot, value: Any) -> Group:
         switch = None

@@ -1,0 +1,101 @@
+"""What the page of a review says: what will happen, why it is here, what came before, and who decided what."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from reviews.comparison import Change, changes
+from reviews.forms import Choice
+from reviews.listing import agent_title
+from reviews.models import Cause, Claim, Decision, Review
+from runs.models import Step
+
+STEPS_BEFORE = 3
+
+WHAT_HAPPENS = {
+    Cause.GATED: "Approve, and “{title}” is carried out with the input below. Nothing has been done yet.",
+    Cause.LOW_CONFIDENCE: "Approve, and the run goes on with the result below as if it were certain.",
+    Cause.FAILED: "“{title}” did not succeed. Have it tried again, or give its result yourself; then the run goes on.",
+    Cause.QUESTION: "The run goes on with your answer.",
+    Cause.CODE_CHANGED: "Try again, and the run goes on with the code as it is now. Nothing is shown that could be edited.",
+}
+DID = {
+    Decision.Kind.APPROVE: "approved it",
+    Decision.Kind.EDIT: "edited and approved it",
+    Decision.Kind.REJECT: "rejected it",
+    Decision.Kind.RETRY: "had it tried again",
+    Decision.Kind.ANSWER: "answered it",
+}
+DONE = {
+    Decision.Kind.APPROVE: "Approved review {id}.",
+    Decision.Kind.EDIT: "Edited and approved review {id}.",
+    Decision.Kind.REJECT: "Rejected review {id}.",
+    Decision.Kind.RETRY: "Review {id}: it is tried again.",
+    Decision.Kind.ANSWER: "Answered review {id}.",
+}
+
+
+def done(decision: Decision) -> str:
+    """The message after a decision."""
+    return DONE[Decision.Kind(decision.kind)].format(id=decision.review_id)
+
+
+def did(decision: Decision) -> str:
+    """What its actor did: "approved it"."""
+    return DID[Decision.Kind(decision.kind)]
+
+
+@dataclass
+class ReviewPage:
+    """A review with what its page shows; each part is asked for when the template wants it."""
+
+    review: Review
+    choices: list[Choice]
+
+    @property
+    def agent(self) -> str:
+        return agent_title(self.review.run.agent)
+
+    @property
+    def what_happens(self) -> str:
+        return WHAT_HAPPENS[Cause(self.review.cause)].format(title=self.review.title)
+
+    @cached_property
+    def claim(self) -> Claim | None:
+        return self.review.held()
+
+    @cached_property
+    def step(self) -> Step | None:
+        return Step.objects.filter(run=self.review.run_id, position=self.review.position).first()
+
+    @property
+    def alternatives(self) -> list[tuple[str, float]]:
+        """Other answers the worker thought of, the likeliest first."""
+        found = self.step.alternatives if self.step else {}
+        return sorted(found.items(), key=lambda pair: -pair[1])[:5]
+
+    @cached_property
+    def steps_before(self) -> list[Step]:
+        earlier = Step.objects.filter(run=self.review.run_id, position__lt=self.review.position)
+        return list(earlier.order_by("-position")[:STEPS_BEFORE])[::-1]
+
+    @cached_property
+    def earlier_decisions(self) -> list[Decision]:
+        """What was decided about this step before: a step that was sent back comes again."""
+        about = {"review__run": self.review.run_id, "review__position": self.review.position}
+        others = Decision.objects.filter(**about).exclude(review=self.review)
+        return list(others.select_related("actor").order_by("decided_at"))
+
+    @cached_property
+    def decision(self) -> Decision | None:
+        return Decision.objects.filter(review=self.review).select_related("actor").first()
+
+    @property
+    def did(self) -> str:
+        return did(self.decision) if self.decision else ""
+
+    @property
+    def changes(self) -> list[Change]:
+        """How the decision differs from the proposal."""
+        if self.decision is None or self.decision.kind != Decision.Kind.EDIT:
+            return []
+        return changes(self.review.proposal, self.decision.value)

@@ -1,0 +1,310 @@
+"""The pages of the inbox: what they show, whom they let in, and how they answer what a person does."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import reverse
+from pytest_django import DjangoAssertNumQueries
+
+from reviews import decisions
+from reviews.models import Review
+from runs import commands, executor, sdk
+from tests import agents
+
+pytestmark = pytest.mark.django_db
+HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>"
+
+
+def opened(slug: str, text: str = "hello", number: int = 3) -> Review:
+    """The review at which a new run of the agent stops."""
+    run = commands.start(slug, {"text": text, "number": number}, by="operator")
+    executor.advance(run.pk, owner="test")
+    return Review.objects.open().get(run=run)
+
+
+@pytest.fixture
+def client(people: dict[str, User]) -> Client:
+    browser = Client()
+    browser.force_login(people["reviewer"])
+    return browser
+
+
+def page(client: Client, review: Review) -> str:
+    return client.get(review.get_absolute_url()).content.decode()
+
+
+def decide(client: Client, review: Review, decision: str, *, query: str = "", **typed: Any) -> HttpResponse:
+    sent = {"decision": decision, "seen": review.fingerprint} | {name.replace("__", "."): text for name, text in typed.items()}
+    return client.post(f"{reverse('decide_review', args=[review.pk])}?{query}", sent)
+
+
+def state(review: Review) -> str:
+    review.refresh_from_db()
+    return review.state
+
+
+# --- the list -----------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_inbox_says_that_nobody_is_needed(client: Client) -> None:
+    html = client.get(reverse("inbox")).content.decode()
+    assert "Nobody is needed" in html
+    assert "Choose a review" not in html
+
+
+def test_the_list_shows_every_open_review_oldest_first_and_no_decided_one(client: Client) -> None:
+    first, second, third = opened("paying", "first order"), opened("guessing", "second order"), opened("asking", "third order")
+    decide(client, second, "approve")
+    html = client.get(reverse("inbox")).content.decode()
+    assert html.index("first order") < html.index("third order")
+    assert "second order" not in html
+    assert f"row-{first.pk}" in html
+    assert f"row-{third.pk}" in html
+    assert "<strong>2</strong>" in html
+
+
+@pytest.mark.parametrize(
+    ("query", "seen", "hidden"),
+    [
+        ("cause=gated", "first order", "second order"),
+        ("agent=guessing", "second order", "first order"),
+        ("text=FIRST", "first order", "second order"),
+        ("cause=nonsense&text=second", "second order", "first order"),
+    ],
+)
+def test_filters_narrow_the_list(client: Client, query: str, seen: str, hidden: str) -> None:
+    opened("paying", "first order")
+    opened("guessing", "second order")
+    for name in ("inbox", "review_list"):
+        html = client.get(f"{reverse(name)}?{query}").content.decode()
+        assert seen in html
+        assert hidden not in html
+
+
+def test_filters_that_fit_nothing_say_so(client: Client) -> None:
+    opened("paying")
+    assert "Nothing fits these filters" in client.get(f"{reverse('inbox')}?text=%00absent").content.decode()
+
+
+def test_a_long_list_comes_in_pages_and_in_few_queries(
+    client: Client, monkeypatch: pytest.MonkeyPatch, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    monkeypatch.setattr("reviews.listing.ROWS", 3)
+    reviews = [opened("paying", f"order {number}") for number in range(5)]
+    with django_assert_max_num_queries(10):
+        first = client.get(reverse("inbox")).content.decode()
+    assert f"after={reviews[2].pk}" in first
+    assert "order 3" not in first
+    second = client.get(f"{reverse('inbox')}?after={reviews[2].pk}").content.decode()
+    assert [f"order {number}" in second for number in range(5)] == [False, False, False, True, True]
+    assert 'rel="next"' not in second
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "9" * 40, "123456"])
+def test_a_cursor_that_names_no_review_shows_the_beginning(client: Client, after: str) -> None:
+    opened("paying", "first order")
+    assert "first order" in client.get(f"{reverse('inbox')}?after={after}").content.decode()
+
+
+# --- the page of a review -------------------------------------------------------------------------------------------
+
+
+def test_the_page_says_why_what_and_offers_exactly_what_is_allowed(client: Client) -> None:
+    agents.FAILURES["tired"] = [sdk.GiveUp("the bank said no")]
+    for slug, text, why, allowed in [
+        ("paying", "x", "Money leaves the house.", {"approve", "edit", "reject"}),
+        ("guessing", "x", "because of its length", {"approve", "edit", "reject", "retry"}),
+        ("asking", "x", "Which colour for x?", {"answer", "reject"}),
+        ("stumbling", "tired", "the bank said no", {"retry", "edit", "reject"}),
+    ]:
+        html = page(client, opened(slug, text))
+        assert why in html
+        offered = {kind for kind in ("approve", "edit", "reject", "retry", "answer") if f'name="decision" value="{kind}"' in html}
+        assert offered == allowed, slug
+
+
+def test_what_comes_from_outside_is_shown_as_text(client: Client) -> None:
+    html = page(client, opened("asking", HOSTILE))
+    assert "<script>document" not in html
+    assert "<img src=x" not in html
+    assert "&lt;script&gt;document" in html
+
+
+def test_a_worker_that_is_gone_leaves_the_proposal_to_read(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    review = opened("guessing")
+    monkeypatch.delitem(sdk.WORKERS, review.worker)
+    html = page(client, review)
+    assert "no longer in the code" in html
+    assert 'name="decision" value="edit"' not in html
+    assert decide(client, review, "edit", value__colour="green", value__amount="3").status_code == 400
+    assert state(review) == "open"
+
+
+def test_a_review_that_never_was_is_a_404(client: Client) -> None:
+    for name in ("review", "review_news"):
+        assert client.get(reverse(name, args=[987654321])).status_code == 404
+    for name in ("decide_review", "claim_review", "release_review"):
+        assert client.post(reverse(name, args=[987654321])).status_code == 404
+    assert client.get("/reviews/99999999999999999999999999/").status_code == 404
+
+
+# --- deciding -------------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_leads_to_the_next_review_of_the_same_filter(client: Client) -> None:
+    first, other, following = opened("paying", "one"), opened("guessing", "two"), opened("paying", "three")
+    response = decide(client, first, "approve", query="cause=gated")
+    assert response.url == f"/reviews/{following.pk}/?cause=gated"  # type: ignore[attr-defined]
+    assert f"Approved review {first.pk}." in client.get(response.url).content.decode()  # type: ignore[attr-defined]
+    assert decide(client, following, "approve", query="cause=gated").url == reverse("inbox")  # type: ignore[attr-defined]
+    assert state(other) == "open"
+
+
+def test_an_edit_that_does_not_fit_comes_back_with_everything_that_was_typed(client: Client) -> None:
+    review = opened("guessing")
+    response = decide(client, review, "edit", value__colour="green", value__amount="many")
+    html = response.content.decode()
+    assert response.status_code == 422
+    assert "Enter a number." in html
+    assert 'value="many"' in html
+    assert '<option value="green" selected>' in html
+    assert '<details id="choice-edit" open>' in html
+    assert state(review) == "open"
+
+
+def test_an_edit_that_fits_is_what_the_run_goes_on_with(client: Client) -> None:
+    review = opened("guessing")
+    assert decide(client, review, "edit", value__colour="green", value__amount="12.5").status_code == 302
+    executor.advance(review.run_id, owner="test")
+    review.run.refresh_from_db()
+    assert review.run.output == {"said": "green 12.5"}
+    html = page(client, review)
+    assert "reviewer edited and approved it" in html
+    assert "<del>red</del><ins>green</ins>" in html
+
+
+def test_a_rejection_without_a_reason_is_refused_beside_the_field(client: Client) -> None:
+    review = opened("paying")
+    for reason in ("", "   "):
+        response = decide(client, review, "reject", reason=reason)
+        assert response.status_code == 422
+        assert "a rejection needs a reason" in response.content.decode()
+    assert state(review) == "open"
+    assert decide(client, review, "reject", reason="Too dear.").status_code == 302
+    assert review.decision.reason == "Too dear."
+
+
+def test_a_remark_goes_with_the_retry(client: Client) -> None:
+    review = opened("guessing")
+    assert decide(client, review, "retry", reason="Look again.").status_code == 302
+    executor.advance(review.run_id, owner="test")
+    review.run.refresh_from_db()
+    assert review.run.status == "succeeded"  # the worker is sure once it has a remark
+
+
+def test_a_question_is_answered_with_a_typed_form(client: Client) -> None:
+    review = opened("asking")
+    assert decide(client, review, "answer", value__colour="").status_code == 422
+    assert decide(client, review, "answer", value__colour="green", value__amount="1").status_code == 302
+    executor.advance(review.run_id, owner="test")
+    review.run.refresh_from_db()
+    assert review.run.output == {"said": "green"}
+
+
+def test_whoever_comes_second_learns_who_was_first_and_keeps_what_was_typed(client: Client, people: dict[str, User]) -> None:
+    review = opened("guessing")
+    decisions.decide(review.pk, actor=people["reviewer2"], kind="approve", seen=review.fingerprint)
+    response = decide(client, review, "edit", value__colour="green", value__amount="12.5")
+    html = response.content.decode()
+    assert response.status_code == 409
+    assert "reviewer2 approved it" in html
+    assert "What you had typed" in html
+    assert "12.5" in html
+    late = decide(client, review, "reject", reason="my long reason").content.decode()
+    assert "my long reason" in late
+
+
+def test_a_cancelled_run_needs_no_answer(client: Client) -> None:
+    review = opened("paying")
+    commands.cancel(review.run_id, by="operator")
+    response = decide(client, review, "approve")
+    assert response.status_code == 409
+    assert "The run was cancelled" in response.content.decode()
+
+
+def test_a_decision_about_something_else_than_was_seen_is_refused(client: Client) -> None:
+    review = opened("guessing")
+    sent = {"decision": "edit", "seen": "0" * 64, "value.colour": "green", "value.amount": "12.5"}
+    response = client.post(reverse("decide_review", args=[review.pk]), sent)
+    html = response.content.decode()
+    assert response.status_code == 409
+    assert "has changed since you looked" in html
+    assert 'value="12.5"' in html
+    assert f'name="seen" value="{review.fingerprint}"' in html
+    assert state(review) == "open"
+
+
+@pytest.mark.parametrize("decision", ["retry", "answer", "", "delete"])
+def test_a_decision_that_is_not_allowed_is_a_400(client: Client, decision: str) -> None:
+    review = opened("paying")
+    response = decide(client, review, decision, reason="because")
+    assert response.status_code == 400
+    assert "It allows: approve, edit, reject" in response.content.decode()
+    assert state(review) == "open"
+
+
+# --- claims and news ------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_shown_to_others_who_may_still_decide(client: Client, people: dict[str, User]) -> None:
+    review, other = opened("paying"), Client()
+    other.force_login(people["reviewer2"])
+    other.post(reverse("claim_review", args=[review.pk]))
+    assert "reviewer2 is at it" in page(client, review)
+    assert "reviewer2" in client.get(reverse("inbox")).content.decode()
+    refused = client.post(reverse("claim_review", args=[review.pk]), follow=True).content.decode()
+    assert f"reviewer2 is at review {review.pk}. You can still decide it." in refused
+    assert decide(client, review, "approve").status_code == 302
+
+
+def test_only_the_claimer_gives_a_claim_back(client: Client, people: dict[str, User]) -> None:
+    review, other = opened("paying"), Client()
+    other.force_login(people["reviewer2"])
+    other.post(reverse("claim_review", args=[review.pk]))
+    client.post(reverse("release_review", args=[review.pk]))
+    assert Review.objects.get(pk=review.pk).held() is not None
+    assert other.delete(reverse("claim_review", args=[review.pk])).status_code == 204
+    assert Review.objects.get(pk=review.pk).held() is None
+
+
+def test_news_say_who_decided_the_open_review(client: Client, people: dict[str, User]) -> None:
+    review = opened("paying")
+    address = reverse("review_news", args=[review.pk])
+    assert client.get(address).content.decode().strip() == ""
+    decisions.decide(review.pk, actor=people["reviewer2"], kind="reject", seen=review.fingerprint, reason="No.")
+    html = client.get(address).content.decode()
+    assert "reviewer2 rejected it" in html
+    assert "data-closed" in html
+
+
+# --- who may --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "status"), [("operator", 200), ("reviewer", 200), ("admin", 200), ("outsider", 403)])
+def test_who_may_see_the_inbox(people: dict[str, User], name: str, status: int) -> None:
+    review, browser = opened("paying"), Client()
+    browser.force_login(people[name])
+    for address in (reverse("inbox"), reverse("review_list"), review.get_absolute_url(), reverse("review_news", args=[review.pk])):
+        assert browser.get(address).status_code == status
+
+
+def test_who_may_not_decide_is_refused_and_sees_no_forms(people: dict[str, User]) -> None:
+    review, browser = opened("paying"), Client()
+    browser.force_login(people["outsider"])
+    assert decide(browser, review, "approve").status_code == 403
+    assert browser.post(reverse("claim_review", args=[review.pk])).status_code == 403
+    assert decide(Client(), review, "approve").status_code == 302
+    assert state(review) == "open"
