@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.db import connection
 from pytest_django import DjangoDbBlocker, Settings
 
 from agentops.outside import Outside
@@ -39,6 +40,13 @@ def model(outside: Outside, settings: Settings) -> Outside:
     """The outside world with a model configured, in the OpenAI dialect."""
     settings.AGENTOPS_MODEL, settings.AGENTOPS_MODEL_BASE_URL = "outside", f"{outside.url}/v1"
     return outside
+
+
+def replies(key: str) -> list[tuple[Any, ...]]:
+    """What the bank was asked to send under this key."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT customer, queue, action, reference, body FROM bank.replies WHERE key = %s", [key])
+        return list(cursor.fetchall())
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 5.0) -> None:

@@ -47,11 +47,9 @@ class CustomerMessage(BaseModel):
         """An empty field of a form or a CSV file is no customer."""
         if not isinstance(customer, str):
             return customer
-        if not customer.strip():
-            return None
-        if not re.fullmatch(r"C-\d{1,9}", customer.strip()):
+        if not re.fullmatch(r"(C-\d{1,9})?", customer.strip()):
             raise ValueError("A customer number looks like C-1042.")
-        return customer.strip()
+        return customer.strip() or None
 
 
 class Topic(BaseModel):
@@ -84,10 +82,8 @@ class Draft(BaseModel):
     reply: str = Field(min_length=1, max_length=4000)
 
 
-class HandOver(BaseModel):
-    """What a person answers in the desk's place."""
-
-    reply: str = Field(min_length=1, max_length=4000, description="Your reply; it is sent to the customer as it is.")
+class HandOver(Draft):
+    """What a person answers in the desk's place; it is sent to the customer as it is."""
 
 
 class DeskAnswer(BaseModel):
