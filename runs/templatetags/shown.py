@@ -59,6 +59,21 @@ def cause_look(cause: str) -> Look:
     return CAUSES[cause]
 
 
+DECISIONS = {"approve": "Approved", "edit": "Edited", "reject": "Rejected", "retry": "Sent back", "answer": "Answered"}
+
+
+@register.filter
+def decided(decision: str) -> str:
+    """A decision as a word in the past."""
+    return DECISIONS[decision]
+
+
+@register.filter
+def by_confidence(alternatives: dict[str, float]) -> list[tuple[str, float]]:
+    """The likeliest answers first, five at most."""
+    return sorted(alternatives.items(), key=lambda pair: -pair[1])[:5]
+
+
 @register.filter
 def review_look(state: str) -> Look:
     return REVIEWS[state]

@@ -1,0 +1,37 @@
+"""People in the admin: an admin may add people and put them into groups, and may not make anybody a superuser."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+
+admin.site.site_header = "agentops admin"
+admin.site.site_title = "agentops admin"
+admin.site.index_title = "Agents, people and queues"
+admin.site.site_url = "/"
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class PersonAdmin(UserAdmin):
+    """What only a superuser may give away stays out of sight for everybody else."""
+
+    list_display = ("username", "first_name", "last_name", "is_active", "is_staff", "last_login")
+    FOR_SUPERUSERS = frozenset({"is_superuser", "user_permissions"})
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        if request.user.is_superuser or obj is None:
+            return fieldsets
+        return [
+            (name, options | {"fields": tuple(field for field in options["fields"] if field not in self.FOR_SUPERUSERS)})
+            for name, options in fieldsets
+        ]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever may change a superuser's password is one."""
+        if obj is not None and obj.is_superuser and not request.user.is_superuser:
+            return False
+        return super().has_change_permission(request, obj)

@@ -1,0 +1,108 @@
+"""The first page: what needs a person, how the runs are, and whether the machinery works."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import django_rq
+from django.core.cache import cache
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+from redis.exceptions import RedisError
+from rq import Queue, Worker
+
+from reviews.models import Cause, Review
+from runs import access, sdk
+from runs.models import Run, RunStatus
+from runs.models.run import ENDED
+from runs.sweeper import BEAT
+
+OLDEST_REVIEWS = 8
+RECENT_RUNS = 10
+LOOK_BACK = timedelta(hours=24)  # ended runs are counted this far back
+
+
+@dataclass(frozen=True, slots=True)
+class JobProcess:
+    """An RQ worker process; `run_id` is the run it advances now."""
+
+    name: str
+    state: str
+    run_id: int | None
+    beat: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """What carries the runs; `problem` is a sentence when Redis cannot be asked."""
+
+    problem: str = ""
+    processes: tuple[JobProcess, ...] = ()
+    queued: int = 0
+    failed: int = 0
+    sweeping: bool = False
+
+
+@require_GET
+@access.permits(access.may_look)
+def dashboard(request: HttpRequest) -> HttpResponse:
+    """`?part=` answers with one part, for the page that is open."""
+    parts = {"people": _people, "runs": _runs, "machinery": _machinery}
+    part = request.GET.get("part", "")
+    if part in parts:
+        return render(request, f"dashboard/_{part}.html", parts[part](request))
+    shown: dict[str, Any] = {}
+    for collect in parts.values():
+        shown |= collect(request)
+    return render(request, "dashboard.html", shown)
+
+
+def _people(request: HttpRequest) -> dict[str, Any]:
+    """Open reviews by cause, and the oldest of them."""
+    if not access.may_review(request.user):
+        return {"may_review": False}
+    counted = dict(Review.objects.open().order_by().values_list("cause").annotate(Count("pk")))
+    causes = [(cause.value, counted.get(cause.value, 0)) for cause in Cause]
+    oldest = list(Review.objects.open().oldest_first().select_related("run")[:OLDEST_REVIEWS])
+    total = sum(counted.values())
+    return {"may_review": True, "causes": causes, "reviews": oldest, "open_count": total, "further": total - len(oldest)}
+
+
+def _runs(request: HttpRequest) -> dict[str, Any]:
+    """Runs that are open, and those of the last day that have ended, by status; the newest of all."""
+    since = timezone.now() - LOOK_BACK
+    wanted = Run.objects.filter(~Q(status__in=ENDED) | Q(created_at__gte=since))
+    counted = dict(wanted.order_by().values_list("status").annotate(Count("pk")))
+    counts = [(status.value, counted.get(status.value, 0)) for status in RunStatus]
+    recent = list(Run.objects.order_by("-created_at", "-id")[:RECENT_RUNS])
+    may_start = access.may_start(request.user)
+    return {"counts": counts, "runs": recent, "may_start": may_start, "agents": sdk.agents()}
+
+
+def _machinery(request: HttpRequest) -> dict[str, Any]:
+    try:
+        return {"machinery": _asked()}
+    except (RedisError, OSError) as error:
+        kept = "No run is lost, but none moves and no page is live until it is back"
+        return {"machinery": Machinery(f"Redis cannot be reached ({type(error).__name__}). {kept}.")}
+
+
+def _asked() -> Machinery:
+    redis = django_rq.get_connection("default")
+    queue = Queue("default", connection=redis)
+    processes = sorted(map(_process, Worker.all(connection=redis)), key=lambda process: process.name)
+    return Machinery(
+        processes=tuple(processes),
+        queued=queue.count,
+        failed=queue.failed_job_registry.count,
+        sweeping=bool(cache.get(BEAT)),
+    )
+
+
+def _process(worker: Worker) -> JobProcess:
+    job = re.match(r"advance-(\d+)-", worker.get_current_job_id() or "")
+    return JobProcess(worker.name, str(worker.get_state()), int(job[1]) if job else None, worker.last_heartbeat)

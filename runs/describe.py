@@ -1,0 +1,138 @@
+"""Says in one sentence what an event means, and why a run waits: for pages, alerts and exports."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from runs.engine.events import Fact, Kind
+from runs.engine.policy import Cause
+from runs.models import Run, RunStatus, Step
+
+DECISIONS = {
+    "approve": "approved",
+    "edit": "edited and approved",
+    "reject": "rejected",
+    "retry": "sent back to be tried again",
+    "answer": "answered",
+}
+CAUSES = {
+    Cause.GATED: "a person must approve it first",
+    Cause.LOW_CONFIDENCE: "its confidence is under the threshold",
+    Cause.FAILED: "it failed",
+    Cause.QUESTION: "the agent asks a person",
+    Cause.CODE_CHANGED: "the code changed since it was recorded",
+}
+
+
+def sentence(fact: Fact, titles: Mapping[int, str]) -> str:
+    """What happened, for a reader who knows no event kinds; `titles` maps the position of a step to its title."""
+    say = SENTENCES.get(fact.kind)
+    if say is None:
+        return f"{fact.kind} (an event of a newer version of agentops)."
+    return say(fact.data, _step(fact.step, titles), fact.actor or "agentops")
+
+
+def waiting(run: Run, step: Step | None) -> str:
+    """Why the run does not move now, or "" when it moves or has ended. `step` is the one it waits at."""
+    if run.cancel_requested and not run.ended:
+        return "A person asked to cancel it: it ends after its present step."
+    if run.status == RunStatus.QUEUED:
+        return "It waits for a free job process."
+    if run.status == RunStatus.RETRYING:
+        return f"It waits to try {_title(step)} again {_when(run.wake_at)}."
+    if run.status == RunStatus.WAITING:
+        return _waiting_for_person(step)
+    return ""
+
+
+def _waiting_for_person(step: Step | None) -> str:
+    if step is None or step.cause not in CAUSES:
+        return "It waits for a person."
+    return f"It waits for a person at {_title(step)}: {CAUSES[Cause(step.cause)]}."
+
+
+def _title(step: Step | None) -> str:
+    return f"step {step.position} ({step.title})" if step else "a step"
+
+
+def _step(position: int | None, titles: Mapping[int, str]) -> str:
+    if position is None:
+        return "The run"
+    title = titles.get(position)
+    return f"Step {position} ({title})" if title else f"Step {position}"
+
+
+def _when(at: datetime | None) -> str:
+    return f"at {at:%H:%M:%S} UTC" if at else "soon"
+
+
+# --- one function or phrase for each kind -------------------------------------------------------------------------
+
+Say = Callable[[dict[str, Any], str, str], str]
+
+
+def _parked(data: dict[str, Any], step: str, by: str) -> str:
+    if data["cause"] == "person":
+        return "The run waits for a person; no process is held."
+    wake_at = data.get("wake_at")
+    return f"The run waits and goes on {_when(datetime.fromisoformat(wake_at) if wake_at else None)}; no process is held."
+
+
+def _attempt_failed(data: dict[str, Any], step: str, by: str) -> str:
+    again = data["wait_seconds"]
+    then = "" if again is None else f" It is tried again in {again:.1f} s."
+    return f"{step} failed at attempt {data['attempt']}: {_short(data['error']['message'])}{then}"
+
+
+def _succeeded(data: dict[str, Any], step: str, by: str) -> str:
+    if "threshold" not in data:
+        return f"{step} succeeded."
+    return f"{step} succeeded with confidence {data['confidence']:.2f}, at or above the threshold of {data['threshold']:.2f}."
+
+
+def _decided(data: dict[str, Any], step: str, by: str) -> str:
+    reason = f": {_short(data['reason'])}" if data["reason"] else "."
+    return f"{step} was {DECISIONS[data['decision']]} by {by}{reason}"
+
+
+def _with_reason(text: str) -> Say:
+    def say(data: dict[str, Any], step: str, by: str) -> str:
+        reason = data.get("reason", "")
+        return f"{text.format(by=by)}: {_short(reason)}" if reason else f"{text.format(by=by)}."
+
+    return say
+
+
+def _lower(step: str) -> str:
+    return step[0].lower() + step[1:]
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:199] + "…"
+
+
+SENTENCES: dict[str, Say] = {
+    Kind.RUN_REQUESTED: lambda data, step, by: f"{by} started a run of {data['agent']}, version {data['agent_version']}.",
+    Kind.RUN_STARTED: lambda data, step, by: f"Job process {data['owner']} began the run.",
+    Kind.RUN_RESUMED: lambda data, step, by: f"Job process {data['owner']} went on with the run.",
+    Kind.RUN_TAKEN_OVER: lambda data, step, by: (
+        f"Job process {data['owner']} took over from {data['from']}, which had gone silent."
+    ),
+    Kind.RUN_PARKED: _parked,
+    Kind.RUN_SUCCEEDED: lambda data, step, by: "The run succeeded.",
+    Kind.RUN_FAILED: lambda data, step, by: f"The run failed: {_short(data['error']['message'])}",
+    Kind.RUN_RETRIED: lambda data, step, by: f"{by} let the run go on from where it had ended.",
+    Kind.RUN_CANCEL_REQUESTED: _with_reason("{by} asked to cancel the run"),
+    Kind.RUN_CANCELLED: _with_reason("The run was cancelled"),
+    Kind.STEP_REQUESTED: lambda data, step, by: (
+        f"The supervisor wants {data['worker']} for {_lower(step)}, but asks a person first."
+    ),
+    Kind.STEP_STARTED: lambda data, step, by: f"The supervisor gave {_lower(step)} to {data['worker']}.",
+    Kind.ATTEMPT_STARTED: lambda data, step, by: f"{step} began attempt {data['attempt']}.",
+    Kind.ATTEMPT_FAILED: _attempt_failed,
+    Kind.FALLBACK_TAKEN: lambda data, step, by: f"{step} went to its fallback {data['worker']}: {_short(data['why'])}",
+    Kind.STEP_SUCCEEDED: _succeeded,
+    Kind.STEP_ESCALATED: lambda data, step, by: f"{step} went to a person: {_short(data['why'])}",
+    Kind.STEP_DECIDED: _decided,
+}

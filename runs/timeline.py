@@ -1,0 +1,148 @@
+"""What a page shows of one run: its steps with what happened to each, and the parts that changed since a cursor."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import QuerySet
+from django.template.loader import render_to_string
+from django.urls import reverse
+
+from runs import describe, event_log
+from runs.engine.events import Fact, Kind
+from runs.models import Run, Step
+
+EVENTS_SHOWN = 200  # on the run's page; its events page has all
+STEPS_SHOWN = 200
+EVENTS_READ = 500  # in one go, for a page that was away for long
+ENDINGS = {Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED, Kind.RUN_RETRIED, Kind.RUN_CANCEL_REQUESTED}
+EVERY_STEP = {Kind.RUN_CANCELLED, Kind.RUN_RETRIED}
+
+
+@dataclass(slots=True)
+class StepCard:
+    """A step as a page shows it. `review_id` is its open review; `failures` are its failed attempts."""
+
+    step: Step
+    review_id: int | None = None
+    failures: list[Fact] = field(default_factory=list)
+
+    @property
+    def needs_attention(self) -> bool:
+        """Shown opened: what waits, fails or is happening now."""
+        return self.step.status in ("waiting", "failed", "running", "retrying")
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    fact: Fact
+    sentence: str
+    run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the page: its element's id, its HTML or where to get it, and the list it is new in."""
+
+    id: str
+    html: str = ""
+    into: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """`seq` is the cursor after the parts were shown; nothing is new where there are none."""
+
+    seq: int
+    parts: list[Part]
+
+
+def cards(run: Run, *, positions: Iterable[int] | None = None, before: int | None = None) -> list[StepCard]:
+    """Steps in order, the last ones where there are too many for a page, or just those of the positions."""
+    steps = run.steps.all()
+    if positions is not None:
+        steps = steps.filter(position__in=list(positions))
+    if before is not None:
+        steps = steps.filter(position__lt=before)
+    found = list(reversed(steps.order_by("-position")[:STEPS_SHOWN]))
+    made = {step.position: StepCard(step) for step in found}
+    for position, review_id in run.reviews.filter(state="open", position__in=list(made)).values_list("position", "pk"):
+        made[position].review_id = review_id
+    tried = [position for position, card in made.items() if card.step.attempt > 1 or card.step.error]
+    failed = event_log.rows(run.pk).filter(kind=Kind.ATTEMPT_FAILED, step__in=tried)
+    for fact in _facts(failed) if tried else []:
+        made[fact.step or 0].failures.append(fact)
+    return list(made.values())
+
+
+def log(run_id: int, *, after: int, most: int) -> list[EventLine]:
+    """A page of the run's events, beyond the cursor."""
+    return lines(run_id, _facts(event_log.rows(run_id, after=after)[:most]))
+
+
+def lines(run_id: int, facts: Iterable[Fact]) -> list[EventLine]:
+    """Each event with its sentence."""
+    facts = list(facts)
+    titles = _titles(run_id, {fact.step for fact in facts if fact.step})
+    return [EventLine(fact, describe.sentence(fact, titles), run_id) for fact in facts]
+
+
+def page(run: Run, *, before: int | None = None) -> dict[str, Any]:
+    """Everything the run's page shows; `before` is the position where an earlier page of steps ends.
+
+    The events come first: steps read after them are at least as new, and the socket goes on from the last event.
+    """
+    shown = lines(run.pk, reversed(_facts(event_log.rows(run.pk).reverse()[:EVENTS_SHOWN])))
+    run.refresh_from_db()
+    steps = cards(run, before=before)
+    earlier = steps[0].step.position if steps and steps[0].step.position > 1 else None
+    seq = shown[-1].fact.seq if shown else 0
+    socket = f"/ws/runs/{run.pk}/"
+    return head(run) | {"cards": steps, "earlier": earlier, "lines": shown, "seq": seq, "socket": socket}
+
+
+def head(run: Run) -> dict[str, Any]:
+    """What the parts above the steps show: the run, why it waits, and the review that would let it go on."""
+    step = run.steps.filter(position=run.waiting_step).first() if run.waiting_step else None
+    review = run.reviews.filter(state="open").order_by("pk").first()
+    return {"run": run, "waiting": describe.waiting(run, step), "review_id": review.pk if review else None}
+
+
+def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:
+    """The parts that changed beyond the cursor, rendered from the page's own partials. `viewer` says what they may do."""
+    facts = _facts(event_log.rows(run_id, after=after)[:EVENTS_READ])
+    if not facts:
+        return Update(after, [])
+    run = Run.objects.get(pk=run_id)
+    parts = [*_head_parts(run, facts, viewer), *_step_parts(run, facts, viewer)]
+    parts += [Part(f"event-{line.fact.seq}", _render("event", line=line), "events") for line in lines(run_id, facts)]
+    return Update(facts[-1].seq, parts)
+
+
+def _head_parts(run: Run, facts: list[Fact], viewer: dict[str, bool]) -> list[Part]:
+    shown = head(run) | viewer
+    parts = [Part(f"run-{name}", _render(name, **shown)) for name in ("state", "waiting", "result")]
+    if any(fact.kind in ENDINGS for fact in facts):
+        parts.append(Part("run-actions", url=reverse("run_part", args=[run.pk, "actions"])))
+    return parts
+
+
+def _step_parts(run: Run, facts: list[Fact], viewer: dict[str, bool]) -> list[Part]:
+    everything = any(fact.kind in EVERY_STEP for fact in facts)
+    positions = None if everything else {fact.step for fact in facts if fact.step}
+    changed = cards(run, positions=positions)
+    return [Part(f"step-{card.step.position}", _render("step", run=run, card=card, **viewer), "steps") for card in changed]
+
+
+def _render(name: str, **shown: Any) -> str:
+    return render_to_string(f"runs/_{name}.html", shown)
+
+
+def _facts(rows: QuerySet[Any]) -> list[Fact]:
+    return [Fact(e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash) for e in rows]
+
+
+def _titles(run_id: int, positions: set[int]) -> dict[int, str]:
+    found = Step.objects.filter(run_id=run_id, position__in=positions)
+    return dict(found.values_list("position", "title"))

@@ -1,0 +1,1 @@
+"""The pages of runs and agents: load, permit, form, verb, render."""

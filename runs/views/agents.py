@@ -1,0 +1,98 @@
+"""The agents that are installed, the page of one, and the form that starts a run of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Count
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from runs import access, commands, sdk
+from runs.engine.canonical import Unstorable
+from runs.forms import model_form
+from runs.models import AgentConfig, Run
+
+RECENT_RUNS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    """An installed agent, its configuration where one was made yet, and its runs by status."""
+
+    agent: sdk.Agent
+    config: AgentConfig | None
+    counts: dict[str, int]
+
+    @property
+    def enabled(self) -> bool:
+        return self.config is None or self.config.enabled
+
+    @property
+    def threshold(self) -> float:
+        return self.config.threshold if self.config else self.agent.threshold
+
+
+@require_GET
+@access.permits(access.may_look)
+def agents(request: HttpRequest) -> HttpResponse:
+    configs = AgentConfig.objects.in_bulk(field_name="slug")
+    counts = _counts()
+    rows = [AgentRow(one, configs.get(one.slug), counts.get(one.slug, {})) for one in sdk.agents()]
+    return render(request, "runs/agents.html", {"rows": rows, "may_start": access.may_start(request.user)})
+
+
+@require_GET
+@access.permits(access.may_look)
+def agent(request: HttpRequest, slug: str) -> HttpResponse:
+    found = _agent(slug)
+    row = AgentRow(found, commands.configuration(slug), _counts(slug).get(slug, {}))
+    recent = Run.objects.matching(agent=slug).order_by("-created_at", "-id")[:RECENT_RUNS]
+    may = {"may_start": access.may_start(request.user), "may_configure": access.may_configure(request.user)}
+    return render(request, "runs/agent.html", {"row": row, "runs": recent, "input": _fields(found)} | may)
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_start)
+def start_run(request: HttpRequest, slug: str) -> HttpResponse:
+    """A form made from the agent's input model; on success, on to the run."""
+    found = _agent(slug)
+    form = model_form(found.input_model, request.POST if request.method == "POST" else None)
+    status = 200
+    if request.method == "POST" and form.is_valid():
+        try:
+            started = commands.start(slug, form.value(), by=request.user.get_username())
+        except (commands.Refused, Unstorable) as refused:
+            messages.error(request, str(refused))
+            status = 409
+        else:
+            return redirect(started)
+    elif request.method == "POST":
+        status = 200 if form.more else 422
+    config = commands.configuration(slug)
+    return render(request, "runs/start.html", {"agent": found, "form": form, "config": config}, status=status)
+
+
+def _agent(slug: str) -> sdk.Agent:
+    try:
+        return commands.find_agent(slug)
+    except commands.UnknownAgent as unknown:
+        raise Http404(str(unknown)) from unknown
+
+
+def _counts(slug: str = "") -> dict[str, dict[str, int]]:
+    """Agent -> status -> number of runs."""
+    found: dict[str, dict[str, int]] = {}
+    rows = Run.objects.matching(agent=slug).order_by().values_list("agent", "status").annotate(Count("pk"))
+    for name, status, count in rows:
+        found.setdefault(name, {})[status] = count
+    return found
+
+
+def _fields(found: sdk.Agent) -> list[dict[str, Any]]:
+    """What the agent's input is made of, for its page."""
+    return [
+        {"name": name, "required": field.is_required(), "description": field.description or ""}
+        for name, field in found.input_model.model_fields.items()
+    ]

@@ -1,0 +1,43 @@
+// A run's page: puts in place the parts that the socket sends, moves the cursor, and says whether every event arrived.
+(() => {
+  const place = document.querySelector("[data-socket]");
+  const count = document.getElementById("run-count");
+  const made = (html) => {
+    const template = document.createElement("template");
+    template.innerHTML = html.trim();
+    return template.content.firstElementChild;
+  };
+  // what somebody opened stays open, where the focus was it stays, and what somebody writes is not touched
+  const replace = (old, next) => {
+    if (old.querySelector("form[data-touched], dialog[open]")) return;
+    const ids = (open) => [...old.querySelectorAll("details[id]")].filter((one) => one.open === open).map((one) => one.id);
+    const [opened, focused] = [ids(true), old.contains(document.activeElement) && document.activeElement];
+    const at = focused && [...old.querySelectorAll("a, button, summary, input")].indexOf(focused);
+    old.replaceWith(next);
+    for (const id of opened) next.querySelector(`#${id}`)?.setAttribute("open", "");
+    if (focused) [...next.querySelectorAll("a, button, summary, input")][at]?.focus({ preventScroll: true });
+  };
+  const show = ({ id, html, into, url }) => {
+    const old = document.getElementById(id);
+    if (url && !old && into) document.getElementById(into).append(Object.assign(document.createElement("li"), { id }));
+    if (url) return void htmx.ajax("GET", url, { target: `#${id}`, swap: "outerHTML" });
+    const next = made(html);
+    if (old) return replace(old, next);
+    next.classList.add("arrived");
+    document.getElementById(into)?.append(next);
+  };
+  const complete = (seq) => {
+    const seen = [...document.querySelectorAll("#events [data-seq]")].map((one) => Number(one.dataset.seq));
+    const whole = seen.every((one, index) => !index || one === seen[index - 1] + 1) && seen.at(-1) === seq;
+    count.textContent = whole ? `all ${seq} events received` : "events are missing: reload the page";
+  };
+  document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
+  document.addEventListener("socket:message", ({ detail }) => {
+    detail.parts.forEach(show);
+    document.dispatchEvent(new Event("parts:shown"));
+    if (detail.seq === null) return;
+    place.dataset.after = detail.seq;
+    complete(detail.seq);
+  });
+  complete(Number(place.dataset.after));
+})();
