@@ -3,9 +3,12 @@
 import os
 import socket
 
+import structlog
 from rq import Worker
 
 from runs import executor, sdk
+
+logger = structlog.get_logger()
 
 
 def advance(run_id: int) -> None:
@@ -18,6 +21,14 @@ class JobProcess(Worker):
 
     def work(self, *args: object, **kwargs: object) -> bool:
         for agent in sdk.agents():
-            if agent.warm_up:
-                agent.warm_up()
-        return super().work(*args, **kwargs)  # type: ignore[arg-type]
+            _warm_up(agent)
+        return bool(super().work(*args, **kwargs))
+
+
+def _warm_up(agent: sdk.Agent) -> None:
+    """One agent that cannot be loaded must not keep the others from working: its own steps will ask a person."""
+    try:
+        if agent.warm_up:
+            agent.warm_up()
+    except Exception:
+        logger.exception("warm_up_failed", agent=agent.slug)
