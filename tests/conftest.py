@@ -9,6 +9,7 @@ from django.contrib.auth.models import Group, User
 from pytest_django import DjangoDbBlocker
 
 from tests import cast
+from tests.desk import classifier, demo_bank, model, outside  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")
