@@ -25,6 +25,10 @@ __all__ = ["local"]  # the fixture
 LONGEST_START_SECONDS = 180  # with a training of the classifier on two busy cores
 
 
+# Servers that are not needed, because the command ends before it would ask them; port 1 has none.
+ELSEWHERE = {"DATABASE_URL": "postgresql://127.0.0.1:1/nowhere", "REDIS_URL": "redis://127.0.0.1:1/0"}
+
+
 class Up:
     """`manage.py up`, read line by line."""
 
@@ -139,16 +143,23 @@ def test_a_taken_port_is_said_with_the_way_out(local: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        said = manage(local, "manage.py", "up", PORT=port)
+        said = manage(local, "manage.py", "up", PORT=port, **ELSEWHERE)
     assert said.returncode == 1
     assert f"Port {port} is in use by another program" in said.stderr
     assert "PORT=9000 make run" in said.stderr
     assert "Traceback" not in said.stderr
 
 
+def test_a_database_that_does_not_answer_is_said(local: Path) -> None:
+    said = manage(local, "manage.py", "up", PORT=str(free_port()), **ELSEWHERE)
+    assert said.returncode == 1
+    assert "The database does not answer" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
 @pytest.mark.parametrize("wish", ["web", "0", "70000", "-1"])
 def test_a_port_that_is_none_is_said(local: Path, wish: str) -> None:
-    said = manage(local, "manage.py", "up", PORT=wish)
+    said = manage(local, "manage.py", "up", PORT=wish, **ELSEWHERE)
     assert said.returncode == 1
     assert f"PORT is '{wish}': it must be a number from 1 to 65535" in said.stderr
 

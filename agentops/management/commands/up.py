@@ -14,6 +14,7 @@ from types import FrameType
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
 
 from agentops.children import Child
 from agentops.services import process
@@ -53,7 +54,7 @@ class Command(BaseCommand):
     def _start_all(self) -> None:
         os.environ["CARD_PROCESSOR_URL"] = f"http://{HOST}:{_free_port()}"
         with self._progress("Bringing the database up to date"):
-            call_command("migrate", verbosity=0, interactive=False)
+            _migrate()
         self._start("outside", "manage.py", "outside", "--port", os.environ["CARD_PROCESSOR_URL"].rpartition(":")[2])
         self._start("web", *_web_server(self.port))
         with self._progress("Looking after the sample world"):
@@ -148,6 +149,13 @@ class Command(BaseCommand):
         self.stdout.flush()
         yield
         self._say(f"done ({time.monotonic() - began:.1f} s)")
+
+
+def _migrate() -> None:
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+    except OperationalError as error:
+        raise CommandError(f"The database does not answer. Check DATABASE_URL and the server.\n{error}") from error
 
 
 def _web_server(port: int) -> list[str]:
