@@ -2,9 +2,11 @@
 
 import os
 import socket
+from typing import Any
 
 import structlog
 from rq import Worker
+from rq.serializers import JSONSerializer
 
 from runs import executor, sdk
 
@@ -18,6 +20,10 @@ def advance(run_id: int) -> None:
 
 class JobProcess(Worker):
     """RQ's own worker, which loads what the agents need once, before it forks for each job."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """JSON always: RQ's default is pickle, which would execute what anybody writes into Redis."""
+        super().__init__(*args, **kwargs | {"serializer": JSONSerializer})
 
     def work(self, *args: object, **kwargs: object) -> bool:
         for agent in sdk.agents():
