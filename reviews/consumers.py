@@ -36,11 +36,14 @@ class InboxConsumer(AsyncWebsocketConsumer):
         else:
             await self.close(SIGN_IN_AGAIN)
 
-    @database_sync_to_async
-    def _may_review(self) -> bool:
-        """Asked anew each time: a group or a session may be taken away while the page is open."""
-        session, signed_in = self.scope.get("session"), self.scope.get("user")
-        if signed_in is None or signed_in.pk is None or not session or not session.exists(session.session_key):
-            return False
-        user = get_user_model().objects.filter(pk=signed_in.pk).first()
-        return user is not None and access.may_review(user)
+    async def _may_review(self) -> bool:
+        return bool(await database_sync_to_async(_may_review)(self.scope))
+
+
+def _may_review(scope: dict[str, Any]) -> bool:
+    """Asked anew each time: a permission or a session may be taken away while the page is open."""
+    session, signed_in = scope.get("session"), scope.get("user")
+    if signed_in is None or signed_in.pk is None or not session or not session.exists(session.session_key):
+        return False
+    user = get_user_model().objects.filter(pk=signed_in.pk).first()
+    return user is not None and access.may_review(user)

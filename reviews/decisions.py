@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.utils import timezone
@@ -29,7 +29,7 @@ class Stale(commands.Refused):
 
 
 def decide(
-    review_id: int, *, actor: AbstractBaseUser, kind: str, seen: str, value: Any = None, reason: str = ""
+    review_id: int, *, actor: User, kind: str, seen: str, value: Any = None, reason: str = ""
 ) -> Decision:
     """Record the decision and let the run go on, in one transaction that locks the run, then the review.
 
@@ -69,7 +69,7 @@ def _guard(review: Review, kind: str, seen: str, reason: str) -> None:
         raise commands.Refused("A rejection needs a reason: the supervisor and the run's history carry it.")
 
 
-def _record(review: Review, actor: AbstractBaseUser, kind: str, value: Any, reason: str) -> Decision:
+def _record(review: Review, actor: User, kind: str, value: Any, reason: str) -> Decision:
     now = timezone.now()
     review.state, review.closed_at = Review.State.DECIDED, now
     review.save(update_fields=["state", "closed_at"])

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.dispatch import receiver
 
@@ -48,7 +48,7 @@ def close_reviews(*, run_id: int, fact: Fact, **kwargs: object) -> None:
         live.nudge(review.pk)
 
 
-def claim(review: Review, reviewer: AbstractBaseUser, *, now: datetime) -> Claim | None:
+def claim(review: Review, reviewer: User, *, now: datetime) -> Claim | None:
     """Lend the review to the reviewer for five minutes; None while somebody else holds it."""
     with transaction.atomic():
         row = Review.objects.select_for_update().get(pk=review.pk)
@@ -61,7 +61,7 @@ def claim(review: Review, reviewer: AbstractBaseUser, *, now: datetime) -> Claim
     return lent
 
 
-def release(review: Review, reviewer: AbstractBaseUser) -> None:
+def release(review: Review, reviewer: User) -> None:
     """Give the review back; somebody else's claim stays."""
     deleted, _ = Claim.objects.filter(review=review, reviewer=reviewer).delete()
     if deleted:

@@ -1,7 +1,7 @@
 """The inbox, a review, and what a person does about it."""
 
 from django.contrib import messages
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -93,8 +93,8 @@ def _found(review_id: int) -> Review:
     return get_object_or_404(Review.objects.with_people(), pk=review_id)
 
 
-def _actor(request: HttpRequest) -> AbstractBaseUser:
-    assert isinstance(request.user, AbstractBaseUser)  # noqa: S101 - permits() lets nobody else in
+def _actor(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # noqa: S101 - permits() lets nobody else in
     return request.user
 
 

@@ -297,7 +297,12 @@ def test_news_say_who_decided_the_open_review(client: Client, people: dict[str, 
 def test_who_may_see_the_inbox(people: dict[str, User], name: str, status: int) -> None:
     review, browser = opened("paying"), Client()
     browser.force_login(people[name])
-    for address in (reverse("inbox"), reverse("review_list"), review.get_absolute_url(), reverse("review_news", args=[review.pk])):
+    for address in (
+        reverse("inbox"),
+        reverse("review_list"),
+        review.get_absolute_url(),
+        reverse("review_news", args=[review.pk]),
+    ):
         assert browser.get(address).status_code == status
 
 

@@ -23,4 +23,4 @@ def plain(complaint: Any) -> str:
     if kind == "string_too_long":
         limit = complaint["ctx"]["max_length"]
         return f"At most {limit:,} characters; this has {len(complaint['input']):,}."
-    return PLAIN.get(kind, message.removeprefix("Value error, ").removeprefix("Assertion failed, "))
+    return PLAIN.get(kind, str(message).removeprefix("Value error, ").removeprefix("Assertion failed, "))

@@ -116,9 +116,14 @@ def _number(text: str) -> Any:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError) as error:
         raise forms.ValidationError(f"This is not JSON: {error}.") from error
+
+
+def _no_json(word: str) -> None:
+    """Python reads NaN and Infinity, which no other reader of JSON does."""
+    raise ValueError(f"{word} is not a number")
 
 
 def _text(value: Any) -> str:

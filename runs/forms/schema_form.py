@@ -91,7 +91,7 @@ class SchemaForm(forms.Form):
     # --- from schema to nodes -------------------------------------------------------------------------------------
 
     def _node(self, schema: Schema, spot: Spot, value: Any) -> Node:
-        schema, nullable, trail = self._resolved(schema, spot.trail)
+        schema, nullable, trail = self._resolved(schema, spot.trail, value)
         spot = replace(spot, trail=trail, nullable=nullable)
         if _is_group(schema):
             return self._group(schema, spot, value)
@@ -99,7 +99,7 @@ class SchemaForm(forms.Form):
             return self._rows(schema, spot, value)
         return self._leaf(schema, spot, value)
 
-    def _resolved(self, schema: Schema, trail: tuple[str, ...]) -> tuple[Schema, bool, tuple[str, ...]]:
+    def _resolved(self, schema: Schema, trail: tuple[str, ...], value: Any) -> tuple[Schema, bool, tuple[str, ...]]:
         """Follow references and `X | None`. A reference to itself ends as {}, which is edited as JSON."""
         nullable = False
         while True:
@@ -112,7 +112,7 @@ class SchemaForm(forms.Form):
                 if target in trail:
                     return {}, nullable, trail
                 schema, trail = self._definitions[target] | rest, (*trail, target)
-            elif _is_decimal(others):
+            elif _is_decimal(others, value):
                 schema = {"type": "string"} | rest
             elif len(others) == 1:
                 schema = others[0] | rest
@@ -171,9 +171,9 @@ def _is_list(schema: Schema) -> bool:
     return schema.get("type") == "array" and "items" in schema and not schema.get("uniqueItems")
 
 
-def _is_decimal(options: list[Schema]) -> bool:
-    """pydantic describes a Decimal as a number or a text of digits; as JSON it is the text."""
-    return [option.get("type") for option in options] == ["number", "string"] and "pattern" in options[1]
+def _is_decimal(options: list[Schema], value: Any) -> bool:
+    """pydantic describes a Decimal as a number or a text; its JSON value is a text of digits."""
+    return [option.get("type") for option in options] == ["number", "string"] and not isinstance(value, int | float)
 
 
 def _count(text: Any, otherwise: int) -> int:
