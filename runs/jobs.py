@@ -36,5 +36,5 @@ def _warm_up(agent: sdk.Agent) -> None:
     try:
         if agent.warm_up:
             agent.warm_up()
-    except Exception:
-        logger.exception("warm_up_failed", agent=agent.slug)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this agent's alone
+        logger.error("warm_up_failed", agent=agent.slug, error=str(error))

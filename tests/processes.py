@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
 from django.db import connection
@@ -18,10 +19,7 @@ PATIENCE_SECONDS = 60.0
 
 def environment(**more: str) -> dict[str, str]:
     """The environment in which a child sees this test's database."""
-    database = connection.settings_dict
-    url = f"postgresql://{database['USER']}@/{database['NAME']}?host={database['HOST']}"
-    if database["PORT"]:
-        url += f"&port={database['PORT']}"
+    url = urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}"))
     return os.environ | {"DATABASE_URL": url, "REDIS_URL": settings.REDIS_URL, "PYTHONUNBUFFERED": "1"} | more
 
 
@@ -37,11 +35,12 @@ def process(*arguments: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def kill(child: "subprocess.Popen[bytes]") -> None:
-    """kill -9 for the process and the horses it forked, as a lost machine would."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    """kill -9 for the process and the horse it forked, as a lost machine would end both at once."""
+    children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    horses = [int(pid) for pid in children.read_text().split()] if child.poll() is None else []
+    for pid in (child.pid, *horses):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     child.wait(timeout=10)
 
 

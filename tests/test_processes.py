@@ -8,6 +8,7 @@ from pathlib import Path
 import django_rq
 import pgtrigger
 import pytest
+from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
 from reviews import decisions
@@ -104,9 +105,10 @@ def test_what_never_arrived_in_redis_is_dispatched_by_the_sweeper() -> None:
     assert django_rq.get_queue("default").job_ids == [dispatch.Call(run.pk, run.last_seq).job_id]
 
 
-def test_starting_works_while_redis_is_away(settings, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setitem(settings.RQ_QUEUES["default"], "URL", "redis://127.0.0.1:1/0")
-    run = started("counting")
+def test_starting_works_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as away:
+        away.setitem(settings.RQ_QUEUES["default"], "URL", "redis://127.0.0.1:1/0")
+        run = started("counting")
     assert Run.objects.due().get() == run
 
 
