@@ -49,6 +49,8 @@ requirements:
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 
 # uv where it is there (seconds), else pip (half a minute). The stamp is written only when all is installed.
+# The pins are complete, so nothing is resolved (--no-deps); Python compiles what it imports when it does (--no-compile).
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes
 $(VENV)/.ready: requirements-dev.txt
 	@if [ -z "$(PYTHON)" ]; then echo "agentops needs Python 3.11 or newer; python3 is older or missing. Install it and" \
 		"run make again, or name it: make run PYTHON=/path/to/python3.11" >&2; exit 1; fi
@@ -56,7 +58,7 @@ $(VENV)/.ready: requirements-dev.txt
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@{ command -v uv >/dev/null && uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt; } || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt || \
+		$(PIP_INSTALL) -r requirements-dev.txt || \
 		{ echo "The download or installation failed; the lines above say why. Check the network and run make again:" \
 		"what was done is kept." >&2; exit 1; }
 	@touch $@
