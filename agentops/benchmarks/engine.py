@@ -34,6 +34,7 @@ from runs.models import Run
 
 BASELINE_INSERTS = 400
 PATIENCE_SECONDS = 120.0
+PAGES = 10
 Figures = dict[str, Any]
 
 
@@ -56,7 +57,7 @@ def _round(runs: int) -> Figures:
         figures |= {f"steps_per_second_{processes}": rate, f"ratio_{processes}": rate / baseline}
         figures |= {f"baseline_inserts_per_second_{processes}": baseline}
         figures |= _spread(f"step_overhead_ms_{processes}", gaps)
-    with _processes("rqworker default"):
+    with _processes("rqworker default --verbosity 0"):
         figures |= _spread("start_to_first_step_ms", [_start_to_first_step() for _ in range(20)])
         figures |= _spread("decision_to_next_step_ms", [_decision_to_next_step() for _ in range(20)])
         figures |= _spread("event_to_page_ms", _event_to_page())
@@ -79,7 +80,7 @@ def _baseline() -> float:
 
 def _throughput(processes: int, runs: int) -> tuple[float, list[float]]:
     """Steps per second from the first start to the last end, and the milliseconds from each step's start to the next's."""
-    with _processes(*["rqworker default"] * processes):
+    with _processes(*["rqworker default --verbosity 0"] * processes):
         started = [commands.start("bench-steps", {}, by="").pk for _ in range(runs)]
         _until(lambda: Run.objects.filter(pk__in=started).ended().count() == runs)
     rows = Run.objects.filter(pk__in=started)
@@ -110,49 +111,43 @@ def _decision_to_next_step() -> float:
 
 
 def _event_to_page() -> list[float]:
-    """From the time of each event of one run to its arrival at a browser's socket."""
+    """From the time of the newest event in a message to its arrival at a browser's socket, over some runs."""
     port = _free_port()
     arguments = f"-m uvicorn agentops.asgi:application --host 127.0.0.1 --port {port} --log-level warning"
     with _child(sys.executable, *arguments.split()):
         _until(lambda: _answers(port))
-        run = commands.start("bench-gate", {}, by="")
-        _until(lambda: Review.objects.filter(run=run).exists())
-        seen = _seen_at(port, run)
+        return [late for _ in range(PAGES) for late in _page(port)]
+
+
+def _page(port: int) -> list[float]:
+    """One run that waits at its gate, a page that looks at it, and a decision."""
+    run = commands.start("bench-gate", {}, by="")
+    _until(lambda: Review.objects.filter(run=run).exists())
+    seen = asyncio.run(_look(port, run.pk, Review.objects.get(run=run)))
     times = {fact.seq: fact.at for fact in event_log.facts(run.pk)}
     return [_milliseconds(times[seq], at) for seq, at in seen.items()]
 
 
-def _seen_at(port: int, run: Run) -> dict[int, datetime]:
+async def _look(port: int, run_id: int, review: Review) -> dict[int, datetime]:
     """Sequence number -> database time at which the socket brought it, for what follows the decision."""
-    cursor = Run.objects.get(pk=run.pk).last_seq
-    headers = {"Cookie": f"{settings.SESSION_COOKIE_NAME}={_session()}", "Origin": f"http://127.0.0.1:{port}"}
-    review = Review.objects.get(run=run)
-    actor = _somebody()
-
-    async def look() -> dict[int, datetime]:
-        seen: dict[int, datetime] = {}
-        url = f"ws://127.0.0.1:{port}/ws/runs/{run.pk}/?after={cursor}"
-        async with connect(url, additional_headers=headers) as page:
-            deciding = asyncio.to_thread(decisions.decide, review.pk, actor=actor, kind="approve", seen=review.fingerprint)
-            task = asyncio.ensure_future(deciding)
-            last = 0
-            while not Kind.RUN_SUCCEEDED in await asyncio.to_thread(_kinds, run.pk) or last < await asyncio.to_thread(_last, run.pk):
-                message = json.loads(await asyncio.wait_for(page.recv(), PATIENCE_SECONDS))
-                at = await asyncio.to_thread(event_log.now)
-                if (last := message.get("seq", last)) > cursor:
-                    seen[last] = at
-            await task
-        return seen
-
-    return asyncio.run(look())
+    cursor, actor, session = await asyncio.to_thread(lambda: (_row(run_id).last_seq, _somebody(), _session()))
+    headers = {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session}", "Origin": f"http://127.0.0.1:{port}"}
+    seen: dict[int, datetime] = {}
+    url = f"ws://127.0.0.1:{port}/ws/runs/{run_id}/?after={cursor}"
+    async with connect(url, additional_headers=headers) as page:
+        deciding = asyncio.to_thread(decisions.decide, review.pk, actor=actor, kind="approve", seen=review.fingerprint)
+        await deciding
+        row = await asyncio.to_thread(_row, run_id)
+        while not row.ended or row.last_seq not in seen:
+            message = json.loads(await asyncio.wait_for(page.recv(), PATIENCE_SECONDS))
+            if (seq := message.get("seq", 0)) > cursor:
+                seen.setdefault(seq, await asyncio.to_thread(event_log.now))
+            row = await asyncio.to_thread(_row, run_id)
+    return seen
 
 
-def _kinds(run_id: int) -> set[str]:
-    return {fact.kind for fact in event_log.facts(run_id)}
-
-
-def _last(run_id: int) -> int:
-    return Run.objects.get(pk=run_id).last_seq
+def _row(run_id: int) -> Run:
+    return Run.objects.get(pk=run_id)
 
 
 # --- processes ----------------------------------------------------------------------------------------------------
