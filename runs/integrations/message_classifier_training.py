@@ -42,7 +42,7 @@ def ensure(report: Report = lambda stage: None, *, force: bool = False) -> dict[
     """Return the card of the trained classifier; train first where there is none, one process at a time."""
     if not force and is_trained():
         return model_card()
-    with _only_one():
+    with _only_one(report):
         if force or not is_trained():  # another process may have trained it while this one waited
             _train(report)
     load.cache_clear()
@@ -124,11 +124,12 @@ def _train(report: Report) -> None:
 
 
 def _fitted(report: Report) -> MessageClassifier:
+    report("reading messages")
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    report("reading messages")
     examples = training()
     texts = [example.text for example in examples]
     report("counting words")
@@ -139,7 +140,9 @@ def _fitted(report: Report) -> MessageClassifier:
     letter_features = letters.fit_transform(texts)
     report("fitting")
     regression = LogisticRegression(C=20, max_iter=1000)
-    regression.fit(hstack([word_features, letter_features]).tocsr(), [example.queue for example in examples])
+    # One thread: on a busy machine the threads of the linear algebra wait for one another, up to ten times as long.
+    with threadpool_limits(1):
+        regression.fit(hstack([word_features, letter_features]).tocsr(), [example.queue for example in examples])
     return MessageClassifier(model_version(), words, letters, regression)
 
 
@@ -163,7 +166,7 @@ def _save(classifier: MessageClassifier, *, metrics: dict[str, Any], seconds: fl
 
 def _write(path: Path, content: bytes) -> None:
     """All of it or nothing, also when the machine stops in between."""
-    draft = path.with_suffix(f".{os.getpid()}.part")
+    draft = path.with_suffix(".part")  # one process at a time is here: it holds the lock
     with draft.open("wb") as file:
         file.write(content)
         file.flush()
@@ -172,11 +175,15 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _only_one() -> Iterator[None]:
+def _only_one(report: Report) -> Iterator[None]:
     folder = model_file().parent
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "training.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another process that trains it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

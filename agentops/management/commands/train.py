@@ -1,9 +1,11 @@
 """Trains the message classifier where it is missing or out of date."""
 
 import sys
+import threading
 import time
 from argparse import ArgumentParser
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand
@@ -25,9 +27,8 @@ class Command(BaseCommand):
         if not options["force"] and training.is_trained():
             return self._say("The message classifier is up to date", training.ensure())
         progress = Progress(sys.stderr, training.STAGES)
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            work = pool.submit(training.ensure, progress.reached, force=options["force"])
-            progress.watch(work)
+        work = in_thread(lambda: training.ensure(progress.reached, force=options["force"]))
+        progress.watch(work)
         self._say("The message classifier is trained", work.result())
 
     def _say(self, sentence: str, card: dict[str, Any]) -> None:
@@ -39,12 +40,26 @@ class Command(BaseCommand):
         )
 
 
+def in_thread(function: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
+    """A daemon, so that Ctrl-C ends the command at once: what is half trained was never written."""
+    work: Future[dict[str, Any]] = Future()
+
+    def run() -> None:
+        try:
+            work.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - raised again by result()
+            work.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return work
+
+
 class Progress:
     """Stages done and seconds gone by: how long a fit will take is not known, so no percentage is made up."""
 
     def __init__(self, out: TextIO, stages: tuple[str, ...]) -> None:
         self.out, self.stages = out, stages
-        self.stage = "waiting for another process that trains"
+        self.stage = "starting"
         self.started = time.monotonic()
 
     def reached(self, stage: str) -> None:
