@@ -125,9 +125,7 @@ SENTENCES: dict[str, Say] = {
     Kind.RUN_RETRIED: lambda data, step, by: f"{by} let the run go on from where it had ended.",
     Kind.RUN_CANCEL_REQUESTED: _with_reason("{by} asked to cancel the run"),
     Kind.RUN_CANCELLED: _with_reason("The run was cancelled"),
-    Kind.STEP_REQUESTED: lambda data, step, by: (
-        f"The supervisor wants {data['worker']} for {_lower(step)}, but asks a person first."
-    ),
+    Kind.STEP_REQUESTED: lambda data, step, by: f"The supervisor wants {_lower(step)}, which a person sees first.",
     Kind.STEP_STARTED: lambda data, step, by: f"The supervisor gave {_lower(step)} to {data['worker']}.",
     Kind.ATTEMPT_STARTED: lambda data, step, by: f"{step} began attempt {data['attempt']}.",
     Kind.ATTEMPT_FAILED: _attempt_failed,

@@ -11,6 +11,8 @@ from django.utils import timezone
 register = template.Library()
 
 FOLD_LETTERS = 700  # longer text is folded, with its length named
+BRIEF_LETTERS = 300
+MOST_COLUMNS, MOST_ROWS = 8, 200  # of a list shown as a table
 MOST_LETTERS = 50_000  # more than this would make the page itself unreadable; the raw event has it all
 
 
@@ -84,11 +86,14 @@ def review_look(state: str) -> Look:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One value as plain text. `raw` is JSON, shown in a fixed-width font."""
+    """One value as plain text. `raw` is JSON, shown in a fixed-width font; `nothing` stands for an empty one."""
 
     name: str
     text: str
     raw: bool = False
+    nothing: bool = False
+
+    table: "Table | None" = None
 
     @property
     def folded(self) -> bool:
@@ -107,6 +112,14 @@ class Piece:
         return len(self.text) > MOST_LETTERS
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A list of alike flat objects: easier to read than JSON."""
+
+    names: list[str]
+    rows: list[list[Any]]
+
+
 @register.filter
 def pieces(value: Any) -> list[Piece]:
     """An object as its named fields, anything else as one nameless piece."""
@@ -119,8 +132,28 @@ def _piece(name: str, value: Any) -> Piece:
     if isinstance(value, str) and value:
         return Piece(name, value)
     if value is None or value == "":
-        return Piece(name, "(nothing)" if value is None else "(empty text)")
-    return Piece(name, json.dumps(value, indent=2, ensure_ascii=False, default=str), raw=isinstance(value, dict | list))
+        return Piece(name, "nothing" if value is None else "empty text", nothing=True)
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return Piece(name, text, raw=isinstance(value, dict | list), table=_table(value))
+
+
+def _table(value: Any) -> Table | None:
+    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+        return None
+    names = list(value[0])
+    alike = all(list(row) == names for row in value) and 0 < len(names) <= MOST_COLUMNS and len(value) <= MOST_ROWS
+    if not alike or any(isinstance(cell, dict | list) for row in value for cell in row.values()):
+        return None
+    return Table(names, [list(row.values()) for row in value])
+
+
+@register.filter
+def brief(value: Any) -> str:
+    """A value in one line, for a step that is not opened."""
+    if isinstance(value, dict):
+        short = (f"{name}: {inner}" for name, inner in value.items() if isinstance(inner, str | int | float) and inner != "")
+        return ", ".join(short)[:BRIEF_LETTERS]
+    return "" if value is None else str(value)[:BRIEF_LETTERS]
 
 
 @register.filter

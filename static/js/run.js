@@ -29,7 +29,7 @@
   const complete = (seq) => {
     const seen = [...document.querySelectorAll("#events [data-seq]")].map((one) => Number(one.dataset.seq));
     const whole = seen.every((one, index) => !index || one === seen[index - 1] + 1) && seen.at(-1) === seq;
-    count.textContent = whole ? `all ${seq} events received` : "events are missing: reload the page";
+    count.textContent = whole ? seq === 1 ? "its one event received" : `all ${seq} events received` : "events are missing: reload the page";
   };
   document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
   document.addEventListener("socket:message", ({ detail }) => {

@@ -1,0 +1,143 @@
+"""Chromium against the real web process, on the PostgreSQL and Redis of this test session.
+
+A test gets `sign_in("operator", theme="dark", width=390)` -> a page, `act(function, ...)` for whatever touches the database
+or the engine (Playwright's event loop occupies the test's own thread), `carry` to advance every due run, and
+`accessible(page)`.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connections
+from django.test import Client
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from runs import executor
+from runs.models import Run
+from tests import agents, processes
+
+CHROMIUM = "/usr/bin/chromium"
+STANDARDS = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
+THEMES = ("light", "dark")
+expect.set_options(timeout=15_000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.django_db(transaction=True))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if not shutil.which(CHROMIUM):
+        said = f"Browser tests need {CHROMIUM}: apt-get install chromium."
+        pytest.fail(said) if os.environ.get("CI") == "true" else pytest.skip(said)
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # fixtures share the thread with Playwright's event loop
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def address(django_db_setup: None) -> Iterator[str]:
+    """Where the web process of this session answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "tests.browser.site:application", "--port", str(port), "--log-level", "warning"]
+    web = subprocess.Popen(command, cwd=processes.ROOT, env=processes.environment(), start_new_session=True)
+    try:
+        processes.eventually(lambda: web.poll() is not None or _answers(f"http://127.0.0.1:{port}/healthz"))
+        assert web.poll() is None, "the web process ended at its start; its words are above"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        processes.kill(web)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def act(transactional_db: None) -> Iterator[Callable[..., Any]]:
+    """Call a function in a thread of its own, where there is no event loop, and return what it returns."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        yield lambda function, *args, **kwargs: thread.submit(function, *args, **kwargs).result(timeout=60)
+        thread.submit(connections.close_all).result(timeout=60)
+
+
+@pytest.fixture
+def carry(act: Callable[..., Any]) -> Callable[[], None]:
+    """Advance every run that is due until none is, as a job process would."""
+
+    def all_due() -> None:
+        while due := list(Run.objects.due().values_list("pk", flat=True)):
+            for run_id in due:
+                executor.advance(run_id, owner="test")
+
+    return lambda: act(all_due)
+
+
+@pytest.fixture
+def sign_in(chromium: Browser, address: str, act: Callable[..., Any], people: dict[str, User]) -> Iterator[Callable[..., Page]]:
+    """Open a browser of its own for an account. Whatever the content security policy refuses fails the test."""
+    contexts, problems = [], []
+
+    def open_page(name: str = "", *, theme: str = "light", width: int = 1280, script: bool = True) -> Page:
+        context = chromium.new_context(
+            base_url=address, color_scheme=theme, viewport={"width": width, "height": 900}, java_script_enabled=script
+        )
+        contexts.append(context)
+        if name:
+            context.add_cookies([{"name": "sessionid", "value": act(_session, people[name]), "url": address}])
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda said: problems.append(said.text) if "Content Security Policy" in said.text else None)
+        page.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not problems
+
+
+def _session(person: User) -> str:
+    client = Client()
+    client.force_login(person)
+    return client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+@pytest.fixture
+def accessible() -> Callable[[Page], None]:
+    """Fail with the first violation that axe finds on the page."""
+
+    def check(page: Page) -> None:
+        found = Axe().run(page, options={"runOnly": STANDARDS}).response["violations"]
+        assert not found, [
+            (one["id"], [node["html"][:200] + " | " + node["failureSummary"] for node in one["nodes"]][:3]) for one in found
+        ]
+
+    return check
+
+
+__all__ = ["agents"]

@@ -1,0 +1,152 @@
+"""What a person sees of runs in a real browser: start, watch live, cancel, read; with and without scripts."""
+
+import pytest
+from playwright.sync_api import expect
+
+from runs import commands
+from runs.models import Run
+from tests import agents
+from tests.browser.conftest import THEMES
+from tests.cast import PASSWORD
+
+ATTACK = "<img src=x onerror=\"alert('xss')\"><script>alert('xss')</script>"
+
+
+def start(slug="counting", **given):
+    return commands.start(slug, {"text": "a message"} | given, by="operator")
+
+
+def test_an_operator_signs_in_starts_a_run_and_watches_it_finish(sign_in, carry):
+    page = sign_in()
+    page.goto("/")
+    page.get_by_label("Username").fill("operator")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.goto("/agents/counting/start/")
+    page.get_by_label("Text").fill("Count for me")
+    page.get_by_role("button", name="Start the run").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Run")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(page.locator("#run-state")).to_contain_text("Queued")
+    carry()
+    expect(page.locator("#run-state")).to_contain_text("Succeeded")
+    expect(page.locator("#steps > li")).to_have_count(3)
+    expect(page.locator("#run-result")).to_contain_text("said")
+    expect(page.get_by_role("button", name="Yes, cancel")).to_have_count(0)
+
+
+def test_nothing_is_missed_or_doubled_in_two_tabs_late_and_after_a_lost_connection(sign_in, act, carry):
+    run = act(start, number=12)
+    early, sockets = sign_in("operator"), []
+    early.route_web_socket("**/ws/**", lambda socket: (socket.connect_to_server(), sockets.append(socket)))
+    early.goto(f"/runs/{run.pk}/")
+    expect(early.locator("#live")).to_have_text("Live")
+    sockets[0].close(code=1012)
+    expect(early.locator("#live")).to_have_text("Reconnecting, the page may be old")
+    carry()
+    late = sign_in("reviewer")
+    late.goto(f"/runs/{run.pk}/")
+    last = act(Run.objects.get, pk=run.pk).last_seq
+    for page in (early, late):
+        expect(page.locator("#run-count")).to_have_text(f"all {last} events received", timeout=30_000)
+        expect(page.locator("#steps > li")).to_have_count(12)
+        seqs = page.locator("#events > li").evaluate_all("all => all.map(one => Number(one.dataset.seq))")
+        assert seqs == list(range(1, last + 1))
+
+
+def test_what_was_opened_stays_open_while_the_page_is_live(sign_in, act, carry):
+    run = act(start, "paying")
+    page = sign_in("operator")
+    carry()
+    page.goto(f"/runs/{run.pk}/")
+    expect(page.locator("#live")).to_have_text("Live")
+    page.get_by_text("Cancel run", exact=True).click()
+    page.get_by_label("Reason").fill("Because I am writing")
+    act(commands.cancel, run.pk, by="admin")
+    expect(page.locator("#run-state")).to_contain_text("Cancelled")
+    expect(page.get_by_label("Reason")).to_have_value("Because I am writing")
+    expect(page.locator("#step-1-body")).to_have_attribute("open", "")
+
+
+def test_the_list_and_the_dashboard_show_new_runs_by_themselves(sign_in, act):
+    runs, dashboard = sign_in("operator"), sign_in("operator")
+    runs.goto("/runs/")
+    dashboard.goto("/")
+    expect(runs.get_by_text("There is no run yet")).to_be_visible()
+    for page in (runs, dashboard):
+        expect(page.locator("#live")).to_have_text("Live")
+    act(start, text="a run from elsewhere")
+    for page in (runs, dashboard):
+        expect(page.get_by_text("a run from elsewhere")).to_be_visible()
+
+
+def test_a_run_can_be_started_and_cancelled_without_scripts(sign_in, act):
+    page = sign_in("operator", script=False)
+    page.goto("/agents/paying/start/")
+    page.get_by_label("Text").fill("No scripts here")
+    page.get_by_role("button", name="Start the run").click()
+    page.get_by_text("Cancel run", exact=True).click()
+    page.get_by_role("button", name="Yes, cancel").click()
+    expect(page.locator("#run-state")).to_contain_text("Cancelled")
+    assert act(Run.objects.get).status == "cancelled"
+
+
+def test_markup_in_a_message_or_an_answer_is_text(sign_in, act, carry):
+    agents.FAILURES[ATTACK] = [agents.AskHuman(ATTACK)]
+    runs = [act(start, slug, text=ATTACK) for slug in ("guessing", "asking", "stumbling")]
+    carry()
+    page = sign_in("operator")
+    for path in ("/", "/runs/", *(f"/runs/{run.pk}/?open=all" for run in runs), *(f"/runs/{run.pk}/events/" for run in runs)):
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        assert page.locator("main img, main script").count() == 0
+    # a dialog or a violation of the policy fails the test in sign_in
+
+
+def test_the_keyboard_reaches_what_matters(sign_in, act):
+    act(start)
+    page = sign_in("operator")
+    page.goto("/runs/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+
+
+def test_the_theme_follows_the_system_until_somebody_chooses(sign_in):
+    page = sign_in("operator", theme="dark")
+    page.goto("/")
+    expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+    page.get_by_role("button", name="Switch between dark and light").click()
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-bs-theme", "light")
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_pages_of_runs_are_accessible(sign_in, act, carry, accessible, theme):
+    agents.FAILURES["tumble"] = [agents.AskHuman("Nobody knows")]
+    kinds = [("counting", {}), ("paying", {}), ("guessing", {}), ("asking", {}), ("stumbling", {"text": "tumble"})]
+    runs = [act(start, slug, **given) for slug, given in kinds]
+    carry()
+    page = sign_in("admin", theme=theme)
+    paths = ["/", "/runs/", "/runs/?text=nothing", "/agents/", "/agents/counting/", "/agents/counting/start/"]
+    paths += [f"/runs/{run.pk}/?open=all" for run in runs] + [
+        f"/runs/{runs[0].pk}/events/",
+        "/accounts/password/change/",
+        "/gone/",
+    ]
+    for path in paths:
+        page.goto(path)
+        accessible(page)
+    stranger = sign_in(theme=theme)
+    stranger.goto("/accounts/login/")
+    accessible(stranger)
+
+
+@pytest.mark.parametrize("path", ["/", "/runs/", "/agents/", "/agents/counting/", "/agents/counting/start/", "run"])
+def test_a_narrow_page_does_not_scroll_sideways(sign_in, act, carry, path):
+    run = act(start, text="Donaudampfschifffahrtsgesellschaft" * 20)
+    carry()
+    page = sign_in("admin", width=360)
+    page.goto(f"/runs/{run.pk}/?open=all" if path == "run" else path)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
