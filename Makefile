@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11+ and make: `make run` and `make test`.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test check clean requirements
+.PHONY: help run test check check-lint check-format check-imports check-migrations check-deploy check-types clean requirements
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,14 +27,28 @@ PRODUCTION_LIKE = AGENTOPS_ENV=production ALLOWED_HOSTS=agentops.example CSRF_TR
 	CARD_PROCESSOR_URL=https://cards.example \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(60))')"
 
-check: $(VENV)/.ready
+# `make -k check` goes on after the first judge that objects.
+check: check-lint check-format check-imports check-migrations check-deploy check-types
+
+check-lint: $(VENV)/.ready
 	$(BIN)/python -m ruff check .
+
+check-format: $(VENV)/.ready
 	$(BIN)/python -m ruff format --check .
+
+check-imports: $(VENV)/.ready
+	PYTHONPATH=. $(BIN)/lint-imports
+
+check-migrations: $(VENV)/.ready
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+check-deploy: $(VENV)/.ready
 	@echo "manage.py check --deploy, with production settings"
 	@$(PRODUCTION_LIKE) $(BIN)/python manage.py check --deploy --fail-level WARNING
-	PYTHONPATH=. $(BIN)/lint-imports
-	@echo "mypy ."; $(PRODUCTION_LIKE) $(BIN)/python -m mypy .
+
+check-types: $(VENV)/.ready
+	@echo "mypy ."
+	@$(PRODUCTION_LIKE) $(BIN)/python -m mypy .
 
 clean:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m agentops.services stop; fi
