@@ -30,6 +30,12 @@
     else return;
     event.preventDefault();
   });
+  // the list scrolls by itself; what takes its place stands where it stood
+  const list = () => document.querySelector("#review-list .inbox");
+  let scrolled = 0;
+  document.addEventListener("htmx:beforeSwap", () => { scrolled = list()?.scrollTop || 0; });
+  document.addEventListener("htmx:afterSwap", () => { if (list()) list().scrollTop = scrolled; });
+  list()?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   // somebody else decided the open review: what is typed stays, and can no longer be sent
   document.addEventListener("htmx:afterSwap", (event) => {
     if (!event.target.querySelector("[data-closed]")) return;
