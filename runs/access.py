@@ -5,7 +5,7 @@ from functools import wraps
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 
@@ -69,4 +69,4 @@ def permits(question: Callable[[AnyUser], bool]) -> Callable[[View], View]:
 
 
 def _may(user: AnyUser, permission: str) -> bool:
-    return user.is_active and user.has_perm(permission)
+    return isinstance(user, PermissionsMixin) and user.is_active and user.has_perm(permission)

@@ -67,7 +67,7 @@ class RunLog:
 
     def _catch_up(self) -> None:
         self.state = fold(facts(self.run_id))
-        if not Run.objects.filter(pk=self.run_id, fence=self.fence, lease_until__isnull=False).exists():
+        if self.fence is None or not Run.objects.filter(pk=self.run_id, fence=self.fence, lease_until__isnull=False).exists():
             raise LeaseLost(f"run {self.run_id} is advanced by another process, or has ended")
 
 
@@ -217,20 +217,20 @@ WITH head AS (
   RETURNING id
 ), written AS (
   INSERT INTO runs_event (run_id, seq, kind, step, actor, data, at, prev_hash, hash)
-  SELECT head.id, e.seq, e.kind, e.step, e.actor, e.data, e.at, e.prev_hash, e.hash FROM head, jsonb_to_recordset(%(facts)s::jsonb)
+  SELECT head.id, e.seq, e.kind, e.step, e.actor, e.data, e.at, e.prev_hash, e.hash
+  FROM head, jsonb_to_recordset(%(facts)s::jsonb)
     AS e(seq int, kind text, step int, actor text, data jsonb, at timestamptz, prev_hash text, hash text)
 ), projected AS (
   INSERT INTO runs_step (run_id, {STEP_LIST})
-  SELECT head.id, {", ".join("s." + name for name in STEP_COLUMNS)} FROM head, jsonb_to_recordset(%(steps)s::jsonb) AS s({STEP_RECORD})
+  SELECT head.id, {", ".join("s." + name for name in STEP_COLUMNS)}
+  FROM head, jsonb_to_recordset(%(steps)s::jsonb) AS s({STEP_RECORD})
   ON CONFLICT (run_id, position) DO UPDATE SET {SET_STEP}
 )
 SELECT count(*) FROM head
 """  # noqa: S608 - built from the constant column lists above
 
 
-def _insert(
-    run_id: int, cursor: int, fence: int | None, state: RunState, written: list[Fact], release: bool
-) -> bool:
+def _insert(run_id: int, cursor: int, fence: int | None, state: RunState, written: list[Fact], release: bool) -> bool:
     columns = run_columns(state)
     values = columns | {name: _json(columns[name]) for name in JSON_RUN_COLUMNS}
     values |= {"run_id": run_id, "cursor": cursor, "fence": fence, "release": release}

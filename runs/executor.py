@@ -45,7 +45,9 @@ def advance(run_id: int, *, owner: str) -> None:
 def _carry(log: event_log.RunLog) -> None:
     agent = sdk.AGENTS.get(log.state.agent)
     if agent is None:
-        return _fail(log, "unknown_agent", f"The agent {log.state.agent!r} is not installed here. Install it, then retry the run.")
+        return _fail(
+            log, "unknown_agent", f"The agent {log.state.agent!r} is not installed here. Install it, then retry the run."
+        )
     steps = Steps(log)
     try:
         config = agent.config_model.model_validate(log.state.config["values"])
@@ -59,7 +61,7 @@ def _carry(log: event_log.RunLog) -> None:
         return _fail(log, "rejected", str(rejected), *steps.unwritten)
     except (event_log.LeaseLost, DatabaseError):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the supervisor raises is recorded on the run
         trace = "".join(traceback.format_exception(error))
         return _fail(log, type(error).__name__, str(error) or type(error).__name__, *steps.unwritten, trace=trace)
     log.append(*steps.unwritten, Draft(Kind.RUN_SUCCEEDED, {"output": output}), release=True)
@@ -146,7 +148,7 @@ class Steps:
             try:
                 value = self._call(worker.fallback if step.fallback else worker, step)
                 accepted = _Accepted(worker, value)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever the worker raises is recorded on the step
                 self._after_failure(error, worker, step)
                 start = self._next_start(self.log.state.steps[self.position])
             else:
@@ -166,7 +168,9 @@ class Steps:
             verdict = policy.judge(judgement["confidence"], threshold)
             if verdict.needs_person:
                 why = " ".join(filter(None, [verdict.why, judgement.pop("why")]))
-                self._escalate(Cause.LOW_CONFIDENCE, Subject.OUTPUT, worker, why=why, proposal=accepted.stored, **judgement, judged=True)
+                self._escalate(
+                    Cause.LOW_CONFIDENCE, Subject.OUTPUT, worker, why=why, proposal=accepted.stored, **judgement, judged=True
+                )
         self.unwritten.append(Draft(Kind.STEP_SUCCEEDED, {"output": accepted.stored} | judgement, self.position))
         return worker.output.validate_python(accepted.stored)
 
@@ -206,8 +210,8 @@ class Steps:
     def _code_changed(self, step: StepState, now: str) -> NoReturn:
         self.position = step.position
         why = f"The code changed: step {step.position} was {step.name!r} by {step.worker}; {now}. Nothing was executed."
-        data = {"cause": Cause.CODE_CHANGED, "subject": Subject.OUTPUT, "proposal": None, "why": why, "schema": {}}
-        data["allowed"] = list(ALLOWED[Cause.CODE_CHANGED])
+        data: dict[str, Any] = {"cause": Cause.CODE_CHANGED, "subject": Subject.OUTPUT, "proposal": None, "why": why}
+        data |= {"schema": {}, "allowed": list(ALLOWED[Cause.CODE_CHANGED])}
         self.unwritten.append(Draft(Kind.STEP_ESCALATED, data, step.position))
         self._park("person")
 

@@ -25,7 +25,7 @@ class JobProcess(Worker):
         """JSON always: RQ's default is pickle, which would execute what anybody writes into Redis."""
         super().__init__(*args, **kwargs | {"serializer": JSONSerializer})
 
-    def work(self, *args: object, **kwargs: object) -> bool:
+    def work(self, *args: Any, **kwargs: Any) -> bool:
         for agent in sdk.agents():
             _warm_up(agent)
         return bool(super().work(*args, **kwargs))

@@ -5,14 +5,16 @@ from typing import Any
 
 from runs.engine.state import RunState, StepState
 
-RUN_COLUMNS = (
-    "agent agent_version config_version input input_text status waiting_cause waiting_step wake_at output error cancel_requested "
-    "step_count started_by created_at started_at finished_at last_seq head_hash"
-).split()
-STEP_COLUMNS = (
-    "position name worker title fingerprint status effect input output confidence threshold why source alternatives attempt "
-    "error cause proposal decision decided_by reason fallback started_at finished_at"
-).split()
+RUN_COLUMNS = [
+    "agent", "agent_version", "config_version", "input", "input_text", "status", "waiting_cause", "waiting_step",
+    "wake_at", "output", "error", "cancel_requested", "step_count", "started_by", "created_at", "started_at",
+    "finished_at", "last_seq", "head_hash",
+]  # fmt: skip
+STEP_COLUMNS = [
+    "position", "name", "worker", "title", "fingerprint", "status", "effect", "input",
+    "output", "confidence", "threshold", "why", "source", "alternatives", "attempt", "error",
+    "cause", "proposal", "decision", "decided_by", "reason", "fallback", "started_at", "finished_at",
+]  # fmt: skip
 
 
 def run_columns(state: RunState) -> dict[str, Any]:

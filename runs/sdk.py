@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, Union, get_args, get_origin, get_type_hints, overload
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+from typing_extensions import TypeVar
 
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 
@@ -21,7 +22,13 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
-C = TypeVar("C", bound=BaseModel)
+
+
+class NoConfig(BaseModel):
+    """The configuration of an agent that declares none."""
+
+
+C = TypeVar("C", bound=BaseModel, default=NoConfig)
 Effect = Literal["none", "idempotent", "once"]
 
 
@@ -169,21 +176,13 @@ def _declare(function: Callable[..., Any], *, title: str = "", gated: str = "", 
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
     hints = _hints(function, name)
     returned = hints.pop("return")
-    judged, output_type = _output(returned)
+    output_type = _value_type(returned)
     title = title or function.__name__.replace("_", " ").capitalize()
     inputs = _input_model(function, hints, title)
-    made: Worker[..., Any] = Worker(
-        function, name, title, inputs, TypeAdapter(output_type), output_type, gate=gated, **options
-    )
+    made: Worker[..., Any] = Worker(function, name, title, inputs, TypeAdapter(output_type), output_type, gate=gated, **options)
     _check_fallback(made)
     WORKERS[name] = made
     return made
-
-
-def _output(returned: Any) -> tuple[bool, Any]:
-    """Whether an estimate may come back, and the type of the value; `T | Result[T]` is a worker that does both."""
-    results = [part for part in (returned, *get_args(returned)) if get_origin(part) is Result]
-    return bool(results), get_args(results[0])[0] if results else returned
 
 
 def _value_type(returned: Any) -> Any:
@@ -205,7 +204,9 @@ def _input_model(function: Callable[..., Any], hints: dict[str, Any], title: str
 
 def _check_fallback(made: Worker[..., Any]) -> None:
     if made.critical and made.fallback is None:
-        raise BadDeclaration(f"The worker {made.name} is critical but names no fallback: add fallback=ask_human or another worker.")
+        raise BadDeclaration(
+            f"The worker {made.name} is critical but names no fallback: add fallback=ask_human or another worker."
+        )
     if isinstance(made.fallback, Worker) and made.fallback.output_type != made.output_type:
         raise BadDeclaration(f"The fallback {made.fallback.name} returns another type than {made.name}.")
 
@@ -221,10 +222,6 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
 
 
 # --- agents -----------------------------------------------------------------------------------------------------
-
-
-class NoConfig(BaseModel):
-    """The configuration of an agent that declares none."""
 
 
 class Run(Generic[C]):
@@ -300,5 +297,7 @@ def _form(function: Callable[..., Any], where: str) -> tuple[type[BaseModel], ty
     hints = list(_hints(function, where).values())
     models = [hint for hint in hints[1:] if isinstance(hint, type) and issubclass(hint, BaseModel)]
     if len(hints) != 3 or len(models) != 2:
-        raise BadDeclaration(f"The agent {where} must take (run, input) and return an output; input and output are pydantic models.")
+        raise BadDeclaration(
+            f"The agent {where} must take (run, input) and return an output; input and output are pydantic models."
+        )
     return models[0], models[1]

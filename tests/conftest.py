@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import django_rq
 import pgtrigger
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from pytest_django import DjangoDbBlocker
 
 from tests import cast

@@ -161,15 +161,27 @@ PARKED = Draft(Kind.RUN_PARKED, {"cause": "person"}, 1)
         ([STEP_STARTED, Draft(Kind.ATTEMPT_FAILED, {"error": {}, "wait_seconds": 1.5}, 1)], Status.RUNNING, Status.RETRYING),
         ([STEP_STARTED, Draft(Kind.ATTEMPT_FAILED, {"error": {}, "wait_seconds": None}, 1)], Status.RUNNING, Status.FAILED),
         ([STEP_STARTED, escalated("low_confidence", "output", 5), PARKED], Status.WAITING, Status.WAITING),
-        ([STEP_STARTED, escalated("low_confidence", "output", 5), PARKED, decided("approve", 5)], Status.QUEUED, Status.SUCCEEDED),
+        (
+            [STEP_STARTED, escalated("low_confidence", "output", 5), PARKED, decided("approve", 5)],
+            Status.QUEUED,
+            Status.SUCCEEDED,
+        ),
         ([STEP_STARTED, escalated("low_confidence", "output", 5), PARKED, decided("reject")], Status.QUEUED, Status.REJECTED),
         ([STEP_STARTED, escalated("low_confidence", "output", 5), PARKED, decided("retry")], Status.QUEUED, Status.QUEUED),
-        ([STEP_STARTED, escalated("gated", "input", {"id": 1}), PARKED, decided("edit", {"id": 2})], Status.QUEUED, Status.QUEUED),
+        (
+            [STEP_STARTED, escalated("gated", "input", {"id": 1}), PARKED, decided("edit", {"id": 2})],
+            Status.QUEUED,
+            Status.QUEUED,
+        ),
         ([STEP_STARTED, escalated("code_changed", "output", None), PARKED, decided("retry")], Status.QUEUED, Status.RUNNING),
         ([STEP_STARTED, escalated("code_changed", "output", None), PARKED, decided("reject")], Status.QUEUED, Status.REJECTED),
         ([STEP_STARTED, Draft(Kind.RUN_CANCELLED)], Status.CANCELLED, Status.CANCELLED),
         ([STEP_STARTED, Draft(Kind.RUN_SUCCEEDED, {"output": {}})], Status.SUCCEEDED, Status.RUNNING),
-        ([STEP_STARTED, decided("reject"), Draft(Kind.RUN_FAILED, {"error": {}}), Draft(Kind.RUN_RETRIED)], Status.QUEUED, Status.QUEUED),
+        (
+            [STEP_STARTED, decided("reject"), Draft(Kind.RUN_FAILED, {"error": {}}), Draft(Kind.RUN_RETRIED)],
+            Status.QUEUED,
+            Status.QUEUED,
+        ),
     ],
 )
 def test_state_after(drafts: list[Draft], run: str, step: str | None) -> None:

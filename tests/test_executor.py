@@ -335,7 +335,7 @@ def test_a_decision_on_something_else_is_refused() -> None:
 
 
 def test_starting_is_refused_with_a_sentence() -> None:
-    with pytest.raises(commands.UnknownAgent, match="There is no agent 'nobody'. Known agents: asking, "):
+    with pytest.raises(commands.UnknownAgent, match=r"There is no agent 'nobody'\. Known agents: asking, "):
         commands.start("nobody", {}, by="")
     with pytest.raises(ValidationError):
         commands.start("counting", {"text": ""}, by="")

@@ -120,4 +120,3 @@ def test_the_database_refuses_to_truncate_the_log() -> None:
             cursor.execute("TRUNCATE runs_event")
     finally:
         pgtrigger.uninstall("runs.Event:no_truncate")
-

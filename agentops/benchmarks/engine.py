@@ -22,6 +22,7 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import connection
+from rq import Worker
 from websockets.asyncio.client import connect
 
 from agentops import people
@@ -84,7 +85,8 @@ def _throughput(processes: int, runs: int) -> tuple[float, list[float]]:
         started = [commands.start("bench-steps", {}, by="").pk for _ in range(runs)]
         _until(lambda: Run.objects.filter(pk__in=started).ended().count() == runs)
     rows = Run.objects.filter(pk__in=started)
-    seconds = (max(run.finished_at for run in rows) - min(run.started_at for run in rows)).total_seconds()
+    begun = min(run.started_at for run in rows if run.started_at)
+    seconds = (max(run.finished_at for run in rows if run.finished_at) - begun).total_seconds()
     gaps = [gap for run_id in started for gap in _gaps(run_id)]
     return runs * STEPS / seconds, gaps
 
@@ -159,7 +161,7 @@ def _processes(*commands_: str) -> Iterator[None]:
     children = [subprocess.Popen([sys.executable, "manage.py", *command.split()], **_ways()) for command in commands_]
     try:
         redis = django_rq.get_connection("default")
-        _until(lambda: len(redis.smembers("rq:workers")) >= len(children))
+        _until(lambda: Worker.count(connection=redis) >= len(children))
         yield
     finally:
         for child in children:
