@@ -99,7 +99,9 @@ def processes_of(local: Path) -> dict[int, str]:
 
 
 def job_processes(local: Path) -> list[int]:
-    return sorted(pid for pid, command in processes_of(local).items() if "manage.py rqworker" in command)
+    """Without what they fork for each job, which has the same command line but is not first in its session."""
+    ours = [pid for pid, command in processes_of(local).items() if "manage.py rqworker" in command]
+    return sorted(pid for pid in ours if os.getsid(pid) == pid)
 
 
 def registered_job_processes(local: Path) -> int:
