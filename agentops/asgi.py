@@ -15,6 +15,4 @@ from reviews.routing import sockets as review_sockets  # noqa: E402
 from runs.routing import sockets as run_sockets  # noqa: E402
 
 sockets = URLRouter([*run_sockets, *review_sockets])
-application = ProtocolTypeRouter(
-    {"http": pages, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
-)
+application = ProtocolTypeRouter({"http": pages, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))})

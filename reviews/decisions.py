@@ -28,9 +28,7 @@ class Stale(commands.Refused):
     """What is proposed has changed since you looked. Read it again, then decide."""
 
 
-def decide(
-    review_id: int, *, actor: User, kind: str, seen: str, value: Any = None, reason: str = ""
-) -> Decision:
+def decide(review_id: int, *, actor: User, kind: str, seen: str, value: Any = None, reason: str = "") -> Decision:
     """Record the decision and let the run go on, in one transaction that locks the run, then the review.
 
     `seen` is the fingerprint of what the person saw; `value` the edited or answered JSON value.

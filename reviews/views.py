@@ -112,9 +112,7 @@ def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | N
     return redirect(_address(following, request.GET) if following else reverse("inbox"))
 
 
-def _answer(
-    request: HttpRequest, review: Review, offered: list[Choice], *, status: int = 200, **more: object
-) -> HttpResponse:
+def _answer(request: HttpRequest, review: Review, offered: list[Choice], *, status: int = 200, **more: object) -> HttpResponse:
     """The page of a review, whatever just happened to it."""
     shown = {"page": ReviewPage(review, offered), "may_decide": access.may_decide(request.user)}
     return render(request, "reviews/review.html", _beside(request) | shown | more, status=status)

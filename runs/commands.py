@@ -41,9 +41,7 @@ def start(slug: str, given: Any, *, by: str) -> Run:
     return Run.objects.get(pk=log.run_id)
 
 
-def decide(
-    run_id: int, position: int, decision: str, *, by: str, fingerprint: str, value: Any = None, reason: str = ""
-) -> None:
+def decide(run_id: int, position: int, decision: str, *, by: str, fingerprint: str, value: Any = None, reason: str = "") -> None:
     """Record a person's decision about a waiting step and let the run go on.
 
     `value` is the edited or answered JSON value. `fingerprint` is what the person saw (see `seen`).

@@ -36,9 +36,7 @@ def enqueue_now(calls: list[Call]) -> bool:
     try:
         queue = django_rq.get_queue("default")
         for call in calls:
-            queue.enqueue_call(
-                ADVANCE, args=(call.run_id,), job_id=call.job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS
-            )
+            queue.enqueue_call(ADVANCE, args=(call.run_id,), job_id=call.job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
     except (RedisError, OSError) as error:
         logger.warning("dispatch_lost", runs=[call.run_id for call in calls], error=str(error))
         return False

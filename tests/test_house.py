@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = [path for app in ("agentops", "reviews", "runs") for path in (ROOT / app).rglob("*.py") if "migrations" not in path.parts]
+MODULES = [
+    path for app in ("agentops", "reviews", "runs") for path in (ROOT / app).rglob("*.py") if "migrations" not in path.parts
+]
 TEMPLATES = list((ROOT / "templates").rglob("*.html"))
 SCRIPTS = list((ROOT / "static" / "js").glob("*.js"))
 STYLES = list((ROOT / "static" / "css").glob("*.css"))
