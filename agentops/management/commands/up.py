@@ -57,8 +57,8 @@ class Command(BaseCommand):
             _migrate()
         self._start("outside", "manage.py", "outside", "--port", os.environ["CARD_PROCESSOR_URL"].rpartition(":")[2])
         self._start("web", *_web_server(self.port))
-        with self._progress("Looking after the sample world"):
-            self._carry_out("seed", "--if-empty")
+        self._say("Looking after the sample world ...")
+        self._carry_out("seed", "--if-empty")
         self._wait_for_page()
         self._tell_where()
         self._carry_out("train")
