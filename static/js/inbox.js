@@ -35,7 +35,8 @@
   let scrolled = 0;
   document.addEventListener("htmx:beforeSwap", () => { scrolled = list()?.scrollTop || 0; });
   document.addEventListener("htmx:afterSwap", () => { if (list()) list().scrollTop = scrolled; });
-  list()?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+  const open = list()?.querySelector("[aria-current]");
+  if (open) list().scrollTop = open.offsetTop - list().offsetTop - open.offsetHeight;
   // somebody else decided the open review: what is typed stays, and can no longer be sent
   document.addEventListener("htmx:afterSwap", (event) => {
     if (!event.target.querySelector("[data-closed]")) return;

@@ -1,0 +1,242 @@
+"""What a reviewer does in a real browser: every decision, two people on one review, the keyboard, and no scripts at all."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from reviews import decisions
+from reviews.models import Review
+from runs import commands, executor, sdk
+from runs.models import Run
+from tests import agents
+from tests.browser.conftest import THEMES
+
+ATTACK = "<img src=x onerror=\"alert('xss')\"><script>alert('xss')</script>"
+
+
+@pytest.fixture
+def opened(act):
+    """The review at which a new run of the agent stops."""
+
+    def make(slug, text="a message", number=3):
+        run = commands.start(slug, {"text": text, "number": number}, by="operator")
+        executor.advance(run.pk, owner="test")
+        return Review.objects.select_related("run").open().get(run=run)
+
+    return lambda *args, **kwargs: act(make, *args, **kwargs)
+
+
+@pytest.fixture
+def output(act, carry):
+    """What the run of the review came to."""
+
+    def of(review):
+        carry()
+        return act(Run.objects.get, pk=review.run_id).output
+
+    return of
+
+
+def look_at(page, review):
+    page.goto(review.get_absolute_url())
+    expect(page.locator("#live")).to_have_text("Live")
+    return page
+
+
+def test_approve_and_the_next_review_is_shown(sign_in, opened, output):
+    first, second = opened("paying", "the first"), opened("guessing", "the second")
+    page = sign_in("reviewer")
+    page.goto("/reviews/")
+    page.get_by_role("link", name="the first").click()
+    page.get_by_role("button", name="Approve", exact=True).click()
+    expect(page.locator("#messages")).to_contain_text(f"Approved review {first.pk}.")
+    expect(page).to_have_url(re.compile(rf"/reviews/{second.pk}/$"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Guess")
+    assert output(first) == {"said": "paid 3.0"}
+
+
+def test_edit_a_value_that_first_does_not_fit(sign_in, opened, output):
+    review = opened("guessing")
+    page = look_at(sign_in("reviewer"), review)
+    page.get_by_text("Correct the result, then approve").click()
+    page.get_by_label("Colour").select_option("green")
+    page.get_by_label("Amount").fill("a lot")
+    page.get_by_role("button", name="Approve as corrected").click()
+    expect(page.get_by_text("Enter a number.")).to_be_visible()
+    expect(page.get_by_label("Colour")).to_have_value("green")
+    expect(page.get_by_label("Amount")).to_have_value("a lot")
+    expect(page.get_by_label("Amount")).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Amount").fill("12.5")
+    page.get_by_role("button", name="Approve as corrected").click()
+    expect(page.locator("#messages")).to_contain_text(f"Edited and approved review {review.pk}.")
+    page.goto(review.get_absolute_url())
+    expect(page.locator("ins").first).to_have_text("12.5")
+    assert output(review) == {"said": "green 12.5"}
+
+
+def test_reject_needs_a_reason(sign_in, opened, output):
+    review = opened("paying")
+    page = look_at(sign_in("reviewer"), review)
+    page.get_by_text("Reject", exact=True).first.click()
+    page.get_by_role("button", name="Reject").click()
+    assert page.get_by_label("Reason").evaluate("field => !field.validity.valid")  # the browser itself stops the form
+    page.get_by_label("Reason").fill("Too dear.")
+    page.get_by_role("button", name="Reject").click()
+    expect(page.locator("#messages")).to_contain_text(f"Rejected review {review.pk}.")
+    assert output(review) == {"said": "not paid: Too dear."}
+
+
+def test_try_again_with_a_remark(sign_in, opened, output):
+    review = opened("guessing")
+    page = look_at(sign_in("reviewer"), review)
+    page.get_by_text("Try again", exact=True).first.click()
+    page.get_by_label("Remark for the worker").fill("Look at its length.")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#messages")).to_contain_text("it is tried again")
+    assert output(review) == {"said": "red 9"}
+
+
+def test_answer_a_question(sign_in, opened, output):
+    review = opened("asking", ATTACK)
+    page = look_at(sign_in("operator"), review)
+    expect(page.get_by_text(f"Which colour for {ATTACK}?")).to_be_visible()
+    page.get_by_label("Colour").select_option("red")
+    page.get_by_label("Amount").fill("1")
+    page.get_by_role("button", name="Send the answer").click()
+    expect(page.get_by_text("Nobody is needed")).to_be_visible()
+    assert output(review) == {"said": "red"}
+
+
+def test_of_two_reviewers_the_second_is_told_live_and_keeps_what_was_typed(sign_in, opened, output):
+    review = opened("guessing")
+    first, second = look_at(sign_in("reviewer"), review), look_at(sign_in("reviewer2"), review)
+    second.get_by_text("Correct the result, then approve").click()
+    second.get_by_label("Amount").fill("77")
+    first.get_by_role("button", name="Approve", exact=True).click()
+    expect(second.locator("#review-news")).to_contain_text("reviewer approved it")
+    expect(second.get_by_label("Amount")).to_have_value("77")
+    expect(second.get_by_role("button", name="Approve as corrected")).to_be_disabled()
+    assert output(review) == {"said": "red 9"}
+
+
+def test_of_two_reviewers_the_second_who_heard_nothing_is_told_by_the_answer(sign_in, opened, act, people):
+    review = opened("guessing")
+    page = sign_in("reviewer", script=False)
+    page.goto(review.get_absolute_url())
+    act(decisions.decide, review.pk, actor=people["reviewer2"], kind="reject", seen=review.fingerprint, reason="Neither.")
+    page.get_by_text("Correct the result, then approve").click()
+    page.get_by_label("Amount").fill("77")
+    with page.expect_response("**/decision/**") as answer:
+        page.get_by_role("button", name="Approve as corrected").click()
+    assert answer.value.status == 409
+    expect(page.get_by_role("alert")).to_contain_text("reviewer2 rejected it")
+    expect(page.get_by_text("What you had typed")).to_be_visible()
+    expect(page.get_by_text("77")).to_be_visible()
+    expect(page.get_by_text("Neither.")).to_be_visible()
+
+
+def test_a_claim_is_seen_by_the_other_at_once(sign_in, opened):
+    review = opened("paying")
+    first, second = look_at(sign_in("reviewer"), review), look_at(sign_in("reviewer2"), review)
+    first.get_by_role("button", name="Claim for 5 minutes").click()
+    expect(second.locator("#review-news")).to_contain_text("reviewer is at this review")
+    expect(second.locator(f"#row-{review.pk}")).to_contain_text("reviewer")
+    first.get_by_role("button", name="Release").click()
+    expect(second.locator("#review-news")).to_be_empty()
+
+
+def test_the_list_is_live_and_keeps_the_focus(sign_in, opened, act, people):
+    first, second = opened("paying", "the first"), opened("guessing", "the second")
+    page = sign_in("reviewer")
+    page.goto("/reviews/")
+    expect(page.locator("#live")).to_have_text("Live")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.locator(f"#row-{second.pk}")).to_be_focused()
+    opened("asking", "the third")
+    expect(page.get_by_text("the third")).to_be_visible()
+    expect(page.locator(f"#row-{second.pk}")).to_be_focused()
+    act(decisions.decide, first.pk, actor=people["reviewer2"], kind="approve", seen=first.fingerprint)
+    expect(page.get_by_text("the first")).to_have_count(0)
+    expect(page.locator(f"#row-{second.pk}")).to_be_focused()
+    expect(page.locator("#review-count")).to_contain_text("2")
+
+
+def test_keys_move_the_focus_and_enter_decides(sign_in, opened, output):
+    first, second = opened("guessing", "the first"), opened("guessing", "the second")
+    page = sign_in("reviewer")
+    page.goto("/reviews/")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(rf"/reviews/{first.pk}/$"))
+    expect(page.locator("#live")).to_have_text("Live")
+    page.keyboard.press("r")
+    expect(page.get_by_label("Reason")).to_be_focused()
+    page.keyboard.type("area")  # letters in a field are letters
+    expect(page.get_by_label("Reason")).to_have_value("area")
+    page.keyboard.press("Escape")
+    page.keyboard.press("e")
+    expect(page.get_by_label("Colour")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    expect(page.get_by_label("Remark for the worker")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    expect(page.get_by_role("button", name="Approve", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(rf"/reviews/{second.pk}/$"))
+    assert output(first) == {"said": "red 9"}
+
+
+def test_without_scripts_everything_can_be_decided(sign_in, opened, output):
+    first, second = opened("paying", "the first"), opened("guessing", "the second")
+    page = sign_in("reviewer", script=False)
+    page.goto("/reviews/")
+    page.get_by_role("link", name="Start with the oldest").click()
+    page.get_by_role("button", name="Approve", exact=True).click()
+    page.get_by_text("Reject", exact=True).first.click()
+    page.get_by_label("Reason").fill("No.")
+    page.get_by_role("button", name="Reject").click()
+    expect(page.get_by_text("Nobody is needed")).to_be_visible()
+    assert output(first) == {"said": "paid 3.0"}
+    assert output(second) is None
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_every_state_is_accessible(sign_in, opened, act, people, accessible, theme):
+    page = sign_in("reviewer", theme=theme)
+    page.goto("/reviews/")
+    accessible(page)
+    agents.FAILURES["tired"] = [sdk.GiveUp("the bank said no")]
+    reviews = [opened("paying", "x" * 3000), opened("guessing", ATTACK), opened("asking"), opened("stumbling", "tired")]
+    page.goto("/reviews/")
+    accessible(page)
+    for review in reviews:
+        look_at(page, review)
+        page.locator("main details").evaluate_all("all => all.forEach(fold => { fold.open = true; })")
+        accessible(page)
+    look_at(page, reviews[1])
+    page.get_by_text("Correct the result, then approve").click()
+    page.get_by_label("Amount").fill("a lot")
+    page.get_by_role("button", name="Approve as corrected").click()
+    expect(page.get_by_text("Enter a number.")).to_be_visible()
+    accessible(page)
+    edited = {"colour": "green", "amount": 1}
+    act(decisions.decide, reviews[1].pk, actor=people["reviewer2"], kind="edit", seen=reviews[1].fingerprint, value=edited)
+    page.get_by_role("button", name="Approve as corrected").click()
+    expect(page.get_by_role("alert")).to_contain_text("reviewer2 edited and approved it")
+    accessible(page)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_on_a_telephone_nothing_is_wider_than_the_page(sign_in, opened, accessible, theme):
+    review = opened("asking", "w" * 300)
+    page = sign_in("reviewer", theme=theme, width=360)
+    for address in ("/reviews/", review.get_absolute_url()):
+        page.goto(address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        accessible(page)
