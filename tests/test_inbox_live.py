@@ -1,0 +1,66 @@
+"""The socket of the inbox says which review changed, and nothing else."""
+
+import json
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+
+from reviews import decisions, inbox, live
+from reviews.models import Review
+from runs import commands, executor
+from tests import agents
+from tests.test_live import opened
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def new_review():
+    run = commands.start("guessing", {"text": "a secret", "number": 3}, by="operator")
+    executor.advance(run.pk, owner="test")
+    return Review.objects.get(run=run)
+
+
+async def said(there):
+    return json.loads((await there.receive_output(timeout=10))["text"])
+
+
+async def test_opening_claiming_and_deciding_each_ring_with_a_number_and_no_content(people):
+    there = await opened("/ws/inbox/", people["reviewer"])
+    review = await sync_to_async(new_review)()
+    assert await said(there) == {"changed": review.pk}
+    await sync_to_async(inbox.claim)(review, people["reviewer2"], now=timezone.now())
+    assert await said(there) == {"changed": review.pk}
+    await sync_to_async(inbox.release)(review, people["reviewer2"])
+    assert await said(there) == {"changed": review.pk}
+    await sync_to_async(decisions.decide)(review.pk, actor=people["reviewer2"], kind="approve", seen=review.fingerprint)
+    assert await said(there) == {"changed": review.pk}
+    await there.disconnect()
+
+
+async def test_a_cancelled_run_rings_too(people):
+    review = await sync_to_async(new_review)()
+    there = await opened("/ws/inbox/", people["reviewer"])
+    await sync_to_async(commands.cancel)(review.run_id, by="operator")
+    assert await said(there) == {"changed": review.pk}
+    await there.disconnect()
+
+
+async def test_a_burst_of_changes_is_few_messages_and_the_last_review_is_named(people):
+    there = await opened("/ws/inbox/", people["reviewer"])
+    await sync_to_async(lambda: [live.nudge(number) for number in range(1, 51)])()
+    heard = [await said(there)]
+    while heard[-1] != {"changed": 50}:
+        heard.append(await said(there))
+    assert len(heard) < 10
+    await there.disconnect()
+
+
+async def test_whoever_loses_the_permission_is_shut_out_at_the_next_change(people):
+    there = await opened("/ws/inbox/", people["reviewer"])
+    await people["reviewer"].groups.aclear()
+    await sync_to_async(new_review)()
+    assert (await there.receive_output(timeout=10))["code"] == 4403
+
+
+__all__ = ["agents"]
