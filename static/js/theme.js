@@ -3,7 +3,8 @@
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
   const stored = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
-  const show = () => { root.dataset.bsTheme = stored() || (system.matches ? "dark" : "light"); };
+  const chosen = () => ["dark", "light"].find((theme) => theme === stored()); // Django's admin keeps "auto" under this name
+  const show = () => { root.dataset.bsTheme = chosen() || (system.matches ? "dark" : "light"); };
   show();
   system.addEventListener("change", show);
   addEventListener("storage", show);
