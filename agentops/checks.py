@@ -39,4 +39,5 @@ def _default_secret() -> bool:
 
 def _embedded() -> bool:
     local = str(settings.AGENTOPS_LOCAL)
-    return local in str(settings.DATABASES["default"].get("HOST", "")) or local in settings.REDIS_URL
+    # The socket's directory stands in HOST or in OPTIONS, as the URL was written.
+    return local in str(settings.DATABASES["default"]) or local in settings.REDIS_URL

@@ -182,6 +182,20 @@ def test_production_never_runs_on_servers_of_the_checkout(local: Path) -> None:
     assert not list(local.iterdir())
 
 
+def test_production_refuses_the_servers_of_the_checkout_when_named(local: Path) -> None:
+    secret = "".join(chr(97 + number % 26) for number in range(60))
+    named = {"AGENTOPS_ENV": "production", "SECRET_KEY": secret, "ALLOWED_HOSTS": "agentops.example"}
+    user = User(local)
+    uses = user.uses()
+    elsewhere = {"DATABASE_URL": "postgresql://db.example/agentops", "REDIS_URL": "redis://redis.example/0"}
+    assert manage(local, "manage.py", "check", **named, **elsewhere).returncode == 0
+    for name in elsewhere:
+        said = manage(local, "manage.py", "check", **named, **{**elsewhere, name: uses[name]})
+        assert said.returncode == 1
+        assert "names an embedded service: give production its own" in said.stderr
+    user.end()
+
+
 def test_the_secret_key_is_made_once_and_private(local: Path) -> None:
     keys = set()
     for _ in range(2):
