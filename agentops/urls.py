@@ -1,5 +1,7 @@
 """Where every page lives."""
 
+from allauth.account import views as account
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic.base import RedirectView
@@ -10,9 +12,14 @@ urlpatterns = [
     path("", dashboard.dashboard, name="dashboard"),
     path("", include("runs.urls")),
     path("", include("reviews.urls")),
-    path("accounts/", include("allauth.urls")),
+    # of allauth only what we use: nobody signs up, and an admin sets a forgotten password
+    path("accounts/login/", account.login, name="account_login"),
+    path("accounts/logout/", account.logout, name="account_logout"),
+    path("accounts/inactive/", account.account_inactive, name="account_inactive"),
+    path("accounts/password/change/", account.password_change, name="account_change_password"),
     path("admin/login/", RedirectView.as_view(pattern_name="account_login", query_string=True)),
     path("admin/", admin.site.urls),
+    path("favicon.ico", RedirectView.as_view(url=f"{settings.STATIC_URL}icon.svg")),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
 ]
