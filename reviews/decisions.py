@@ -42,7 +42,7 @@ def decide(review_id: int, *, actor: User, kind: str, seen: str, value: Any = No
         review = _locked(review_id)
         _guard(review, kind, seen, reason)
         reason = stored(reason.strip())
-        value = commands.check_value(review.worker, review.subject, value) if kind in CARRIES_VALUE else None
+        value = stored(commands.check_value(review.worker, review.subject, value)) if kind in CARRIES_VALUE else None
         commands.decide(
             review.run_id, review.position, kind, by=actor.get_username(), fingerprint=seen, value=value, reason=reason
         )

@@ -1,5 +1,6 @@
 """decide(): every decision, everything it refuses, and two people at once."""
 
+import json
 import threading
 from datetime import timedelta
 from typing import Any
@@ -99,6 +100,8 @@ def test_the_event_and_the_row_say_the_same(people: dict[str, User]) -> None:
     decision = decide(review, "edit", value={"colour": "green", "amount": "12.5"}, reason="  by its shade ")
     assert decided_events(review) == [{"decision": "edit", "reason": "by its shade", "value": GOOD}]
     assert (decision.value, decision.reason) == (GOOD, "by its shade")
+    whole = decide(opened("guessing"), "edit", value={"colour": "red", "amount": 7})
+    assert json.dumps(whole.value) == '{"colour": "red", "amount": 7}'
 
 
 # --- what is refused, and changes nothing ---------------------------------------------------------------------------

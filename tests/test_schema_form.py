@@ -224,6 +224,13 @@ def test_a_new_form_begins_with_the_defaults_and_empty_numbers_take_them() -> No
     assert form.value() == {"text": "please", "number": 3, "parts": []}
 
 
+def test_a_label_says_optional_only_where_nothing_need_be_typed() -> None:
+    html = render_to_string("_schema_form.html", {"form": model_form(Order, initial={"text": "please"})})
+    assert html.count("(optional)") == 2  # the number, and whether a card is active; not the number of a new card
+    assert "Parts 1 (new)" in html
+    assert html.count(" required") == 1
+
+
 def test_asking_for_a_row_shows_one_more_and_complains_of_nothing() -> None:
     form = again(Order, None, value__text="", value__parts__0__number="12", more="value.parts")
     assert not form.is_valid()

@@ -20,17 +20,20 @@ class Spot:
     name: str
     label: str
     required: bool = True
+    optional: bool = False  # for its label: a field of a new row is not required, but not optional either
     nullable: bool = False
     in_row: bool = False
     outermost: bool = False
     trail: tuple[str, ...] = ()
 
-    def child(self, key: str, schema: Schema, *, required: bool) -> "Spot":
-        asked = required and self.required
-        return Spot(f"{self.name}.{key}", label_for(key, schema), asked, in_row=self.in_row, trail=self.trail)
+    def child(self, key: str, schema: Schema, *, optional: bool) -> "Spot":
+        required = self.required and not self.nullable and not optional
+        name, label = f"{self.name}.{key}", label_for(key, schema)
+        return Spot(name, label, required, optional, in_row=self.in_row, trail=self.trail)
 
     def item(self, at: int, *, kept: bool) -> "Spot":
-        return Spot(f"{self.name}.{at}", f"{self.label} {at + 1}", kept, in_row=True, trail=self.trail)
+        label = f"{self.label} {at + 1}" if kept else f"{self.label} {at + 1} (new)"
+        return Spot(f"{self.name}.{at}", label, kept, in_row=True, trail=self.trail)
 
 
 class Line(forms.Field):
@@ -93,7 +96,7 @@ def _text_widget(schema: Schema, spot: Spot, text: str) -> forms.Widget:
         return forms.TextInput(_attributes(spot, placeholder="2026-12-31"))
     if short and len(text) <= SHORT_TEXT and "\n" not in text:
         return forms.TextInput(_attributes(spot))
-    rows = min(16, max(3, sum(1 + len(line) // 90 for line in text.split("\n"))))
+    rows = min(16, max(3 if limit else 2, sum(1 + len(line) // 90 for line in text.split("\n"))))
     return forms.Textarea(_attributes(spot, rows=rows))
 
 

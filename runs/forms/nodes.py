@@ -27,7 +27,7 @@ class Leaf:
     label: str
     bound: BoundField
     textual: bool
-    required: bool
+    optional: bool
     kind: str = "leaf"
 
     def read(self, typed: Typed, place: Place) -> Any:

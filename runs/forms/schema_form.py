@@ -122,8 +122,8 @@ class SchemaForm(forms.Form):
     def _leaf(self, schema: Schema, spot: Spot, value: Any) -> Leaf:
         made = field_for(schema, spot, value, typed=self.data.get(spot.name))
         self.fields[spot.name] = made
-        is_asked = spot.required and not spot.nullable
-        return Leaf(spot.name, spot.label, self[spot.name], textual=not isinstance(made, Tick), required=is_asked)
+        is_textual, is_optional = not isinstance(made, Tick), spot.optional or spot.nullable
+        return Leaf(spot.name, spot.label, self[spot.name], textual=is_textual, optional=is_optional)
 
     def _group(self, schema: Schema, spot: Spot, value: Any) -> Group:
         switch = None
@@ -134,8 +134,8 @@ class SchemaForm(forms.Form):
         children = {}
         for key, part in schema["properties"].items():
             default = None if spot.in_row else part.get("default")
-            required = key in schema.get("required", ()) and not spot.nullable
-            children[key] = self._node(part, spot.child(key, part, required=required), known.get(key, default))
+            optional = key not in schema.get("required", ())
+            children[key] = self._node(part, spot.child(key, part, optional=optional), known.get(key, default))
         return Group(spot.name, spot.label, schema.get("description", ""), children, switch, outermost=spot.outermost)
 
     def _rows_fit(self, spot: Spot, value: Any) -> bool:
