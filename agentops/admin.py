@@ -15,7 +15,7 @@ admin.site.unregister(User)
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin):
+class PersonAdmin(UserAdmin):  # type: ignore[type-arg]
     """What only a superuser may give away stays out of sight for everybody else."""
 
     list_display = ("username", "first_name", "last_name", "is_active", "is_staff", "last_login")

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 from redis.exceptions import RedisError
 from rq import Queue, Worker
+from rq.worker import BaseWorker
 
 from reviews.models import Cause, Review
 from runs import access, sdk
@@ -103,6 +104,6 @@ def _asked() -> Machinery:
     )
 
 
-def _process(worker: Worker) -> JobProcess:
+def _process(worker: BaseWorker) -> JobProcess:
     job = re.match(r"advance-(\d+)-", worker.get_current_job_id() or "")
     return JobProcess(worker.name, str(worker.get_state()), int(job[1]) if job else None, worker.last_heartbeat)

@@ -62,7 +62,8 @@ class AgentConfigAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description="History")
     def history(self, config: AgentConfig) -> SafeString:
         """Every version that was in force, the newest first, with what changed and who did it."""
-        found = Events.objects.tracks(config).order_by("-pgh_created_at", "-pgh_id")[:HISTORY_SHOWN]
+        tracked = Events.objects.tracks(config)  # type: ignore[no-untyped-call]
+        found = tracked.order_by("-pgh_created_at", "-pgh_id")[:HISTORY_SHOWN]
         return render_to_string("admin/_config_history.html", {"events": found})
 
 

@@ -37,7 +37,8 @@ class Watcher(AsyncWebsocketConsumer):
         self.reader: asyncio.Task[None] | None = None
         self.groups_joined: list[str] = []
         if not await self.allowed() or not await self.ready():
-            return await self.close()
+            await self.close()
+            return
         await self.accept()
         self.bell = asyncio.Event()
         self.bell.set()
@@ -71,7 +72,8 @@ class Watcher(AsyncWebsocketConsumer):
             return False
         session = import_module(settings.SESSION_ENGINE).SessionStore(key)
         self.viewer = await get_user({"session": session})
-        return await database_sync_to_async(self.question)(self.viewer)
+        permitted: bool = await database_sync_to_async(self.question)(self.viewer)
+        return permitted
 
     async def ready(self) -> bool:
         """Whether there is what the socket asks for."""

@@ -1,6 +1,6 @@
 """Where the pages of runs and agents live."""
 
-from django.urls import path, re_path
+from django.urls import path
 
 from runs.views import agents, runs
 
@@ -8,11 +8,7 @@ urlpatterns = [
     path("runs/", runs.runs, name="runs"),
     path("runs/<int:run_id>/", runs.run, name="run"),
     path("runs/<int:run_id>/events/", runs.run_events, name="run_events"),
-    re_path(
-        r"^runs/(?P<run_id>\d+)/parts/(?P<name>(?:step|event)-[1-9]\d{0,8}|state|waiting|result|actions)/$",
-        runs.run_part,
-        name="run_part",
-    ),
+    path("runs/<int:run_id>/parts/<slug:name>/", runs.run_part, name="run_part"),
     path("runs/<int:run_id>/cancel/", runs.cancel_run, name="cancel_run"),
     path("runs/<int:run_id>/retry/", runs.retry_run, name="retry_run"),
     path("agents/", agents.agents, name="agents"),

@@ -187,13 +187,17 @@ def duration(milliseconds: float | None) -> str:
         return f"{milliseconds:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    large, small, unit, smaller = next(scale for scale in SCALES if seconds < scale[0] * 60 or scale[2] == "d")[0:4]
-    rest = round(seconds) % large // small
-    return f"{round(seconds) // large} {unit} {rest} {smaller}"
+    whole = round(seconds)
+    large, small, unit, smaller = next(scale[1:] for scale in SCALES if whole < scale[0])
+    return f"{whole // large} {unit} {whole % large // small} {smaller}"
 
 
-# seconds of the larger unit and of the smaller one, and their names
-SCALES = ((60, 1, "min", "s"), (3600, 60, "h", "min"), (86400, 3600, "d", "h"))
+# below which number of seconds, in which two units (their seconds and their names)
+SCALES = (
+    (3_600, 60, 1, "min", "s"),
+    (86_400, 3_600, 60, "h", "min"),
+    (float("inf"), 86_400, 3_600, "d", "h"),
+)
 
 
 @register.simple_tag

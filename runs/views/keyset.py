@@ -39,7 +39,8 @@ def _values(model: type[Model], fields: tuple[str, ...], cursor: str) -> list[An
         values = signing.loads(cursor, salt=SALT)
     except signing.BadSignature as error:
         raise Http404("This page of the list no longer exists: go to its newest page.") from error
-    return [model._meta.get_field(name).to_python(value) for name, value in zip(fields, values, strict=True)]
+    columns = {column.name: column for column in model._meta.concrete_fields}
+    return [columns[name].to_python(value) for name, value in zip(fields, values, strict=True)]
 
 
 def _cursor(row: Model, fields: tuple[str, ...]) -> str:

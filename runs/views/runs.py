@@ -14,6 +14,7 @@ from runs.views import keyset
 
 EVENTS_A_PAGE = 200
 LARGEST = 2**63 - 1  # a greater number fits no column and names no row
+HEAD_PARTS = ("state", "waiting", "result", "actions")
 FILTERS = ("agent", "status", "text")
 
 
@@ -50,17 +51,25 @@ def run_part(request: HttpRequest, run_id: int, name: str) -> HttpResponse:
     """One part of the run's page by its name, for what does not fit into a message of the socket."""
     found = _run(run_id)
     kind, _, number = name.partition("-")
-    if kind == "step":
-        cards = timeline.cards(found, positions=[int(number)])
-        shown: dict[str, Any] = {"run": found, "card": cards[0] if cards else None}
-    elif kind == "event":
-        lines = timeline.log(run_id, after=int(number) - 1, most=1)
-        shown = {"line": lines[0] if lines else None}
-    else:
+    if kind in HEAD_PARTS and not number:
         shown = timeline.head(found)
-    if None in shown.values() and kind in ("step", "event"):
-        raise Http404(f"Run {run_id} has no {name}.")
+    elif kind in ("step", "event"):
+        shown = _numbered_part(found, kind, _number(number) or 0)
+    else:
+        raise Http404(f"A run's page has no part {name}.")
     return render(request, f"runs/_{kind}.html", shown | viewer(request.user))
+
+
+def _numbered_part(run: Run, kind: str, number: int) -> dict[str, Any]:
+    if kind == "step":
+        cards = timeline.cards(run, positions=[number])
+        found: dict[str, Any] = {"run": run, "card": cards[0]} if cards else {}
+    else:
+        lines = timeline.log(run.pk, after=number - 1, most=1) if number else []
+        found = {"line": lines[0]} if lines else {}
+    if not found:
+        raise Http404(f"Run {run.pk} has no {kind} {number}.")
+    return found
 
 
 @require_GET
