@@ -9,9 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-# how column names of other people's files map to the fields of an input
-ALIASES = {"text": "message"}
-
 
 class BadFile(Exception):
     """The file cannot be read at all; the message says why."""
@@ -35,7 +32,7 @@ def rows(file: Path, *, limit: int | None = None) -> Iterator[Row]:
     except UnicodeDecodeError as error:
         raise BadFile(f"{file} is not text in UTF-8 (byte {error.start}); save it as CSV UTF-8.") from error
     lines = csv.reader(text.splitlines(keepends=True), strict=True)
-    names = [ALIASES.get(name.strip(), name.strip()) for name in next(lines, [])]
+    names = [name.strip() for name in next(lines, [])]
     if not any(names):
         raise BadFile(f"{file} is empty: the first line must name the columns.")
     return islice(_rows(lines, names), limit)

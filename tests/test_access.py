@@ -77,7 +77,7 @@ def client_of(account: str, people: dict[str, User]) -> Client:
 def form(name: str, run: Run) -> dict[str, str]:
     if name != "decide_review":
         return {}
-    return {"kind": "approve", "seen": Review.objects.get(run=run).fingerprint}
+    return {"decision": "approve", "seen": Review.objects.get(run=run).fingerprint}
 
 
 @pytest.mark.parametrize("name", TABLE)
