@@ -17,7 +17,7 @@ def main() -> None:
     try:
         ensure_env()
         execute_from_command_line(sys.argv)
-    except ServicesFailure as failure:
+    except (ServicesFailure, ImproperlyConfigured) as failure:  # a server, a setting, or the declaration of an agent
         sys.exit(f"agentops: {failure}")
     except KeyboardInterrupt:
         sys.exit(130)
