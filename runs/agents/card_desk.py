@@ -152,7 +152,7 @@ def write_reply(run: Run[CardDeskConfig], topic: Topic, *, account: Account, pla
     """A person writes what the desk hands over; a worker drafts the rest."""
     if plan.action == "hand_over":
         question = f"{plan.why} Please answer {account.name} ({account.customer}), who wrote: {text}"
-        return run.step("hand_over", ask_human(HandOver), question=question).reply
+        return run.step("hand_over", ask_human(HandOver, title="Answer the customer"), question=question).reply
     return run.step("draft", draft, queue=topic.queue, name=account.name, message=text, done=done).reply
 
 
