@@ -94,6 +94,9 @@ class Watcher(AsyncWebsocketConsumer):
         except DatabaseError as error:
             logger.warning("socket_failed", error=str(error))
             await self.close(code=TRY_AGAIN)
+        except Exception:
+            await self.close(code=TRY_AGAIN)  # an open socket for which nobody reads would look live
+            raise
 
     async def _look(self) -> bool:
         rung = True

@@ -99,7 +99,7 @@ def page(run: Run, *, before: int | None = None) -> dict[str, Any]:
     earlier = steps[0].step.position if steps and steps[0].step.position > 1 else None
     seq = shown[-1].fact.seq if shown else 0
     socket = f"/ws/runs/{run.pk}/"
-    return head(run) | {"cards": steps, "earlier": earlier, "lines": shown, "seq": seq, "socket": socket}
+    return head(run) | {"cards": steps, "earlier": earlier, "lines": shown, "seq": seq, "socket": socket, "live": before is None}
 
 
 def head(run: Run) -> dict[str, Any]:

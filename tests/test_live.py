@@ -7,6 +7,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
+from django.db import DatabaseError
 from django.test import Client
 
 from agentops.asgi import application
@@ -153,6 +154,16 @@ async def test_a_lost_nudge_is_made_good_by_looking(people, monkeypatch):
     ended = await sync_to_async(carried)(run)
     assert len(event_ids(await received(there, ended.last_seq))) == ended.last_seq - 1
     await there.disconnect()
+
+
+async def test_a_failure_to_read_closes_the_socket_so_that_the_page_comes_back(people, monkeypatch):
+    def fail(*args, **kwargs):
+        raise DatabaseError("the database is away")
+
+    run = await sync_to_async(started)()
+    monkeypatch.setattr(consumers.timeline, "update", fail)
+    there = await opened(f"/ws/runs/{run.pk}/", people["operator"])
+    assert (await there.receive_output(timeout=10))["code"] == consumers.TRY_AGAIN
 
 
 async def test_a_list_is_told_that_a_run_changed(people):

@@ -6,13 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from django import template
+from django.forms import BoundField
 from django.utils import timezone
+from django.utils.safestring import SafeString
 
 register = template.Library()
 
 FOLD_LETTERS = 700  # longer text is folded, with its length named
 BRIEF_LETTERS = 300
-MOST_COLUMNS, MOST_ROWS = 8, 200  # of a list shown as a table
+MOST_COLUMNS, MOST_ROWS, CELL_LETTERS = 8, 200, 80  # of a list shown as a table
 MOST_LETTERS = 50_000  # more than this would make the page itself unreadable; the raw event has it all
 
 
@@ -94,6 +96,7 @@ class Piece:
     nothing: bool = False
 
     table: "Table | None" = None
+    outline: str = ""  # what is in it, for when it is folded
 
     @property
     def folded(self) -> bool:
@@ -134,17 +137,25 @@ def _piece(name: str, value: Any) -> Piece:
     if value is None or value == "":
         return Piece(name, "nothing" if value is None else "empty text", nothing=True)
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return Piece(name, text, raw=isinstance(value, dict | list), table=_table(value))
+    return Piece(name, text, raw=isinstance(value, dict | list), table=_table(value), outline=_outline(value))
+
+
+def _outline(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{len(value)} fields: {', '.join(map(str, value))}"[:BRIEF_LETTERS]
+    return f"{len(value):,} entries" if isinstance(value, list) else ""
 
 
 def _table(value: Any) -> Table | None:
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         return None
-    names = list(value[0])
-    alike = all(list(row) == names for row in value) and 0 < len(names) <= MOST_COLUMNS and len(value) <= MOST_ROWS
-    if not alike or any(isinstance(cell, dict | list) for row in value for cell in row.values()):
-        return None
-    return Table(names, [list(row.values()) for row in value])
+    names, rows = list(value[0]), [list(row.values()) for row in value]
+    alike = all(list(row) == names for row in value) and 0 < len(names) <= MOST_COLUMNS and len(rows) <= MOST_ROWS
+    return Table(names, rows) if alike and all(_fits(cell) for row in rows for cell in row) else None
+
+
+def _fits(cell: Any) -> bool:
+    return not isinstance(cell, dict | list) and len(str(cell)) <= CELL_LETTERS
 
 
 @register.filter
@@ -198,6 +209,20 @@ SCALES = (
     (86_400, 3_600, 60, "h", "min"),
     (float("inf"), 86_400, 3_600, "d", "h"),
 )
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+
+@register.filter
+def control(field: BoundField) -> SafeString:
+    """The widget of a field of Django's or allauth's, with the classes of our look."""
+    looks = {"checkbox": "form-check-input", "select": "form-select"}
+    look = looks.get(getattr(field.field.widget, "input_type", ""), "form-control")
+    return field.as_widget(attrs={"class": f"{look} is-invalid" if field.errors else look})
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
 
 
 @register.simple_tag

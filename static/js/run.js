@@ -1,6 +1,7 @@
 // A run's page: puts in place the parts that the socket sends, moves the cursor, and says whether every event arrived.
 (() => {
   const place = document.querySelector("[data-socket]");
+  if (!place) return;
   const count = document.getElementById("run-count");
   const made = (html) => {
     const template = document.createElement("template");

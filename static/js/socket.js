@@ -3,6 +3,7 @@
   const place = document.querySelector("[data-socket]");
   if (!place) return;
   let failures = 0;
+  let opened = 0;
   const say = (state, text) => {
     if (place.dataset.state === state) return;
     place.dataset.state = state;
@@ -13,7 +14,7 @@
     const socket = new WebSocket(`${scheme}://${location.host}${place.dataset.socket}?after=${place.dataset.after}`);
     socket.onopen = () => {
       if (failures) place.dispatchEvent(new CustomEvent("socket:back", { bubbles: true }));
-      failures = 0;
+      opened = Date.now();
       say("open", "Live");
     };
     socket.onmessage = (message) => {
@@ -22,7 +23,7 @@
     };
     socket.onclose = (closed) => {
       if (closed.code === 4403) return say("lost", "No longer live: sign in again");
-      failures += 1;
+      failures = opened && Date.now() - opened > 10_000 ? 1 : failures + 1; // one that opens and breaks must not hammer
       say("lost", "Reconnecting, the page may be old");
       const longest = Math.min(15_000, 500 * 2 ** Math.min(failures, 6));
       setTimeout(connect, 300 + Math.random() * longest);

@@ -80,6 +80,20 @@ def test_the_list_and_the_dashboard_show_new_runs_by_themselves(sign_in, act):
         expect(page.get_by_text("a run from elsewhere")).to_be_visible()
 
 
+def test_a_live_list_leaves_the_focus_where_it_is_and_counts_what_waits(sign_in, act, carry):
+    first = act(start, "paying")
+    page = sign_in("operator")
+    page.goto("/")
+    expect(page.locator("#live")).to_have_text("Live")
+    page.locator(f"#run-link-{first.pk}").focus()
+    second = act(start, text="the next one")
+    expect(page.get_by_text("the next one")).to_be_visible()
+    expect(page.locator(f"#run-link-{first.pk}")).to_be_focused()
+    carry()
+    expect(page.locator("#nav-count")).to_have_text("1 open")
+    expect(page.locator("#runs tr", has=page.locator(f"#run-link-{second.pk}"))).to_contain_text("Succeeded")
+
+
 def test_a_run_can_be_started_and_cancelled_without_scripts(sign_in, act):
     page = sign_in("operator", script=False)
     page.goto("/agents/paying/start/")
@@ -111,6 +125,16 @@ def test_the_keyboard_reaches_what_matters(sign_in, act):
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
+
+
+def test_a_menu_closes_with_escape_and_gives_the_focus_back(sign_in):
+    page = sign_in("operator")
+    page.goto("/")
+    page.locator("summary", has_text="operator").press("Enter")
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
+    expect(page.locator("summary", has_text="operator")).to_be_focused()
 
 
 def test_the_theme_follows_the_system_until_somebody_chooses(sign_in):
