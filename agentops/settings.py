@@ -120,7 +120,7 @@ RQ_QUEUES = {
     }
 }
 RQ = {"WORKER_CLASS": "runs.jobs.JobProcess", "JOB_CLASS": "rq.job.Job", "SHOW_ADMIN_LINK": True}
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CACHES = {"default": {"BACKEND": "agentops.cache.ForgetfulRedisCache", "LOCATION": REDIS_URL}}
 
 # --- the engine (docs/operations.md explains each) ------------------------------------------------------------------
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=12)
@@ -190,7 +190,7 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = AGENTOPS_LOCAL / "static" if PRODUCTION else None  # in development they are served from where they lie
 STATICFILES_DIRS = [BASE_DIR / "static"]
-WHITENOISE_USE_FINDERS = not PRODUCTION
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not PRODUCTION
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {

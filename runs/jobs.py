@@ -1,6 +1,7 @@
 """What RQ executes, and the job process that executes it with its agents already loaded."""
 
 import os
+import secrets
 import socket
 from typing import Any
 
@@ -15,7 +16,12 @@ logger = structlog.get_logger()
 
 def advance(run_id: int) -> None:
     """Carry the run as far as it can go."""
-    executor.advance(run_id, owner=f"{socket.gethostname()}:{os.getpid()}")
+    executor.advance(run_id, owner=process_name())
+
+
+def process_name() -> str:
+    """Machine and process id, as the lease and the dashboard name it."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 class JobProcess(Worker):
@@ -23,7 +29,8 @@ class JobProcess(Worker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """JSON always: RQ's default is pickle, which would execute what anybody writes into Redis."""
-        super().__init__(*args, **kwargs | {"serializer": JSONSerializer})
+        name = kwargs.get("name") or f"{process_name()}-{secrets.token_hex(2)}"
+        super().__init__(*args, **kwargs | {"serializer": JSONSerializer, "name": name})
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         for agent in sdk.agents():

@@ -1,9 +1,11 @@
 """/healthz and /readyz say what lives and what is wrong."""
 
 import pytest
-from django.test import Client
+from django.conf import settings
+from django.test import Client, override_settings
 
 from runs import sweeper
+from tests import cast
 from tests.processes import eventually, process
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,3 +31,11 @@ def test_ready_with_a_job_process_and_a_sweeper() -> None:
     sweeper.sweep()
     with process("rqworker", "default"):
         eventually(lambda: Client().get("/readyz").status_code == 200)
+
+
+def test_people_can_sign_in_while_redis_is_away() -> None:
+    cast.people()
+    away = {"default": settings.CACHES["default"] | {"LOCATION": "redis://127.0.0.1:1/0"}}
+    with override_settings(CACHES=away):
+        answer = Client().post("/accounts/login/", {"login": "operator", "password": cast.PASSWORD})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
