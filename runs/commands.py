@@ -6,7 +6,7 @@ from django.db import transaction
 from pydantic import BaseModel
 
 from runs import dispatch, event_log, sdk
-from runs.engine.canonical import digest, stored
+from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import Status, StepState
@@ -54,7 +54,7 @@ def decide(run_id: int, position: int, decision: str, *, by: str, fingerprint: s
             raise Refused("This step no longer waits for a person: somebody decided, or the run has ended.")
         if fingerprint != seen(step):
             raise Refused("What is proposed has changed since you looked. Read it again, then decide.")
-        data = {"decision": decision, "reason": reason, "value": _decided_value(step, decision, value)}
+        data = {"decision": decision, "reason": clean(reason), "value": _decided_value(step, decision, value)}
         log.append(Draft(Kind.STEP_DECIDED, data, position, actor=by))
         dispatch.enqueue(run_id, log.state.seq)
 
@@ -66,15 +66,16 @@ def seen(step: StepState) -> str:
 
 def cancel(run_id: int, *, by: str, reason: str = "") -> None:
     """End the run: at once where it waits, after its present step where it is running. Raises Refused when it has ended."""
+    said = {"reason": clean(reason)}
     with event_log.locked(run_id) as log:
-        if log.state.ended:
-            raise Refused(f"The run has already ended ({log.state.status}); there is nothing to cancel.")
-        if log.state.cancel_requested:
-            return
-        drafts = [Draft(Kind.RUN_CANCEL_REQUESTED, {"reason": reason}, actor=by)]
-        if log.state.status != Status.RUNNING:
-            drafts.append(Draft(Kind.RUN_CANCELLED, {"reason": reason}, actor=by))
-        log.append(*drafts)
+        state = log.state
+        if state.ended:
+            raise Refused(f"The run has already ended ({state.status}); there is nothing to cancel.")
+        drafts = [] if state.cancel_requested else [Draft(Kind.RUN_CANCEL_REQUESTED, said, actor=by)]
+        if state.status == Status.RUNNING:
+            log.append(*drafts)
+        else:
+            log.append(*drafts, Draft(Kind.RUN_CANCELLED, said, actor=by), release=True)
 
 
 def retry(run_id: int, *, by: str) -> None:

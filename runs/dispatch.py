@@ -6,7 +6,6 @@ import django_rq
 import structlog
 from django.db import transaction
 from redis.exceptions import RedisError
-from rq.job import Job, JobStatus
 
 logger = structlog.get_logger()
 ADVANCE = "runs.jobs.advance"
@@ -19,11 +18,10 @@ class Call:
 
     run_id: int
     last_seq: int
-    fence: int = 0
 
     @property
     def job_id(self) -> str:
-        return f"advance-{self.run_id}-{self.last_seq}-{self.fence}"
+        return f"advance-{self.run_id}-{self.last_seq}"
 
 
 def enqueue(run_id: int, last_seq: int) -> None:
@@ -44,9 +42,6 @@ def enqueue_now(calls: list[Call]) -> bool:
 
 
 def missing(calls: list[Call]) -> list[Call]:
-    """Those of the calls that do not wait in Redis. Raises RedisError when Redis cannot be reached."""
-    with django_rq.get_connection("default").pipeline(transaction=False) as pipeline:
-        for call in calls:
-            pipeline.hget(Job.key_for(call.job_id), "status")
-        found = pipeline.execute()
-    return [call for call, status in zip(calls, found, strict=True) if status != JobStatus.QUEUED.encode()]
+    """Those of the calls that do not wait on the queue. Raises RedisError when Redis cannot be reached."""
+    waiting = set(django_rq.get_queue("default").get_job_ids()) if calls else set()
+    return [call for call in calls if call.job_id not in waiting]

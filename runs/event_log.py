@@ -3,28 +3,34 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+import psycopg
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from runs import live, signals
-from runs.engine.canonical import dumps
+from runs.engine.canonical import normalise
 from runs.engine.events import GENESIS, Draft, Fact, Kind, first_broken, write
-from runs.engine.state import RunState, StepState, fold
+from runs.engine.state import RunState, fold
 from runs.models import Run, Step
 from runs.models.event import Event
-from runs.projections import RUN_COLUMNS, STEP_COLUMNS, run_columns, step_columns
+from runs.projections import INSERT, STEP_COLUMNS, run_columns, statement_values, step_columns
 
 
 class LeaseLost(Exception):
     """Another process advances this run now, or it has ended: this one may write nothing more."""
 
 
+class CancelRequested(Exception):
+    """Somebody asked to cancel the run since it was last read; nothing of this append was written."""
+
+
 class RunLog:
-    """The log of one run with the state it folds to. With a `fence`, it writes only while that fence is in force."""
+    """The log of one run with the state it folds to. With a `fence`, it writes only while that lease is held."""
 
     def __init__(self, run_id: int, state: RunState, fence: int | None = None) -> None:
         self.run_id, self.state, self.fence = run_id, state, fence
@@ -37,38 +43,43 @@ class RunLog:
     def append(self, *drafts: Draft, release: bool = False) -> None:
         """Write the drafts in one statement with their projections; `release` gives the lease back with it.
 
-        An event written by somebody else meanwhile (a request to cancel) is read first and kept before ours.
-        Raises LeaseLost when the fence is no longer in force.
+        Raises LeaseLost when the lease is no longer held, CancelRequested when somebody else wrote that meanwhile.
         """
-        while not self._try(drafts, release):
+        while drafts and not self._try(drafts, release):
             self._catch_up()
 
     def _try(self, drafts: Sequence[Draft], release: bool) -> bool:
-        cursor = self.state.seq
-        written = self._write(drafts)
+        state = replace(self.state, steps=dict(self.state.steps))
+        written = self._write(drafts, state)
         # one statement is a transaction of its own; only what reviews must be told of needs a longer one
         with transaction.atomic() if _concerns_reviews(written) else nullcontext():
-            if not _insert(self.run_id, cursor, self.fence, self.state, written, release):
+            values = statement_values(self.run_id, self.state.seq, self.fence, state, written, release=release)
+            if not _execute(INSERT, values)[0][0]:
                 return False
-            _tell_reviews(self.run_id, self.state, written)
-            seq = self.state.seq
-            transaction.on_commit(lambda: live.nudge(self.run_id, seq))
+            _tell_reviews(self.run_id, state, written)
+            transaction.on_commit(lambda: live.nudge(self.run_id, state.seq), robust=True)
+        self.state = state
         return True
 
-    def _write(self, drafts: Sequence[Draft]) -> list[Fact]:
+    def _write(self, drafts: Sequence[Draft], state: RunState) -> list[Fact]:
+        """The drafts as facts in their place, folded into the state."""
         written = []
         for draft in drafts:
-            at = max(now(), self.state.last_at or now())
-            prev_hash = self.state.head_hash or GENESIS
-            fact = write(draft, run_id=self.run_id, seq=self.state.seq + 1, at=at, prev_hash=prev_hash)
-            fold([fact], self.state)
+            at = max(now(), state.last_at or now())
+            fact = write(draft, run_id=self.run_id, seq=state.seq + 1, at=at, prev_hash=state.head_hash or GENESIS)
+            fold([fact], state)
             written.append(fact)
         return written
 
     def _catch_up(self) -> None:
+        """Somebody else wrote: read it, and see whether this process may go on."""
+        was_cancelled = self.state.cancel_requested
         self.state = fold(facts(self.run_id))
-        if self.fence is None or not Run.objects.filter(pk=self.run_id, fence=self.fence, lease_until__isnull=False).exists():
+        held = Run.objects.filter(pk=self.run_id, fence=self.fence or 0, lease_until__isnull=False).exists()
+        if not held or self.state.ended:
             raise LeaseLost(f"run {self.run_id} is advanced by another process, or has ended")
+        if self.state.cancel_requested and not was_cancelled:
+            raise CancelRequested
 
 
 def create(draft: Draft) -> RunLog:
@@ -76,7 +87,7 @@ def create(draft: Draft) -> RunLog:
     with transaction.atomic():
         row = Run.objects.create(input=None, agent=draft.data["agent"], created_at=now())
         log = RunLog(row.pk, RunState())
-        log.append(draft)
+        log.append(replace(draft, data=normalise(draft.data)))
     return log
 
 
@@ -101,16 +112,16 @@ def reproject(run_id: int) -> None:
 
 def first_wrong(run_id: int) -> str:
     """Say what does not hold (a link of the chain, a column of a row), or return "" when all does."""
-    run, found = Run.objects.get(pk=run_id), facts(run_id)
-    if broken := first_broken(run_id, found):
-        return broken
-    state = fold(found)
-    if not found or run.last_seq != state.seq or run.head_hash != state.head_hash:
-        return f"its row says {run.last_seq} events, its log holds {state.seq}"
-    for name, value in run_columns(state).items():
-        if getattr(run, name) != value:
-            return f"its column {name} is not what its events say"
-    return _first_wrong_step(run, state)
+    with locked(run_id) as log:
+        run, found, state = Run.objects.get(pk=run_id), facts(run_id), log.state
+        if broken := first_broken(run_id, found):
+            return broken
+        if not found or run.last_seq != state.seq or run.head_hash != state.head_hash:
+            return f"its row says {run.last_seq} events, its log holds {state.seq}"
+        for name, value in run_columns(state).items():
+            if getattr(run, name) != value:
+                return f"its column {name} is not what its events say"
+        return _first_wrong_step(run, state)
 
 
 def _first_wrong_step(run: Run, state: RunState) -> str:
@@ -139,9 +150,7 @@ def now() -> datetime:
     """The database's time (UTC), kept between looks by this process's monotonic clock."""
     global _looked_at, _database_time
     if time.monotonic() - _looked_at > CLOCK_LOOK_SECONDS:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT clock_timestamp()")
-            _database_time, _looked_at = cursor.fetchone()[0], time.monotonic()
+        _database_time, _looked_at = _execute("SELECT clock_timestamp()", {})[0][0], time.monotonic()
     return _database_time + timedelta(seconds=time.monotonic() - _looked_at)
 
 
@@ -153,7 +162,7 @@ _database_time: datetime
 
 TAKE = """
 UPDATE runs_run AS run
-SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s), fence = run.fence + 1
+SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8), fence = run.fence + 1
 FROM (SELECT id, lease_owner FROM runs_run WHERE id = %(run_id)s FOR UPDATE) AS before
 WHERE run.id = before.id AND run.status IN ('queued', 'running', 'retrying')
   AND (run.lease_until IS NULL OR run.lease_until < clock_timestamp())
@@ -161,29 +170,28 @@ WHERE run.id = before.id AND run.status IN ('queued', 'running', 'retrying')
 RETURNING run.fence, before.lease_owner
 """
 RENEW = """
-UPDATE runs_run SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+UPDATE runs_run SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8)
 WHERE id = %(run_id)s AND fence = %(fence)s AND lease_until IS NOT NULL
+RETURNING id
 """
 
 
-def take(run_id: int, *, owner: str) -> RunLog | None:
-    """Take the lease of a run that is due and owned by nobody; None when there is nothing to do here."""
-    with connection.cursor() as cursor:
-        cursor.execute(TAKE, {"owner": owner, "seconds": settings.LEASE_SECONDS, "run_id": run_id})
-        taken = cursor.fetchone()
-    if taken is None:
+def take(run_id: int, *, owner: str) -> tuple[RunLog, Draft] | None:
+    """Take the lease of a run that is due and owned by nobody; None when there is nothing to do here.
+
+    The draft says who took it: its owner writes it together with the first thing that happens.
+    """
+    taken = _execute(TAKE, {"owner": owner, "seconds": settings.LEASE_SECONDS, "run_id": run_id})
+    if not taken:
         return None
-    fence, lost_owner = taken
+    fence, lost_owner = taken[0]
     log = RunLog.load(run_id, fence=fence)
-    log.append(_taking(log.state, owner, fence, lost_owner))
-    return log
+    return None if log.state.ended else (log, _taking(log.state, owner, fence, lost_owner))
 
 
 def renew(run_id: int, fence: int) -> bool:
     """Extend the lease; False when it is no longer ours."""
-    with connection.cursor() as cursor:
-        cursor.execute(RENEW, {"seconds": settings.LEASE_SECONDS, "run_id": run_id, "fence": fence})
-        return bool(cursor.rowcount)
+    return bool(_execute(RENEW, {"seconds": settings.LEASE_SECONDS, "run_id": run_id, "fence": fence}))
 
 
 def _taking(state: RunState, owner: str, fence: int, lost_owner: str) -> Draft:
@@ -193,68 +201,14 @@ def _taking(state: RunState, owner: str, fence: int, lost_owner: str) -> Draft:
     return Draft(kind, {"owner": owner, "fence": fence})
 
 
-# --- one statement writes events, the run and its steps ----------------------------------------------------------
-
-JSON_RUN_COLUMNS = {"input", "output", "error"}
-STEP_TYPES = {
-    "position": "int",
-    "attempt": "int",
-    "confidence": "float8",
-    "threshold": "float8",
-    "started_at": "timestamptz",
-    "finished_at": "timestamptz",
-} | dict.fromkeys(["input", "output", "alternatives", "error", "proposal"], "jsonb")
-SET_RUN = ", ".join(f"{name} = %({name})s{'::jsonb' if name in JSON_RUN_COLUMNS else ''}" for name in RUN_COLUMNS)
-STEP_LIST = ", ".join(STEP_COLUMNS)
-STEP_RECORD = ", ".join(f"{name} {STEP_TYPES.get(name, 'text')}" for name in STEP_COLUMNS)
-SET_STEP = ", ".join(f"{name} = excluded.{name}" for name in STEP_COLUMNS if name != "position")
-INSERT = f"""
-WITH head AS (
-  UPDATE runs_run SET {SET_RUN},
-    lease_owner = CASE WHEN %(release)s THEN '' ELSE lease_owner END,
-    lease_until = CASE WHEN %(release)s THEN NULL ELSE lease_until END
-  WHERE id = %(run_id)s AND last_seq = %(cursor)s AND (%(fence)s::int IS NULL OR fence = %(fence)s)
-  RETURNING id
-), written AS (
-  INSERT INTO runs_event (run_id, seq, kind, step, actor, data, at, prev_hash, hash)
-  SELECT head.id, e.seq, e.kind, e.step, e.actor, e.data, e.at, e.prev_hash, e.hash
-  FROM head, jsonb_to_recordset(%(facts)s::jsonb)
-    AS e(seq int, kind text, step int, actor text, data jsonb, at timestamptz, prev_hash text, hash text)
-), projected AS (
-  INSERT INTO runs_step (run_id, {STEP_LIST})
-  SELECT head.id, {", ".join("s." + name for name in STEP_COLUMNS)}
-  FROM head, jsonb_to_recordset(%(steps)s::jsonb) AS s({STEP_RECORD})
-  ON CONFLICT (run_id, position) DO UPDATE SET {SET_STEP}
-)
-SELECT count(*) FROM head
-"""  # noqa: S608 - built from the constant column lists above
+# --- parts ------------------------------------------------------------------------------------------------------
 
 
-def _insert(run_id: int, cursor: int, fence: int | None, state: RunState, written: list[Fact], release: bool) -> bool:
-    columns = run_columns(state)
-    values = columns | {name: _json(columns[name]) for name in JSON_RUN_COLUMNS}
-    values |= {"run_id": run_id, "cursor": cursor, "fence": fence, "release": release}
-    values["facts"] = dumps([_fact_columns(fact) for fact in written])
-    values["steps"] = dumps([step_columns(step) for step in _touched(state, written)])
-    with connection.cursor() as statement:
-        statement.execute(INSERT, values)
-        return bool(statement.fetchone()[0])
-
-
-def _touched(state: RunState, written: list[Fact]) -> list[StepState]:
-    """The steps that these facts changed; an ending or a retry of the run may change any of them."""
-    if any(fact.kind in (Kind.RUN_CANCELLED, Kind.RUN_RETRIED) for fact in written):
-        return list(state.steps.values())
-    return [state.steps[position] for position in {fact.step for fact in written if fact.step} & state.steps.keys()]
-
-
-def _fact_columns(fact: Fact) -> dict[str, Any]:
-    names = ("seq", "kind", "step", "actor", "data", "prev_hash", "hash")
-    return {name: getattr(fact, name) for name in names} | {"at": fact.at.isoformat()}
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else dumps(value)
+def _execute(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Execute as psycopg itself does, prepared on the server: Django's cursor would have it planned anew each time."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        return cursor.execute(statement, values, prepare=True).fetchall()
 
 
 def _concerns_reviews(written: list[Fact]) -> bool:

@@ -11,96 +11,116 @@ from typing import Any, NoReturn
 
 import structlog
 from django.conf import settings
+from django.db import DataError, IntegrityError, connection
 from django.db import Error as DatabaseError
-from django.db import connection
 from pydantic import BaseModel
 
-from runs import event_log, sdk
+from runs import dispatch, event_log, sdk
 from runs.engine import outcome, policy
-from runs.engine.canonical import digest, normalise, stored
+from runs.engine.canonical import clean, digest, normalise, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import Status, StepState
 
 logger = structlog.get_logger()
 AnyWorker = sdk.Worker[..., Any]
+MOST_CRASHES = 3  # a step that its process did not survive so often goes to a person
+NAME_LETTERS = 120
+hand_over = threading.Event()  # set when this process is asked to stop: runs are given back between two steps
 
 
 class Stopped(BaseException):
-    """The run is parked or cancelled: leave the supervisor at once, past any `except Exception` of its own."""
+    """The run is parked, given back or cancelled: leave the supervisor at once, past any `except Exception` of its own."""
+
+
+class Interrupted(BaseException):
+    """The database or the lease is gone: nothing more can be recorded here, and no supervisor may go on from that."""
 
 
 def advance(run_id: int, *, owner: str) -> None:
-    """Carry the run on, if it is due and nobody else does. Everything that happens is in its events."""
-    log = event_log.take(run_id, owner=owner)
-    if log is None:
+    """Carry the run on, if it is due and nobody else does. Everything that happens is in its events.
+
+    Raises the database's error when it cannot be reached: the lease then runs out, and another process takes over.
+    """
+    taken = event_log.take(run_id, owner=owner)
+    if taken is None:
         return
+    log, opening = taken
     with structlog.contextvars.bound_contextvars(run=run_id), _lease_kept(log):
         try:
-            _carry(log)
-        except event_log.LeaseLost as lost:
-            logger.warning("lease_lost", reason=str(lost))
+            _carry(Steps(log, opening))
+        except (Stopped, event_log.LeaseLost):
+            return
+        except Interrupted as interrupted:
+            if not isinstance(interrupted.__cause__, event_log.LeaseLost):
+                raise interrupted.__cause__ or interrupted from None
+            logger.warning("lease_lost", reason=str(interrupted.__cause__))
 
 
-def _carry(log: event_log.RunLog) -> None:
+def _carry(steps: "Steps") -> None:
+    """Call the supervisor and write how it ended."""
+    log = steps.log
     agent = sdk.AGENTS.get(log.state.agent)
     if agent is None:
-        return _fail(
-            log, "unknown_agent", f"The agent {log.state.agent!r} is not installed here. Install it, then retry the run."
+        return steps.fail(
+            "unknown_agent", f"The agent {log.state.agent!r} is not installed here. Install it, then retry the run."
         )
-    steps = Steps(log)
     try:
         config = agent.config_model.model_validate(log.state.config["values"])
         run = sdk.Run(log.run_id, config, steps.perform)
         answer = agent.function(run, agent.input_model.model_validate(log.state.input))
         output = stored(agent.output_model.model_validate(answer).model_dump(mode="json"))
         steps.end()
-    except Stopped:
-        return None
     except sdk.Rejected as rejected:
-        return _fail(log, "rejected", str(rejected), *steps.unwritten)
-    except (event_log.LeaseLost, DatabaseError):
-        raise
+        return steps.fail("rejected", str(rejected), step=steps.rejected.get(id(rejected)))
+    except Interrupted as interrupted:
+        if not isinstance(interrupted.__cause__, DataError | IntegrityError):
+            raise
+        steps.unwritten = []  # it is among these
+        return steps.fail("unstorable", f"Something of step {steps.position} cannot be stored: {interrupted.__cause__}")
     except Exception as error:  # noqa: BLE001 - whatever the supervisor raises is recorded on the run
-        trace = "".join(traceback.format_exception(error))
-        return _fail(log, type(error).__name__, str(error) or type(error).__name__, *steps.unwritten, trace=trace)
-    log.append(*steps.unwritten, Draft(Kind.RUN_SUCCEEDED, {"output": output}), release=True)
-
-
-def _fail(log: event_log.RunLog, kind: str, message: str, *before: Draft, trace: str = "") -> None:
-    error = {"kind": kind, "message": message, "trace": trace.replace("\x00", "")}
-    log.append(*before, Draft(Kind.RUN_FAILED, {"error": normalise(error)}), release=True)
+        return steps.fail(type(error).__name__, str(error), trace="".join(traceback.format_exception(error)))
+    return steps.write(Draft(Kind.RUN_SUCCEEDED, {"output": output}), release=True)
 
 
 class Steps:
     """The steps of one pass through a supervisor. Successes are written together with the next start."""
 
-    def __init__(self, log: event_log.RunLog) -> None:
+    def __init__(self, log: event_log.RunLog, *opening: Draft) -> None:
         self.log = log
         self.position = 0
         self.names: set[str] = set()
-        self.unwritten: list[Draft] = []
+        self.unwritten = list(opening)
+        self.rejected: dict[int, int] = {}  # id of a raised Rejected -> position of its step
+        self.stopped = False
 
     def perform(self, name: str, worker: AnyWorker, inputs: dict[str, Any]) -> Any:
         """What run.step does: return the recorded result, or have the worker make one."""
-        self._stop_if_cancelled()
+        try:
+            return self._perform(name, worker, inputs)
+        except (DatabaseError, event_log.LeaseLost) as error:
+            raise Interrupted from error
+
+    def _perform(self, name: str, worker: AnyWorker, inputs: dict[str, Any]) -> Any:
+        self._stop_if_asked()
         self.position += 1
         request = self._request(name, worker, inputs)
         step = self.log.state.steps.get(self.position)
         if step is None:
             return self._first(request, worker)
-        if step.fingerprint != request["fingerprint"]:
-            self._code_changed(step, f"the code now asks for {_called(name, worker.name, request['input'], step)}")
+        self._check_unchanged(step, request, worker)
         if step.status == Status.SUCCEEDED:
             return worker.output.validate_python(step.output)
         if step.status == Status.REJECTED:
-            raise sdk.Rejected(step.reason, step.decided_by)
+            raise self._rejection(step)
         return self._again(step, worker)
 
     def end(self) -> None:
         """The supervisor has returned: nothing recorded may be left over, no cancel unheard."""
-        self._stop_if_cancelled()
+        if self.stopped:
+            raise Stopped
         if left_over := self.log.state.steps.get(self.position + 1):
+            self.position += 1
             self._code_changed(left_over, "the code now ends before it")
 
     # --- before a worker is called ------------------------------------------------------------------------------
@@ -108,11 +128,26 @@ class Steps:
     def _request(self, name: str, worker: AnyWorker, inputs: dict[str, Any]) -> dict[str, Any]:
         if name in self.names:
             raise ValueError(f"Two steps of this run are named {name!r}; number them in a loop.")
+        if not 0 < len(name) <= NAME_LETTERS:
+            raise ValueError(f"The name of a step has 1 to {NAME_LETTERS} letters; {name[:40]!r} has {len(name)}.")
         self.names.add(name)
-        given = {key: _recordable(value) for key, value in inputs.items() if not (worker.asks and key != "question")}
+        given = {key: _recordable(value) for key, value in inputs.items()}
         value = stored(worker.input_model.model_validate(given).model_dump(mode="json"))
         request = {"name": name, "worker": worker.name, "title": worker.title, "input": value, "effect": worker.effect}
         return request | {"fingerprint": digest(name, worker.name, value)}
+
+    def _check_unchanged(self, step: StepState, request: dict[str, Any], worker: AnyWorker) -> None:
+        if step.status == Status.REJECTED and step.cause == Cause.CODE_CHANGED:
+            raise self._rejection(step)
+        if step.fingerprint != request["fingerprint"]:
+            same = (request["name"], worker.name) == (step.name, step.worker)
+            asked = "the same with another input" if same else f"{request['name']!r} by {worker.name}"
+            self._code_changed(step, f"the code now asks for {asked}")
+
+    def _rejection(self, step: StepState) -> sdk.Rejected:
+        rejected = sdk.Rejected(step.reason, step.decided_by)
+        self.rejected[id(rejected)] = step.position
+        return rejected
 
     def _first(self, request: dict[str, Any], worker: AnyWorker) -> Any:
         if worker.asks or worker.gate:
@@ -127,13 +162,23 @@ class Steps:
         self._escalate(Cause.GATED, Subject.INPUT, worker, why=worker.gate, proposal=value)
 
     def _again(self, step: StepState, worker: AnyWorker) -> Any:
-        """A step that was begun: after a wait, a decision, or a process that died in it."""
+        """A step that was begun: after a wait, a decision, a cancel that was taken back, or a process that died in it."""
+        if step.status == Status.WAITING:
+            self._ask_again(step)
         if worker.asks or (worker.gate and not step.gate_passed):
             self._ask_first(step.input, worker)
-        if step.status == Status.RUNNING and step.effect == "once":
-            why = "The job process ended during this step: nobody knows whether it happened. Look it up, then say what is true."
-            self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=why)
+        if step.status == Status.RUNNING:
+            self._check_survivable(step, worker)
         return self._attempt(worker, self._next_start(step))
+
+    def _check_survivable(self, step: StepState, worker: AnyWorker) -> None:
+        """The job process ended during this step."""
+        if step.effect == "once":
+            why = f"The job process ended during this step. {outcome.UNKNOWN}"
+            self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=why)
+        if step.crashes + 1 >= MOST_CRASHES:
+            why = f"The job process ended {step.crashes + 1} times during this step, so it is not tried again by itself."
+            self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=why)
 
     def _next_start(self, step: StepState) -> Draft:
         return Draft(Kind.ATTEMPT_STARTED, {"attempt": step.attempt + 1, "remark": step.remark}, step.position)
@@ -142,13 +187,11 @@ class Steps:
 
     def _attempt(self, worker: AnyWorker, start: Draft) -> Any:
         while True:
-            self.log.append(*self._take_unwritten(), start)
-            self._stop_if_cancelled()
+            self.write(start)
             step = self.log.state.steps[self.position]
             try:
-                value = self._call(worker.fallback if step.fallback else worker, step)
-                accepted = _Accepted(worker, value)
-            except Exception as error:  # noqa: BLE001 - whatever the worker raises is recorded on the step
+                accepted = _Accepted(worker, self._call(worker.fallback if step.fallback else worker, step))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the worker raises is recorded on the step
                 self._after_failure(error, worker, step)
                 start = self._next_start(self.log.state.steps[self.position])
             else:
@@ -162,30 +205,31 @@ class Steps:
             return worker.function(**inputs)
 
     def _accept(self, worker: AnyWorker, accepted: "_Accepted") -> Any:
-        threshold = self.log.state.config["threshold"]
-        judgement = accepted.judgement(threshold)
+        judgement = accepted.judgement
         if judgement:
+            threshold = self.log.state.config["threshold"]
+            judgement = judgement | {"threshold": threshold}
             verdict = policy.judge(judgement["confidence"], threshold)
             if verdict.needs_person:
                 why = " ".join(filter(None, [verdict.why, judgement.pop("why")]))
-                self._escalate(
-                    Cause.LOW_CONFIDENCE, Subject.OUTPUT, worker, why=why, proposal=accepted.stored, **judgement, judged=True
-                )
+                about = {"proposal": accepted.stored, "judged": True} | judgement
+                self._escalate(Cause.LOW_CONFIDENCE, Subject.OUTPUT, worker, why=why, **about)
         self.unwritten.append(Draft(Kind.STEP_SUCCEEDED, {"output": accepted.stored} | judgement, self.position))
         return worker.output.validate_python(accepted.stored)
 
-    def _after_failure(self, error: Exception, worker: AnyWorker, step: StepState) -> None:
+    def _after_failure(self, error: BaseException, worker: AnyWorker, step: StepState) -> None:
         """Return when there is to be another attempt at once; else park or escalate."""
         attempts = worker.attempts or self.log.state.config["attempts"]
-        next_ = outcome.after_failure(error, attempt=step.tries, attempts=attempts, chance=random.random())  # noqa: S311
+        chance = random.random()  # noqa: S311 - jitter
+        next_ = outcome.after_failure(error, attempt=step.tries, attempts=attempts, chance=chance, effect=step.effect)
         failed = {"attempt": step.attempt, "error": _described(error), "wait_seconds": None}
         if isinstance(next_, outcome.TryAgain):
             return self._wait(failed | {"wait_seconds": next_.wait_seconds}, next_)
         self.unwritten.append(Draft(Kind.ATTEMPT_FAILED, failed, self.position))
         fallback = worker.fallback
         if isinstance(next_, outcome.FailFinally) and isinstance(fallback, sdk.Worker) and not step.fallback:
-            self.unwritten.append(Draft(Kind.FALLBACK_TAKEN, {"worker": fallback.name, "why": next_.why}, self.position))
-            return self.log.append(*self._take_unwritten())
+            taken = {"worker": fallback.name, "effect": fallback.effect, "why": clean(next_.why)}
+            return self.write(Draft(Kind.FALLBACK_TAKEN, taken, self.position))
         self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=next_.why)
 
     def _wait(self, failed: dict[str, Any], again: outcome.TryAgain) -> None:
@@ -193,7 +237,7 @@ class Steps:
         if again.parks:
             wake_at = event_log.now() + timedelta(seconds=again.wait_seconds)
             self._park("retry", wake_at=wake_at.isoformat())
-        self.log.append(*self._take_unwritten())
+        self.write()
         time.sleep(again.wait_seconds)
 
     # --- leaving the supervisor -----------------------------------------------------------------------------------
@@ -202,64 +246,106 @@ class Steps:
         self, cause: Cause, subject: Subject, worker: AnyWorker, *, why: str, proposal: Any = None, **judgement: Any
     ) -> NoReturn:
         schema = worker.input_model.model_json_schema() if subject == Subject.INPUT else worker.output.json_schema()
-        data = {"cause": cause, "subject": subject, "proposal": proposal, "why": why, "schema": schema}
+        data = {"cause": cause, "subject": subject, "proposal": proposal, "why": clean(why), "schema": schema}
         data |= {"allowed": list(ALLOWED[cause])} | judgement
         self.unwritten.append(Draft(Kind.STEP_ESCALATED, normalise(data), self.position))
         self._park("person")
 
+    def _ask_again(self, step: StepState) -> NoReturn:
+        """The question was withdrawn when the run was cancelled; it stands as it stood."""
+        self.unwritten.append(Draft(Kind.STEP_ESCALATED, step.escalation, self.position))
+        self._park("person")
+
     def _code_changed(self, step: StepState, now: str) -> NoReturn:
-        self.position = step.position
+        if step.status == Status.REJECTED and step.cause == Cause.CODE_CHANGED:
+            raise self._rejection(step)
         why = f"The code changed: step {step.position} was {step.name!r} by {step.worker}; {now}. Nothing was executed."
-        data: dict[str, Any] = {"cause": Cause.CODE_CHANGED, "subject": Subject.OUTPUT, "proposal": None, "why": why}
+        data: dict[str, Any] = {"cause": Cause.CODE_CHANGED, "subject": Subject.OUTPUT, "proposal": None, "why": clean(why)}
         data |= {"schema": {}, "allowed": list(ALLOWED[Cause.CODE_CHANGED])}
         self.unwritten.append(Draft(Kind.STEP_ESCALATED, data, step.position))
         self._park("person")
 
     def _park(self, cause: str, **data: Any) -> NoReturn:
-        parked = Draft(Kind.RUN_PARKED, {"cause": cause} | data, self.position)
-        self.log.append(*self._take_unwritten(), parked, release=True)
+        self._stop(Draft(Kind.RUN_PARKED, {"cause": cause} | data, self.position))
+
+    def _stop(self, last: Draft) -> NoReturn:
+        self.write(last, release=True)
+        self.stopped = True
         raise Stopped
 
-    def _stop_if_cancelled(self) -> None:
+    def _stop_if_asked(self) -> None:
+        if self.stopped:
+            raise Stopped
         if self.log.state.cancel_requested:
-            self.log.append(*self._take_unwritten(), Draft(Kind.RUN_CANCELLED), release=True)
+            self._stop(Draft(Kind.RUN_CANCELLED))
+        if hand_over.is_set():
+            self.write(Draft(Kind.RUN_RELEASED), release=True)
+            self.stopped = True
+            dispatch.enqueue(self.log.run_id, self.log.state.seq)
             raise Stopped
 
-    def _take_unwritten(self) -> list[Draft]:
-        drafts, self.unwritten = self.unwritten, []
-        return drafts
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def write(self, *drafts: Draft, release: bool = False) -> None:
+        """Append what is unwritten and these. A cancel that came meanwhile keeps what happened, and nothing new begins."""
+        together = [*self.unwritten, *drafts]
+        try:
+            self.log.append(*together, release=release)
+        except event_log.CancelRequested:
+            self.unwritten = [draft for draft in together if draft.kind not in NOT_AFTER_CANCEL]
+            self._stop_if_asked()
+        self.unwritten = []
+
+    def fail(self, kind: str, message: str, *, step: int | None = None, trace: str = "") -> None:
+        """End the run as failed; `step` is the one whose rejection ended it. Once stopped, nothing is added."""
+        if self.stopped:
+            return
+        error = {"kind": clean(kind, 200), "message": clean(message or kind), "trace": clean(trace, 20_000)}
+        self.write(Draft(Kind.RUN_FAILED, {"error": error}, step), release=True)
+
+
+# What has not happened yet when a cancel is heard: these are not written any more.
+NOT_AFTER_CANCEL = {
+    Kind.STEP_STARTED,
+    Kind.ATTEMPT_STARTED,
+    Kind.RUN_PARKED,
+    Kind.RUN_RELEASED,
+    Kind.RUN_SUCCEEDED,
+    Kind.RUN_FAILED,
+}
 
 
 class _Accepted:
     """A worker's answer in its storable form. Raises pydantic's ValidationError or Unstorable when it has none."""
 
     def __init__(self, worker: AnyWorker, answer: Any) -> None:
-        self.result = answer if isinstance(answer, sdk.Result) else None
-        value = self.result.value if self.result else answer
+        result = answer if isinstance(answer, sdk.Result) else None
+        value = result.value if result else answer
         self.stored = stored(worker.output.dump_python(worker.output.validate_python(value), mode="json"))
+        self.judgement = _judgement(result) if result else {}
 
-    def judgement(self, threshold: float) -> dict[str, Any]:
-        """What the worker says of its estimate, or {} for a fact."""
-        if self.result is None:
-            return {}
-        names = ("confidence", "why", "source", "alternatives")
-        return {name: normalise(getattr(self.result, name)) for name in names} | {"threshold": threshold}
+
+def _judgement(result: sdk.Result[Any]) -> dict[str, Any]:
+    """What the worker says of its estimate; a confidence that is no probability is none, and says so."""
+    confidence, why = result.confidence, result.why
+    if confidence is not None and not 0 <= (confidence := float(confidence)) <= 1:
+        confidence, why = None, f"{why} (it gave {confidence}, which is not between 0 and 1)".strip()
+    alternatives = {clean(str(name), 200): normalise(float(share)) for name, share in result.alternatives.items()}
+    said = {"confidence": normalise(confidence), "why": clean(why), "source": clean(result.source, NAME_LETTERS)}
+    return said | {"alternatives": alternatives}
 
 
 def _recordable(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def _called(name: str, worker: str, value: Any, step: StepState) -> str:
-    if (name, worker) == (step.name, step.worker):
-        return "the same with another input"
-    return f"{name!r} by {worker}"
-
-
-def _described(error: Exception) -> dict[str, Any]:
-    trace = "".join(traceback.format_exception(error))[-20_000:]
-    text = {"kind": type(error).__name__, "message": str(error) or type(error).__name__, "trace": trace}
-    return {key: value.replace("\x00", "").encode(errors="replace").decode() for key, value in text.items()}
+def _described(error: BaseException) -> dict[str, Any]:
+    trace = "".join(traceback.format_exception(error))
+    return {
+        "kind": clean(type(error).__name__, 200),
+        "message": clean(str(error) or type(error).__name__),
+        "trace": clean(trace, 20_000),
+    }
 
 
 @contextmanager

@@ -2,21 +2,27 @@
 
 import os
 import secrets
+import signal
 import socket
+from types import FrameType
 from typing import Any
 
 import structlog
 from rq import Worker
 from rq.serializers import JSONSerializer
+from rq.timeouts import UnixSignalDeathPenalty
 
-from runs import executor, sdk
+from runs import executor, live, sdk
 
 logger = structlog.get_logger()
 
 
 def advance(run_id: int) -> None:
     """Carry the run as far as it can go."""
-    executor.advance(run_id, owner=process_name())
+    try:
+        executor.advance(run_id, owner=process_name())
+    finally:
+        live.flush()
 
 
 def process_name() -> str:
@@ -24,8 +30,21 @@ def process_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
+class Overtime(BaseException):
+    """The job took longer than JOB_TIMEOUT_SECONDS. No worker's own error: for the run, its process ended here."""
+
+
+class DeathPenalty(UnixSignalDeathPenalty):
+    """RQ's time limit, past any `except Exception` of a worker or supervisor."""
+
+    def handle_death_penalty(self, signum: int, frame: FrameType | None) -> None:
+        raise Overtime(f"the job took longer than {self._timeout} seconds")
+
+
 class JobProcess(Worker):
     """RQ's own worker, which loads what the agents need once, before it forks for each job."""
+
+    death_penalty_class = DeathPenalty
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """JSON always: RQ's default is pickle, which would execute what anybody writes into Redis."""
@@ -36,6 +55,16 @@ class JobProcess(Worker):
         for agent in sdk.agents():
             _warm_up(agent)
         return bool(super().work(*args, **kwargs))
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Asked to stop: the run in hand is given back after its present step."""
+        super().handle_warm_shutdown_request()
+        if self.horse_pid:
+            os.kill(self.horse_pid, signal.SIGUSR1)
+
+    def setup_work_horse_signals(self) -> None:
+        super().setup_work_horse_signals()
+        signal.signal(signal.SIGUSR1, lambda signum, frame: executor.hand_over.set())
 
 
 def _warm_up(agent: sdk.Agent) -> None:

@@ -1,12 +1,17 @@
 """Tells open pages that there is something new: a number, never content."""
 
+import asyncio
+import os
+import threading
+from typing import Any
+
 import structlog
-from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
 logger = structlog.get_logger()
 EVERY_RUN = "runs"  # the group of pages that show more than one run
+FLUSH_SECONDS = 2.0
 
 
 def run_group(run_id: int) -> str:
@@ -16,19 +21,82 @@ def run_group(run_id: int) -> str:
 
 def nudge(run_id: int, seq: int) -> None:
     """Say "run `run_id` now has `seq` events"; when Redis is down the pages find out by asking (consumers.py)."""
-    message = {"type": "changed", "run": run_id, "seq": seq}
-    send((run_group(run_id), EVERY_RUN), message)
+    send((run_group(run_id), EVERY_RUN), {"type": "changed", "run": run_id, "seq": seq})
 
 
-def send(groups: tuple[str, ...], message: dict[str, object]) -> None:
-    """Send one message to each group; a lost one is logged and made good by the next look."""
+def send(groups: tuple[str, ...], message: dict[str, Any]) -> None:
+    """Send one message to each group soon, from a thread of this process; only the newest about one thing is sent."""
+    _bell().ring(groups, message)
+
+
+def flush() -> None:
+    """Wait until what was sent is out: before a process ends."""
+    _bell().rest.wait(FLUSH_SECONDS)
+
+
+class Bell(threading.Thread):
+    """Keeps one event loop with its connections, so that the engine does not wait for Redis between two steps."""
+
+    def __init__(self) -> None:
+        super().__init__(name="live", daemon=True)
+        self.rest = threading.Event()
+        self.rest.set()
+        self._loop = asyncio.new_event_loop()
+        self._rung = asyncio.Event()
+        self._waiting: dict[tuple[object, ...], tuple[tuple[str, ...], dict[str, Any]]] = {}
+        self._lock = threading.Lock()
+
+    def ring(self, groups: tuple[str, ...], message: dict[str, Any]) -> None:
+        about = (*groups, message.get("run"), message.get("review"))
+        with self._lock:
+            self._waiting[about] = (groups, message)
+            self.rest.clear()
+        self._loop.call_soon_threadsafe(self._rung.set)
+
+    def run(self) -> None:
+        self._loop.run_until_complete(self._ring_for_ever())
+
+    async def _ring_for_ever(self) -> None:
+        while True:
+            await self._rung.wait()
+            self._rung.clear()
+            with self._lock:
+                waiting, self._waiting = list(self._waiting.values()), {}
+            for groups, message in waiting:
+                await _send_all(groups, message)
+            with self._lock:
+                if not self._waiting:
+                    self.rest.set()
+
+
+async def _send_all(groups: tuple[str, ...], message: dict[str, Any]) -> None:
+    """A lost message is logged and made good by the next look."""
     try:
-        async_to_sync(_send_all)(groups, message)
+        for group in groups:
+            await get_channel_layer().group_send(group, message)
     except (RedisError, OSError) as error:
         logger.warning("nudge_lost", groups=groups, error=str(error))
+    except Exception:
+        logger.exception("nudge_lost", groups=groups)  # whatever it is, the bell must go on ringing
 
 
-async def _send_all(groups: tuple[str, ...], message: dict[str, object]) -> None:
-    layer = get_channel_layer()
-    for group in groups:
-        await layer.group_send(group, message)
+_ringing: Bell | None = None
+_one_at_a_time = threading.Lock()
+
+
+def _bell() -> Bell:
+    global _ringing
+    with _one_at_a_time:
+        if _ringing is None:
+            _ringing = Bell()
+            _ringing.start()
+        return _ringing
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork: the child gets a bell of its own when it first rings."""
+    global _ringing, _one_at_a_time
+    _ringing, _one_at_a_time = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -24,7 +24,7 @@ def sweep() -> int:
 
     Raises RedisError or a database error when a service cannot be reached; the next sweep finds the same runs.
     """
-    due = Run.objects.due().order_by("created_at", "pk").values_list("pk", "last_seq", "fence")[:BATCH]
+    due = Run.objects.due().order_by("created_at", "pk").values_list("pk", "last_seq")[:BATCH]
     calls = dispatch.missing([dispatch.Call(*row) for row in due])
     dispatch.enqueue_now(calls)
     cache.set(BEAT, time.time(), timeout=BEAT_SECONDS)

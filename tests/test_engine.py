@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runs.engine import backoff, outcome, policy
-from runs.engine.canonical import PAYLOAD_LIMIT_BYTES, Unstorable, dumps, normalise, stored
+from runs.engine.canonical import PAYLOAD_LIMIT_BYTES, Unstorable, clean, dumps, normalise, stored
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 from runs.engine.events import GENESIS, Draft, Fact, Kind, first_broken, write
 from runs.engine.state import Status, fold
@@ -87,6 +87,7 @@ def test_backoff_grows_is_capped_and_honours_what_was_asked(
     [
         (TryLater("busy"), 1, outcome.TryAgain(1.0)),
         (TryLater("busy", retry_after=9.0), 2, outcome.TryAgain(9.0)),
+        (TryLater("busy", retry_after=1e12), 1, outcome.TryAgain(86_400.0)),
         (TryLater("busy"), 3, outcome.FailFinally("It still failed after 3 attempts: busy")),
         (GiveUp("no such card"), 1, outcome.FailFinally("It cannot succeed by trying again: no such card")),
         (AskHuman("look at this"), 1, outcome.AskPerson("AskHuman: look at this")),
@@ -95,6 +96,20 @@ def test_backoff_grows_is_capped_and_honours_what_was_asked(
 )
 def test_what_follows_a_failed_attempt(error: Exception, attempt: int, expected: outcome.Outcome) -> None:
     assert outcome.after_failure(error, attempt=attempt, attempts=3, chance=0.5) == expected
+
+
+@pytest.mark.parametrize("error", [TryLater("busy"), GiveUp("no"), SystemExit(3)])
+def test_what_may_happen_only_once_is_never_repeated_by_itself(error: BaseException) -> None:
+    next_ = outcome.after_failure(error, attempt=1, attempts=3, chance=0.5, effect="once")
+    assert isinstance(next_, outcome.AskPerson)
+    assert next_.why.endswith(outcome.UNKNOWN)
+
+
+def test_free_text_can_always_be_stored_and_says_what_was_cut() -> None:
+    assert clean("a\x00b\ud800c") == "a\ufffdb?c"
+    assert clean("x" * 10, 10) == "x" * 10
+    assert clean("x" * 5000, 100).endswith("x … (5,000 letters in all)")
+    assert len(clean("x" * 5000, 100)) == 100
 
 
 def test_only_waits_over_two_seconds_park() -> None:
@@ -178,10 +193,22 @@ PARKED = Draft(Kind.RUN_PARKED, {"cause": "person"}, 1)
         ([STEP_STARTED, Draft(Kind.RUN_CANCELLED)], Status.CANCELLED, Status.CANCELLED),
         ([STEP_STARTED, Draft(Kind.RUN_SUCCEEDED, {"output": {}})], Status.SUCCEEDED, Status.RUNNING),
         (
-            [STEP_STARTED, decided("reject"), Draft(Kind.RUN_FAILED, {"error": {}}), Draft(Kind.RUN_RETRIED)],
+            [STEP_STARTED, decided("reject"), Draft(Kind.RUN_FAILED, {"error": {}}, 1), Draft(Kind.RUN_RETRIED)],
             Status.QUEUED,
             Status.QUEUED,
         ),
+        (
+            [STEP_STARTED, decided("reject"), Draft(Kind.RUN_FAILED, {"error": {}}), Draft(Kind.RUN_RETRIED)],
+            Status.QUEUED,
+            Status.REJECTED,
+        ),
+        ([STEP_STARTED, Draft(Kind.RUN_CANCELLED), Draft(Kind.RUN_RETRIED)], Status.QUEUED, Status.RUNNING),
+        (
+            [STEP_STARTED, escalated("failed", "output", None), PARKED, Draft(Kind.RUN_CANCELLED), Draft(Kind.RUN_RETRIED)],
+            Status.QUEUED,
+            Status.WAITING,
+        ),
+        ([STEP_STARTED, Draft(Kind.RUN_RELEASED)], Status.QUEUED, Status.RUNNING),
     ],
 )
 def test_state_after(drafts: list[Draft], run: str, step: str | None) -> None:

@@ -2,6 +2,7 @@
 
 BASE_SECONDS = 1.0
 CAP_SECONDS = 300.0
+LONGEST_SECONDS = 86_400.0  # what another side asks for is honoured up to a day
 
 
 def wait_seconds(attempt: int, *, chance: float, retry_after: float | None = None) -> float:
@@ -11,4 +12,4 @@ def wait_seconds(attempt: int, *, chance: float, retry_after: float | None = Non
     chance in [0, 1) picks a point below min(cap, base * 2**attempt). What the other side asked for is the least.
     """
     ceiling = min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(attempt, 30))
-    return max(chance * ceiling, retry_after or 0.0)
+    return max(chance * ceiling, min(retry_after or 0.0, LONGEST_SECONDS))

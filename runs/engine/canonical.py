@@ -30,6 +30,15 @@ def normalise(value: Any) -> Any:
     raise Unstorable(f"A {type(value).__name__} cannot be stored; use text, numbers, true/false, lists and objects.")
 
 
+def clean(text: str, limit: int = 2000) -> str:
+    """Free text (an error, a reason) that can always be stored: odd characters replaced, at most `limit` letters."""
+    text = text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+    if len(text) <= limit:
+        return text
+    note = f" … ({len(text):,} letters in all)"
+    return text[: max(0, limit - len(note))] + note
+
+
 def dumps(value: Any) -> str:
     """Text of a normalised value: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

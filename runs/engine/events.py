@@ -17,6 +17,7 @@ class Kind(StrEnum):
     RUN_STARTED = "RunStarted"
     RUN_RESUMED = "RunResumed"
     RUN_TAKEN_OVER = "RunTakenOver"
+    RUN_RELEASED = "RunReleased"
     RUN_PARKED = "RunParked"
     RUN_SUCCEEDED = "RunSucceeded"
     RUN_FAILED = "RunFailed"

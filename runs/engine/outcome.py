@@ -36,8 +36,16 @@ class AskPerson:
 Outcome = TryAgain | FailFinally | AskPerson
 
 
-def after_failure(error: Exception, *, attempt: int, attempts: int, chance: float) -> Outcome:
-    """Decide what follows attempt number `attempt` of at most `attempts`; chance in [0, 1) is for the jitter."""
+UNKNOWN = "Nobody knows whether it happened: look it up outside, then say what is true."
+
+
+def after_failure(error: BaseException, *, attempt: int, attempts: int, chance: float, effect: str = "none") -> Outcome:
+    """Decide what follows attempt number `attempt` of at most `attempts`; chance in [0, 1) is for the jitter.
+
+    An effect that may happen only once is never repeated by itself: a failure does not say that it did not happen.
+    """
+    if effect == "once":
+        return AskPerson(f"{type(error).__name__}: {error}. {UNKNOWN}")
     if isinstance(error, GiveUp):
         return FailFinally(f"It cannot succeed by trying again: {error}")
     if not isinstance(error, TryLater):

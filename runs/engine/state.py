@@ -54,7 +54,10 @@ class StepState:
     reason: str = ""
     gate_passed: bool = False
     fallback: str = ""
-    resume_status: str = ""  # where the step was before "the code changed" stopped it
+    escalation: dict[str, Any] = field(default_factory=dict)  # the question put to a person, while it is open
+    resume_status: str = ""  # where the step was before it was escalated
+    cancelled_status: str = ""  # where it was when the run was cancelled
+    crashes: int = 0  # attempts that a process did not survive, since a person last decided
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -74,6 +77,7 @@ class RunState:
     wake_at: datetime | None = None
     output: Any = None
     error: dict[str, Any] | None = None
+    failed_step: int | None = None  # the step whose rejection ended the run
     cancel_requested: bool = False
     started_by: str = ""
     requested_at: datetime | None = None
@@ -119,6 +123,10 @@ def _run_taken(state: RunState, fact: Fact) -> None:
     state.started_at = state.started_at or fact.at
 
 
+def _run_released(state: RunState, fact: Fact) -> None:
+    state.status = Status.QUEUED
+
+
 def _run_parked(state: RunState, fact: Fact) -> None:
     state.waiting_cause, state.waiting_step = fact.data["cause"], fact.step
     state.status = Status.RETRYING if fact.data["cause"] == "retry" else Status.WAITING
@@ -131,6 +139,7 @@ def _run_ended(status: str) -> Callable[[RunState, Fact], None]:
         state.status, state.finished_at = status, fact.at
         state.waiting_cause, state.waiting_step, state.wake_at = "", None, None
         state.output, state.error = fact.data.get("output"), fact.data.get("error")
+        state.failed_step = fact.step
         if status == Status.CANCELLED:
             _cancel_open_steps(state, fact)
 
@@ -141,14 +150,20 @@ def _cancel_open_steps(state: RunState, fact: Fact) -> None:
     unfinished = (Status.QUEUED, Status.RUNNING, Status.WAITING, Status.RETRYING)
     for position, step in state.steps.items():
         if step.status in unfinished:
-            state.steps[position] = replace(step, status=Status.CANCELLED, finished_at=fact.at)
+            before = step.status
+            state.steps[position] = replace(step, status=Status.CANCELLED, cancelled_status=before, finished_at=fact.at)
 
 
 def _run_retried(state: RunState, fact: Fact) -> None:
+    """Only what ended the run is asked or tried again; what a supervisor went on from stays as it is."""
     state.status, state.error, state.finished_at, state.cancel_requested = Status.QUEUED, None, None, False
     for position, step in state.steps.items():
-        if step.status in (Status.FAILED, Status.REJECTED):
-            state.steps[position] = _queued_again(step)
+        if step.status == Status.CANCELLED:
+            before = replace(step, status=step.cancelled_status, cancelled_status="", finished_at=None)
+            state.steps[position] = _before_the_change(before) if before.status == Status.WAITING else before
+        elif position == state.failed_step and step.status == Status.REJECTED:
+            state.steps[position] = _before_the_change(step) if step.cause == "code_changed" else _queued_again(step)
+    state.failed_step = None
 
 
 def _run_cancel_requested(state: RunState, fact: Fact) -> None:
@@ -179,8 +194,9 @@ def _step_started(state: RunState, fact: Fact) -> None:
 def _attempt_started(state: RunState, fact: Fact) -> None:
     step = state.steps[_position(fact)]
     started_at = step.started_at or fact.at
-    attempt = fact.data["attempt"]
-    _put(state, replace(step, status=Status.RUNNING, attempt=attempt, tries=step.tries + 1, started_at=started_at))
+    attempt, crashes = fact.data["attempt"], step.crashes + (step.status == Status.RUNNING)
+    step = replace(step, status=Status.RUNNING, attempt=attempt, tries=step.tries + 1, crashes=crashes)
+    _put(state, replace(step, started_at=started_at, resume_status=""))
 
 
 def _attempt_failed(state: RunState, fact: Fact) -> None:
@@ -191,7 +207,8 @@ def _attempt_failed(state: RunState, fact: Fact) -> None:
 
 def _fallback_taken(state: RunState, fact: Fact) -> None:
     step = state.steps[_position(fact)]
-    _put(state, replace(step, fallback=fact.data["worker"], tries=0))
+    effect = fact.data.get("effect", step.effect)
+    _put(state, replace(step, fallback=fact.data["worker"], effect=effect, tries=0))
 
 
 def _step_succeeded(state: RunState, fact: Fact) -> None:
@@ -203,13 +220,13 @@ def _step_escalated(state: RunState, fact: Fact) -> None:
     step = state.steps[_position(fact)]
     before = step.resume_status or step.status
     step = replace(step, status=Status.WAITING, cause=fact.data["cause"], subject=fact.data["subject"])
-    step = replace(step, proposal=fact.data["proposal"], resume_status=before)
+    step = replace(step, proposal=fact.data["proposal"], resume_status=before, escalation=fact.data)
     _put(state, replace(step, **_judgement(fact)) if fact.data.get("judged") else step)
 
 
 def _step_decided(state: RunState, fact: Fact) -> None:
     decision, step = fact.data["decision"], state.steps[_position(fact)]
-    step = replace(step, decision=decision, decided_by=fact.actor, reason=fact.data["reason"])
+    step = replace(step, decision=decision, decided_by=fact.actor, reason=fact.data["reason"], escalation={}, crashes=0)
     _put(state, _after_decision(step, fact))
     state.status, state.waiting_cause, state.waiting_step, state.wake_at = Status.QUEUED, "", None, None
 
@@ -217,8 +234,9 @@ def _step_decided(state: RunState, fact: Fact) -> None:
 def _after_decision(step: StepState, fact: Fact) -> StepState:
     decision = fact.data["decision"]
     if step.cause == "code_changed":
-        status = step.resume_status if decision == "retry" else Status.REJECTED
-        return replace(step, status=status, resume_status="")
+        if decision == "retry":
+            return replace(step, status=step.resume_status, resume_status="")
+        return replace(step, status=Status.REJECTED, finished_at=fact.at)
     step = replace(step, resume_status="")
     if decision == "reject":
         return replace(step, status=Status.REJECTED, finished_at=fact.at)
@@ -229,8 +247,15 @@ def _after_decision(step: StepState, fact: Fact) -> StepState:
     return replace(step, status=Status.SUCCEEDED, output=fact.data["value"], error=None, finished_at=fact.at)
 
 
+def _before_the_change(step: StepState) -> StepState:
+    """A step that "the code changed" stopped goes back to where it was: the executor compares it anew."""
+    if step.cause != "code_changed":
+        return step
+    return replace(step, status=step.resume_status, resume_status="", finished_at=None)
+
+
 def _queued_again(step: StepState) -> StepState:
-    return replace(step, status=Status.QUEUED, tries=0, fallback="", finished_at=None)
+    return replace(step, status=Status.QUEUED, tries=0, crashes=0, fallback="", finished_at=None)
 
 
 def _judgement(fact: Fact) -> dict[str, Any]:
@@ -259,6 +284,7 @@ CHANGES: dict[str, Callable[[RunState, Fact], None]] = {
     Kind.RUN_STARTED: _run_taken,
     Kind.RUN_RESUMED: _run_taken,
     Kind.RUN_TAKEN_OVER: _run_taken,
+    Kind.RUN_RELEASED: _run_released,
     Kind.RUN_PARKED: _run_parked,
     Kind.RUN_SUCCEEDED: _run_ended(Status.SUCCEEDED),
     Kind.RUN_FAILED: _run_ended(Status.FAILED),
