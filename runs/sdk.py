@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import Any, Generic, Literal, ParamSpec, Protocol, Union, get_args, get_origin, get_type_hints, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, Union, get_args, get_origin, overload
 
-from django.core.exceptions import ImproperlyConfigured
-from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypeVar
 
+from runs import declaration
+from runs.declaration import BadDeclaration
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 
 __all__ = [
@@ -30,10 +31,6 @@ class NoConfig(BaseModel):
 
 C = TypeVar("C", bound=BaseModel, default=NoConfig)
 Effect = Literal["none", "idempotent", "once"]
-
-
-class BadDeclaration(ImproperlyConfigured):
-    """An agent or worker that cannot be used as it is written; the message says what to change."""
 
 
 class Rejected(Exception):
@@ -109,12 +106,29 @@ class Worker(Generic[P, R]):
     asks: bool = False
 
     def gated(self, reason: str | None) -> "Worker[P, R]":
-        """The same worker, executed only after a person approved it; no reason, no gate."""
-        return replace(self, gate=reason or "")
+        """The same worker, executed only after a person approved it. Without a reason it is as it was declared."""
+        return replace(self, gate=reason or self.gate)
+
+    def dump(self, value: Any) -> Any:
+        """The answer as the JSON value that is recorded. Raises pydantic's ValidationError when it cannot be read back."""
+        recorded = self.output.dump_python(self.output.validate_python(value), mode="json", by_alias=True, round_trip=True)
+        self.output.validate_python(recorded)
+        return recorded
+
+    def dump_input(self, given: Any) -> Any:
+        """The inputs, by parameter, likewise."""
+        recorded = dump_model(self.input_model.model_validate(given))
+        self.input_model.model_validate(recorded)
+        return recorded
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the function itself, as a test does; a run calls `run.step`."""
         return self.function(*args, **kwargs)
+
+
+def dump_model(model: BaseModel) -> Any:
+    """The JSON value that the model itself reads back: under its aliases, without what is computed."""
+    return model.model_dump(mode="json", by_alias=True, round_trip=True)
 
 
 @overload
@@ -129,11 +143,16 @@ def worker(
 def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a worker: annotated keyword parameters in, a Result[T] (judged) or a plain T (a fact) out.
 
-    Raises BadDeclaration for a missing annotation, or for a critical worker without a fallback.
+    Raises BadDeclaration, whose sentence says what to change.
     """
     if function is not None:
         return _declare(function)
+    if unknown := options.keys() - OPTIONS:
+        raise BadDeclaration(f"@worker has no option {', '.join(sorted(unknown))}; it has {', '.join(OPTIONS)}.")
     return lambda function: _declare(function, **options)
+
+
+OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts")
 
 
 class Decorator(Protocol):
@@ -151,16 +170,36 @@ def ask_human(answer: type[R], *, title: str = "Ask a person") -> Worker[..., R]
 
     As `fallback=ask_human` it means: when every attempt has failed, a person supplies the result.
     """
-    name = f"ask_human[{answer.__module__}.{answer.__qualname__}]"
-    inputs = create_model("Question", question=(str, ...))
-    return Worker(_nobody, name, title, inputs, TypeAdapter(answer), answer, asks=True)
+    name = f"ask_human[{_place_of_answer(answer)}]"
+    declaration.check_name(name, title)
+    known = WORKERS.get(name)
+    if known is None or known.output_type is not answer:
+        output = declaration.output_adapter(answer, name)
+        known = WORKERS[name] = Worker(_nobody, name, title, Question, output, answer, asks=True)
+    return replace(known, title=title)
+
+
+class Question(BaseModel):
+    """What a person is asked."""
+
+    question: str
 
 
 def _nobody(question: str) -> None:
     raise AskHuman(question)
 
 
-WORKERS: dict[str, Worker[..., Any]] = {}
+def _place_of_answer(answer: Any) -> str:
+    """Where find_worker, perhaps in another process, finds the model again."""
+    if not (isinstance(answer, type) and issubclass(answer, BaseModel)):
+        raise BadDeclaration(f"ask_human needs the pydantic model of the answer, not {answer!r}.")
+    found: object = getattr(sys.modules.get(answer.__module__), answer.__qualname__, None)
+    if found is not answer:
+        raise BadDeclaration(f"ask_human cannot find {answer.__qualname__} again: define it at the top of {answer.__module__}.")
+    return f"{answer.__module__}.{answer.__qualname__}"
+
+
+WORKERS: dict[str, Worker[..., Any]] = {}  # by recorded name; a question is added when it is first asked
 
 
 def find_worker(name: str) -> Worker[..., Any] | None:
@@ -173,52 +212,56 @@ def find_worker(name: str) -> Worker[..., Any] | None:
 
 
 def _declare(function: Callable[..., Any], *, title: str = "", gated: str = "", **options: Any) -> Worker[..., Any]:
-    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-    hints = _hints(function, name)
-    returned = hints.pop("return")
-    output_type = _value_type(returned)
+    name = declaration.recorded_name(function)
+    hints = declaration.annotations(function, name)
+    output_type = _value_type(hints.pop("return"), name)
     title = title or function.__name__.replace("_", " ").capitalize()
-    inputs = _input_model(function, hints, title)
-    made: Worker[..., Any] = Worker(function, name, title, inputs, TypeAdapter(output_type), output_type, gate=gated, **options)
-    _check_fallback(made)
+    declaration.check_name(name, title)
+    inputs = declaration.input_model(function, hints, name=name, title=title)
+    output = declaration.output_adapter(output_type, name)
+    made: Worker[..., Any] = Worker(function, name, title, inputs, output, output_type, gate=gated, **options)
+    _check(made)
     WORKERS[name] = made
     return made
 
 
-def _value_type(returned: Any) -> Any:
-    """T of Result[T], of T, and of T | Result[T] (a worker that estimates only sometimes)."""
-    if get_origin(returned) is Result:
-        return get_args(returned)[0]
-    if get_origin(returned) in (Union, UnionType):
-        return Union[tuple(_value_type(part) for part in get_args(returned))]  # noqa: UP007 - made at run time
-    return returned
-
-
-def _input_model(function: Callable[..., Any], hints: dict[str, Any], title: str) -> type[BaseModel]:
-    fields: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], default)
-    return create_model(title, __config__=ConfigDict(extra="forbid"), **fields)
-
-
-def _check_fallback(made: Worker[..., Any]) -> None:
+def _check(made: Worker[..., Any]) -> None:
+    known = WORKERS.get(made.name)
+    if known and known.function.__module__ != made.function.__module__:
+        places = f"{declaration.place(known.function)} and {declaration.place(made.function)}"
+        raise BadDeclaration(f"Two workers are recorded as {made.name!r}: {places}. Rename one.")
+    if made.effect not in get_args(Effect):
+        raise BadDeclaration(f"The worker {made.name} has the effect {made.effect!r}; it must be none, idempotent or once.")
+    if made.attempts is not None and made.attempts < 1:
+        raise BadDeclaration(f"The worker {made.name} has {made.attempts} attempts; it needs at least 1.")
     if made.critical and made.fallback is None:
         raise BadDeclaration(
             f"The worker {made.name} is critical but names no fallback: add fallback=ask_human or another worker."
         )
-    if isinstance(made.fallback, Worker) and made.fallback.output_type != made.output_type:
-        raise BadDeclaration(f"The fallback {made.fallback.name} returns another type than {made.name}.")
+    if made.fallback is not None and made.fallback is not ask_human:
+        _check_fallback(made, made.fallback)
 
 
-def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
-    """Annotations by parameter and "return". Raises BadDeclaration when one is missing."""
-    hints = get_type_hints(function)
-    wanted = [*inspect.signature(function).parameters, "return"]
-    missing = [parameter for parameter in wanted if parameter not in hints]
-    if missing:
-        raise BadDeclaration(f"{name} needs a type annotation for: {', '.join(missing)}.")
-    return {parameter: hints[parameter] for parameter in wanted}
+def _check_fallback(made: Worker[..., Any], other: Any) -> None:
+    """It is called in the worker's place, within the step that was recorded for the worker."""
+    if not isinstance(other, Worker) or other.asks:
+        raise BadDeclaration(f"The fallback of {made.name} must be another worker, or the bare ask_human.")
+    if other.gate:
+        raise BadDeclaration(f"The fallback {other.name} is gated; a fallback cannot be gated: gate {made.name} itself.")
+    if other.output_type != made.output_type:
+        raise BadDeclaration(f"The fallback {other.name} returns another type than {made.name}.")
+    declaration.check_fallback_inputs(made.name, made.input_model, other.name, other.input_model)
+
+
+def _value_type(returned: Any, name: str) -> Any:
+    """T of Result[T], of T, and of T | Result[T] (a worker that estimates only sometimes)."""
+    if returned is Result:
+        raise BadDeclaration(f"{name} returns a Result of anything: say of what, as in Result[str].")
+    if get_origin(returned) is Result:
+        return get_args(returned)[0]
+    if get_origin(returned) in (Union, UnionType):
+        return Union[tuple(_value_type(part, name) for part in get_args(returned))]  # noqa: UP007 - made at run time
+    return returned
 
 
 # --- agents -----------------------------------------------------------------------------------------------------
@@ -272,32 +315,19 @@ def agent(
     """Register a supervisor: (run, input model) -> output model, straight-line Python, no I/O outside a step.
 
     `warm_up` is called once in each job process before it takes its first job.
-    Raises BadDeclaration for a second agent of the slug, or for a function that is not of that form.
+    Raises BadDeclaration, whose sentence says what to change.
     """
 
     def register(function: Callable[[Any, Any], Any]) -> Agent:
-        where = f"{function.__module__}.{function.__name__}"
-        if slug in AGENTS and _place(AGENTS[slug].function) != where:
-            raise BadDeclaration(f"Two agents have the slug {slug!r}: {_place(AGENTS[slug].function)} and {where}. Rename one.")
-        if not 0 <= threshold <= 1:
-            raise BadDeclaration(f"The agent {slug!r} has the threshold {threshold}; it must be between 0 and 1.")
-        given, returned = _form(function, where)
+        declaration.check_agent(slug, version, threshold)
+        known = AGENTS.get(slug)
+        first, second = declaration.place(known.function if known else function), declaration.place(function)
+        if first != second:
+            raise BadDeclaration(f"Two agents have the slug {slug!r}: {first} and {second}. Rename one.")
+        given, returned = declaration.models_of(function, Run)
+        declaration.check_config(slug, config)
         text = inspect.cleandoc(function.__doc__ or "")
         AGENTS[slug] = Agent(slug, title, version, text, function, given, returned, config, threshold, warm_up)
         return AGENTS[slug]
 
     return register
-
-
-def _place(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__name__}"
-
-
-def _form(function: Callable[..., Any], where: str) -> tuple[type[BaseModel], type[BaseModel]]:
-    hints = list(_hints(function, where).values())
-    models = [hint for hint in hints[1:] if isinstance(hint, type) and issubclass(hint, BaseModel)]
-    if len(hints) != 3 or len(models) != 2:
-        raise BadDeclaration(
-            f"The agent {where} must take (run, input) and return an output; input and output are pydantic models."
-        )
-    return models[0], models[1]

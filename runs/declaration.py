@@ -1,0 +1,173 @@
+"""What the author of an agent may declare: each check raises BadDeclaration, one sentence that says what to change."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, get_type_hints
+
+from django.core.exceptions import ImproperlyConfigured
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+
+# As wide as the columns of Run and Step that keep them.
+NAME_LETTERS, TITLE_LETTERS, VERSION_LETTERS = 120, 200, 40
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+
+
+class BadDeclaration(ImproperlyConfigured):
+    """An agent or worker that cannot be used as it is written; the message says what to change."""
+
+
+def place(function: Callable[..., Any]) -> str:
+    """Where a function is written, as a sentence names it."""
+    return f"{function.__module__}.{function.__name__}"
+
+
+def recorded_name(function: Any) -> str:
+    """What the steps of a worker are recorded under for ever."""
+    if not inspect.isfunction(function):
+        raise BadDeclaration(f"Only a function can be declared, not {function!r}: put the decorator above a def.")
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+
+def check_name(name: str, title: str) -> None:
+    """The name and title that every step of this worker is recorded with."""
+    if len(name) > NAME_LETTERS:
+        raise BadDeclaration(f"The name {name!r} is longer than {NAME_LETTERS} letters: shorten the function's or the module's.")
+    if len(title) > TITLE_LETTERS:
+        raise BadDeclaration(f"The title of {name} is longer than {TITLE_LETTERS} letters: {title[:60]}...")
+
+
+def check_agent(slug: str, version: str, threshold: float) -> None:
+    """What identifies an agent, and the default of its threshold."""
+    if not SLUG.fullmatch(str(slug)):
+        raise BadDeclaration(f"The slug {slug!r} cannot stand in an address: use 1 to 80 of a-z, 0-9 and -, not - first.")
+    if not 0 < len(version) <= VERSION_LETTERS:
+        raise BadDeclaration(f"The agent {slug!r} has the version {version!r}; it must have 1 to {VERSION_LETTERS} letters.")
+    if not 0 <= threshold <= 1:
+        raise BadDeclaration(f"The agent {slug!r} has the threshold {threshold}; it must be between 0 and 1.")
+
+
+def check_config(slug: str, config: type[BaseModel]) -> None:
+    """An agent works before an admin has set anything, so every field has a default, and one that is allowed."""
+    what = f"the configuration of {slug!r}"
+    if not _is_model(config):
+        raise BadDeclaration(f"The configuration of {slug!r} is not a pydantic model: {config!r}.")
+    check_written(TypeAdapter(config), what)
+    try:
+        config.model_validate(config().model_dump(mode="json", by_alias=True, round_trip=True))
+    except ValidationError as error:
+        fields = ", ".join(str(one["loc"][0]) for one in error.errors() if one["loc"]) or config.__name__
+        raise BadDeclaration(f"In {what} every field needs a default that fits it; change: {fields}.") from error
+
+
+# --- functions --------------------------------------------------------------------------------------------------
+
+
+def annotations(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    """Types by parameter and "return", of a plain function that says them all."""
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise BadDeclaration(f"{name} is asynchronous or yields; a job process calls it plainly: write def, and return.")
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise BadDeclaration(f"An annotation of {name} cannot be resolved ({error}): import the type where {name} is.") from error
+    wanted = [*inspect.signature(function).parameters, "return"]
+    missing = [parameter for parameter in wanted if parameter not in hints]
+    if missing:
+        raise BadDeclaration(f"{name} needs a type annotation for: {', '.join(missing)}.")
+    return {parameter: hints[parameter] for parameter in wanted}
+
+
+def input_model(function: Callable[..., Any], hints: dict[str, Any], *, name: str, title: str) -> type[BaseModel]:
+    """The parameters of a worker as a pydantic model, which is given by keyword."""
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise BadDeclaration(f"{name} cannot take {parameter}: a run gives each input by its own keyword.")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (hints[parameter.name], default)
+    with _explained(f"The inputs of {name}"):
+        model: type[BaseModel] = create_model(title, __config__=ConfigDict(extra="forbid"), **fields)
+    keys = check_written(TypeAdapter(model), f"the inputs of {name}")
+    if renamed := set(fields) - keys:
+        raise BadDeclaration(f"The inputs of {name} are named by its parameters: no alias, no _ in front ({_list(renamed)}).")
+    return model
+
+
+def output_adapter(output_type: Any, name: str) -> TypeAdapter[Any]:
+    """What validates and writes the answers of a worker."""
+    with _explained(f"The output of {name}"):
+        adapter: TypeAdapter[Any] = TypeAdapter(output_type)
+    check_written(adapter, f"the output of {name}")
+    return adapter
+
+
+def models_of(function: Callable[..., Any], run: type) -> tuple[type[BaseModel], type[BaseModel]]:
+    """The input and the output model of a supervisor, which takes a run first."""
+    where = place(function)
+    hints = list(annotations(function, where).values())
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    by_position = kinds <= {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    takes_run = run in (hints[0], getattr(hints[0], "__origin__", None))
+    if not (len(hints) == 3 and by_position and takes_run and _is_model(hints[1]) and _is_model(hints[2])):
+        raise BadDeclaration(
+            f"The agent {where} must take (run, input) and return an output; input and output are pydantic models."
+        )
+    check_written(TypeAdapter(hints[1]), f"the input of {where}")
+    check_written(TypeAdapter(hints[2]), f"the output of {where}")
+    return hints[1], hints[2]
+
+
+def check_fallback_inputs(name: str, given: type[BaseModel], other: str, taken: type[BaseModel]) -> None:
+    """A fallback is called with the recorded input of the worker that failed."""
+    required = {field for field, info in taken.model_fields.items() if info.is_required()}
+    if unfit := (given.model_fields.keys() - taken.model_fields.keys()) | (required - given.model_fields.keys()):
+        raise BadDeclaration(f"The fallback {other} takes other inputs than {name} ({_list(unfit)}): make them the same.")
+
+
+# --- values that are recorded -----------------------------------------------------------------------------------
+
+
+def check_written(adapter: TypeAdapter[Any], what: str) -> set[str]:
+    """Each key that is written is the key that is read: in the log, in forms, and when a run is replayed.
+
+    Returns the keys of the outermost object. pydantic's two schemas show every alias, and every field that is excluded.
+    """
+    with _explained(what[0].upper() + what[1:]):
+        read, written = (_objects(adapter.json_schema(mode=mode)) for mode in ("validation", "serialization"))
+    for name in sorted(read.keys() | written.keys()):
+        known, kept = read.get(name, {}), written.get(name, {})
+        computed = {key for key, part in kept.items() if part.get("readOnly") and key not in known}
+        if differing := known.keys() ^ (kept.keys() - computed):
+            raise BadDeclaration(
+                f"In {what}, {name or 'it'} is written with other keys than it is read with ({_list(differing)}): "
+                "give one alias for both, exclude no field, and serialise no model as something else."
+            )
+    return set(read[""])
+
+
+def _objects(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Properties by definition, "" being the outermost one."""
+    definitions = schema.get("$defs", {})
+    outermost = definitions.get(schema.get("$ref", "").rpartition("/")[2], schema)
+    return {name: part.get("properties", {}) for name, part in (definitions | {"": outermost}).items()}
+
+
+@contextmanager
+def _explained(subject: str) -> Iterator[None]:
+    """Say in one sentence what pydantic cannot use."""
+    try:
+        yield
+    except (PydanticUserError, NameError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise BadDeclaration(f"{subject} cannot be written as JSON ({reason}): use plain types and pydantic models.") from error
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names))
