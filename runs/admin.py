@@ -30,7 +30,7 @@ class AgentConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         if agent is None:
             raise ValidationError("This agent is not installed here, so its settings cannot be checked.")
         try:
-            checked: dict[str, Any] = agent.config_model.model_validate(self.cleaned_data["values"]).model_dump(mode="json")
+            checked: dict[str, Any] = sdk.dump_model(agent.config_model.model_validate(self.cleaned_data["values"]))
         except Misfit as misfit:
             raise ValidationError([f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in misfit.errors()]) from misfit
         return checked

@@ -101,7 +101,7 @@ def find_agent(slug: str) -> sdk.Agent:
 def configuration(slug: str) -> AgentConfig:
     """The configuration in force; made from the agent's declaration on first sight. Raises UnknownAgent."""
     agent = find_agent(slug)
-    defaults = {"threshold": agent.threshold, "values": agent.config_model().model_dump(mode="json")}
+    defaults = {"threshold": agent.threshold, "values": sdk.dump_model(agent.config_model())}
     return AgentConfig.objects.get_or_create(slug=slug, defaults=defaults)[0]
 
 
@@ -116,7 +116,7 @@ def configure(slug: str, *, by: str, **changes: Any) -> AgentConfig:
         config = AgentConfig.objects.select_for_update().get(slug=slug)
         for name, value in changes.items():
             setattr(config, name, value)
-        config.values = agent.config_model.model_validate(config.values).model_dump(mode="json")
+        config.values = sdk.dump_model(agent.config_model.model_validate(config.values))
         config.version, config.changed_by = config.version + 1, by
         config.full_clean()
         config.save()
@@ -131,7 +131,7 @@ def _request(agent: sdk.Agent, value: BaseModel, config: AgentConfig) -> dict[st
     return {
         "agent": agent.slug,
         "agent_version": agent.version,
-        "input": stored(value.model_dump(mode="json")),
+        "input": stored(sdk.dump_model(value)),
         "summary": summary(value),
         "config": in_force | {"values": config.values},
     }
@@ -164,5 +164,5 @@ def check_value(worker_name: str, subject: str, value: Any) -> Any:
     if worker is None:
         raise Refused(f"The worker {worker_name} is no longer in the code, so nothing can be edited. Reject, or restore it.")
     if subject == Subject.INPUT:
-        return worker.input_model.model_validate(value).model_dump(mode="json")
-    return worker.output.dump_python(worker.output.validate_python(value), mode="json")
+        return worker.dump_input(value)
+    return worker.dump(value)

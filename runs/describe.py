@@ -119,6 +119,7 @@ SENTENCES: dict[str, Say] = {
     Kind.RUN_TAKEN_OVER: lambda data, step, by: (
         f"Job process {data['owner']} took over from {data['from']}, which had gone silent."
     ),
+    Kind.RUN_RELEASED: lambda data, step, by: "The job process was asked to stop and gave the run back.",
     Kind.RUN_PARKED: _parked,
     Kind.RUN_SUCCEEDED: lambda data, step, by: "The run succeeded.",
     Kind.RUN_FAILED: lambda data, step, by: f"The run failed: {_short(data['error']['message'])}",

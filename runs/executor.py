@@ -69,7 +69,7 @@ def _carry(steps: "Steps") -> None:
         config = agent.config_model.model_validate(log.state.config["values"])
         run = sdk.Run(log.run_id, config, steps.perform)
         answer = agent.function(run, agent.input_model.model_validate(log.state.input))
-        output = stored(agent.output_model.model_validate(answer).model_dump(mode="json"))
+        output = stored(sdk.dump_model(agent.output_model.model_validate(answer)))
         steps.end()
     except sdk.Rejected as rejected:
         return steps.fail("rejected", str(rejected), step=steps.rejected.get(id(rejected)))
@@ -132,7 +132,7 @@ class Steps:
             raise ValueError(f"The name of a step has 1 to {NAME_LETTERS} letters; {name[:40]!r} has {len(name)}.")
         self.names.add(name)
         given = {key: _recordable(value) for key, value in inputs.items()}
-        value = stored(worker.input_model.model_validate(given).model_dump(mode="json"))
+        value = stored(worker.dump_input(given))
         request = {"name": name, "worker": worker.name, "title": worker.title, "input": value, "effect": worker.effect}
         return request | {"fingerprint": digest(name, worker.name, value)}
 
@@ -321,7 +321,7 @@ class _Accepted:
     def __init__(self, worker: AnyWorker, answer: Any) -> None:
         result = answer if isinstance(answer, sdk.Result) else None
         value = result.value if result else answer
-        self.stored = stored(worker.output.dump_python(worker.output.validate_python(value), mode="json"))
+        self.stored = stored(worker.dump(value))
         self.judgement = _judgement(result) if result else {}
 
 
@@ -336,7 +336,7 @@ def _judgement(result: sdk.Result[Any]) -> dict[str, Any]:
 
 
 def _recordable(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return sdk.dump_model(value) if isinstance(value, BaseModel) else value
 
 
 def _described(error: BaseException) -> dict[str, Any]:

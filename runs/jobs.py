@@ -58,12 +58,12 @@ class JobProcess(Worker):
 
     def handle_warm_shutdown_request(self) -> None:
         """Asked to stop: the run in hand is given back after its present step."""
-        super().handle_warm_shutdown_request()
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         if self.horse_pid:
             os.kill(self.horse_pid, signal.SIGUSR1)
 
     def setup_work_horse_signals(self) -> None:
-        super().setup_work_horse_signals()
+        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGUSR1, lambda signum, frame: executor.hand_over.set())
 
 

@@ -22,7 +22,7 @@ def model_form(model: type[BaseModel], data: Mapping[str, Any] | None = None, *,
     adapter: TypeAdapter[Any] = TypeAdapter(model)
 
     def check(value: Any) -> Any:
-        return adapter.dump_python(adapter.validate_python(value), mode="json")
+        return adapter.dump_python(adapter.validate_python(value), mode="json", by_alias=True, round_trip=True)
 
     return SchemaForm(adapter.json_schema(), data, check=check, initial=initial)
 
