@@ -73,6 +73,22 @@ def stumble_critically(text: str) -> str:
     return str(stumble(text=text))
 
 
+def warm_up() -> None:
+    """What loading a model stands for: noted in the ledger that the environment names."""
+    note(os.environ.get("WARM_UP_LEDGER", ""), f"warm {os.getpid()}")
+
+
+@worker
+def parent() -> int:
+    return os.getppid()
+
+
+@agent("warm", title="Warm", version="1", warm_up=warm_up)
+def warm(run: Run, order: Order) -> Answer:
+    """Says which process is the parent of the one that executes it."""
+    return Answer(said=str(run.step("parent", parent)))
+
+
 @agent("counting", title="Counting", version="1")
 def counting(run: Run, order: Order) -> Answer:
     """Counts in as many steps as it is told."""

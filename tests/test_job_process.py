@@ -42,6 +42,15 @@ def test_a_process_that_is_asked_to_stop_hands_its_run_over(tmp_path: Path) -> N
     assert len(keys) == len(set(keys)) == 40, "no step was executed twice"
 
 
+def test_agents_are_loaded_once_before_the_process_forks(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    runs = [commands.start("warm", {"text": "hello"}, by="") for _ in range(3)]
+    with process("rqworker", "default", WARM_UP_LEDGER=str(ledger), **FAST):
+        eventually(lambda: Run.objects.ended().count() == len(runs))
+    (line,) = ledger.read_text().splitlines()
+    assert [run.output for run in Run.objects.order_by("pk")] == [{"said": line.removeprefix("warm ")}] * 3
+
+
 def test_a_run_that_takes_longer_than_a_job_may_goes_on_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(settings.RQ_QUEUES["default"], "DEFAULT_TIMEOUT", 2)
     run = started(60, tmp_path / "ledger")
