@@ -1,5 +1,6 @@
 """Rings the doorbell: puts "advance run N" on the RQ queue once the transaction has committed."""
 
+import secrets
 from dataclasses import dataclass
 
 import django_rq
@@ -14,13 +15,14 @@ FAILURE_TTL_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A run as it was when somebody found it due; a call for the same moment has the same job id."""
+    """A run as it was when somebody found it due."""
 
     run_id: int
     last_seq: int
 
     @property
-    def job_id(self) -> str:
+    def name(self) -> str:
+        """The same for every call about the same moment of the run."""
         return f"advance-{self.run_id}-{self.last_seq}"
 
 
@@ -30,11 +32,15 @@ def enqueue(run_id: int, last_seq: int) -> None:
 
 
 def enqueue_now(calls: list[Call]) -> bool:
-    """Put the calls on the queue at once; False, and a line in the log, when Redis cannot be reached."""
+    """Put the calls on the queue at once; False, and a line in the log, when Redis cannot be reached.
+
+    Each gets a job id of its own: two job processes that hold one job would delete it under each other.
+    """
     try:
         queue = django_rq.get_queue("default")
         for call in calls:
-            queue.enqueue_call(ADVANCE, args=(call.run_id,), job_id=call.job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
+            job_id = f"{call.name}-{secrets.token_hex(3)}"
+            queue.enqueue_call(ADVANCE, args=(call.run_id,), job_id=job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
     except (RedisError, OSError) as error:
         logger.warning("dispatch_lost", runs=[call.run_id for call in calls], error=str(error))
         return False
@@ -42,6 +48,9 @@ def enqueue_now(calls: list[Call]) -> bool:
 
 
 def missing(calls: list[Call]) -> list[Call]:
-    """Those of the calls that do not wait on the queue. Raises RedisError when Redis cannot be reached."""
-    waiting = set(django_rq.get_queue("default").get_job_ids()) if calls else set()
-    return [call for call in calls if call.job_id not in waiting]
+    """Those of the calls that do not wait on the queue. Raises RedisError when Redis cannot be reached.
+
+    One that a job process has just taken from the queue is called once more: the second finds nothing to do.
+    """
+    waiting = {job_id.rpartition("-")[0] for job_id in django_rq.get_queue("default").get_job_ids()} if calls else set()
+    return [call for call in calls if call.name not in waiting]

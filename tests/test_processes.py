@@ -102,7 +102,8 @@ def test_what_never_arrived_in_redis_is_dispatched_by_the_sweeper() -> None:
     django_rq.get_connection("default").flushall()
     assert sweeper.sweep() == 1
     assert sweeper.sweep() == 0, "it waits in Redis now"
-    assert django_rq.get_queue("default").job_ids == [dispatch.Call(run.pk, run.last_seq).job_id]
+    (job_id,) = django_rq.get_queue("default").job_ids
+    assert job_id.startswith(dispatch.Call(run.pk, run.last_seq).name)
 
 
 def test_starting_works_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
