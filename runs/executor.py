@@ -62,9 +62,8 @@ def _carry(steps: "Steps") -> None:
     log = steps.log
     agent = sdk.AGENTS.get(log.state.agent)
     if agent is None:
-        return steps.fail(
-            "unknown_agent", f"The agent {log.state.agent!r} is not installed here. Install it, then retry the run."
-        )
+        told = f"This job process does not know the agent {log.state.agent!r}. Restart the job processes, then retry the run."
+        return steps.fail("unknown_agent", told)
     try:
         config = agent.config_model.model_validate(log.state.config["values"])
         run = sdk.Run(log.run_id, config, steps.perform)
