@@ -2,12 +2,19 @@
 
 import json
 
-from reviews.models import Review
+from django.db.models import QuerySet
+
 from runs.models import Run
 
 
+def with_details(runs: QuerySet[Run]) -> QuerySet[Run]:
+    """The runs with what `as_json` reads of each, in three queries however many they are."""
+    return runs.prefetch_related("steps", "reviews")
+
+
 def as_json(run: Run) -> str:
-    """id, status, output, error, steps (name, worker, status, confidence, attempts, duration_ms) and open review ids."""
+    """id, status, output, error, steps (name, worker, status, confidence, attempts, duration_ms) and the ids of its
+    reviews, open and closed, oldest first."""
     steps = [
         {
             "name": step.name,
@@ -19,7 +26,7 @@ def as_json(run: Run) -> str:
         }
         for step in run.steps.all()
     ]
-    reviews = list(Review.objects.filter(run=run).order_by("pk").values_list("pk", flat=True))
+    reviews = sorted(review.pk for review in run.reviews.all())
     said = {"id": run.pk, "status": run.status, "output": run.output, "error": run.error, "steps": steps, "reviews": reviews}
     return json.dumps(said, ensure_ascii=False)
 

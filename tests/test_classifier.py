@@ -223,7 +223,8 @@ def test_evaluate_at_a_threshold_of_ones_own(db: None, classifier: MessageClassi
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["--limit", "0"], "--limit must be"), (["--threshold", "1.5"], "between 0 and 1")]
+    ("arguments", "words"),
+    [(["--limit", "0"], "argument --limit: '0' is not a whole number"), (["--threshold", "1.5"], "between 0 and 1")],
 )
 def test_evaluate_refuses_what_makes_no_sense(arguments: list[str], words: str) -> None:
     with pytest.raises(CommandError, match=words):

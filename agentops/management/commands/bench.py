@@ -12,6 +12,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
+from agentops.arguments import whole_number
+
 DATABASE = "agentops_bench"
 REDIS_DATABASE = "9"
 INSIDE = "AGENTOPS_BENCH"  # set in the process that measures
@@ -23,15 +25,14 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("what", choices=["engine"])
         parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-        parser.add_argument("--rounds", type=int, default=3, help="how often each figure is taken; medians are shown (default 3)")
-        parser.add_argument("--runs", type=int, default=40, help="runs of ten steps per throughput figure (default 40)")
+        count = whole_number(least=1)
+        parser.add_argument("--rounds", type=count, default=3, help="how often each figure is taken; medians (default 3)")
+        parser.add_argument("--runs", type=count, default=40, help="runs of ten steps per throughput figure (default 40)")
         parser.add_argument("--quick", action="store_true", help="one small round: shows that it works, measures nothing well")
 
     def handle(self, *, rounds: int, runs: int, quick: bool, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("bench makes a database and starts processes of its own: it is not for production.")
-        if rounds < 1 or runs < 1:
-            raise CommandError("--rounds and --runs must be at least 1.")
         if not os.environ.get(INSIDE):
             return self._in_a_database_of_its_own()
         call_command("migrate", verbosity=0, interactive=False)

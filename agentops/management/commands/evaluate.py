@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from agentops.arguments import whole_number
 from agentops.intervals import wilson
 from runs import commands
 from runs.engine.errors import AskHuman
@@ -40,15 +41,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("agent", choices=["card-desk"])
-        parser.add_argument("--limit", type=int, default=None, help="at most so many messages, drawn at random; default all")
+        parser.add_argument("--limit", type=whole_number(least=1), help="at most so many messages, drawn at random; default all")
         parser.add_argument("--seed", type=int, default=0, help="which messages --limit draws")
         parser.add_argument("--threshold", type=float, help="default: the threshold in the agent's configuration")
         parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
 
     def handle(self, *args: Any, **options: Any) -> None:
         limit, threshold = options["limit"], options["threshold"]
-        if limit is not None and limit < 1:
-            raise CommandError("--limit must be at least 1.")
         if threshold is None:
             threshold = commands.configuration(options["agent"]).threshold
         if not 0 <= threshold <= 1:

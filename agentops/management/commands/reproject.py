@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from agentops.arguments import chosen_runs
 from runs import event_log
-from runs.models import Run
 
 
 class Command(BaseCommand):
@@ -15,9 +15,8 @@ class Command(BaseCommand):
         parser.add_argument("runs", nargs="*", type=int, help="ids of runs (default: all)")
 
     def handle(self, *, runs: list[int], **options: Any) -> None:
-        chosen = Run.objects.filter(pk__in=runs) if runs else Run.objects.all()
         count = 0
-        for run_id in chosen.order_by("pk").values_list("pk", flat=True).iterator():
+        for run_id in chosen_runs(runs).values_list("pk", flat=True).iterator():
             event_log.reproject(run_id)
             count += 1
         self.stdout.write(f"Rebuilt {count} runs from their events.")

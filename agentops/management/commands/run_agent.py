@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import QuerySet
 from pydantic import ValidationError
 
 from agentops import batch, report
+from agentops.arguments import whole_number
 from runs import commands
 from runs.engine.canonical import Unstorable
 from runs.models import Run, RunStatus
@@ -27,7 +29,7 @@ class Command(BaseCommand):
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--input", help="the input as a JSON object")
         source.add_argument("--file", type=Path, help="a CSV file with a header; one run for each row")
-        parser.add_argument("--limit", type=int, help="at most so many rows of the file")
+        parser.add_argument("--limit", type=whole_number(least=1), help="at most so many rows of the file")
         parser.add_argument("--wait", action="store_true", help="return when each run has ended or waits for a person")
         parser.add_argument("--json", action="store_true", help="one JSON object a line and run")
 
@@ -38,8 +40,8 @@ class Command(BaseCommand):
         except (commands.Refused, batch.BadFile) as refused:
             raise CommandError(str(refused)) from refused
         started = self._start(agent, inputs)
-        runs = self._wait_for(started) if wait else Run.objects.filter(pk__in=started).order_by("pk")
-        for run in runs:
+        shown = report.with_details(Run.objects.order_by("pk")) if json else Run.objects.order_by("pk")
+        for run in self._wait_for(started, shown) if wait else shown.filter(pk__in=started):
             self.stdout.write(report.as_json(run) if json else report.as_text(run))
         if len(started) < len(inputs):
             raise CommandError(f"{len(started)} of {len(inputs)} runs were started; the lines above say why the others were not.")
@@ -57,12 +59,11 @@ class Command(BaseCommand):
             self._progress("Started", done, len(inputs))
         return started
 
-    def _wait_for(self, started: list[int]) -> Iterator[Run]:
+    def _wait_for(self, started: list[int], shown: QuerySet[Run]) -> Iterator[Run]:
         """Each run as soon as it stops; the progress bar counts them."""
         left = set(started)
         while left:
-            stopped = Run.objects.filter(pk__in=left, status__in=STOPS).order_by("pk")
-            for run in stopped:
+            for run in shown.filter(pk__in=left, status__in=STOPS):
                 left.discard(run.pk)
                 yield run
             self._progress("Stopped", len(started) - len(left), len(started))
@@ -81,3 +82,5 @@ def _inputs(given: str | None, file: Path | None, limit: int | None) -> Iterator
         return iter([batch.Row("--input", json.loads(given or ""))])
     except json.JSONDecodeError as error:
         raise batch.BadFile(f"--input is not JSON: {error.msg} at character {error.pos + 1}.") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists in lists without end
+        raise batch.BadFile(f"--input cannot be read as JSON: {error}.") from error

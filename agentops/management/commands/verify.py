@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from agentops.arguments import chosen_runs
 from runs import event_log
-from runs.models import Run
 
 
 class Command(BaseCommand):
@@ -16,9 +16,9 @@ class Command(BaseCommand):
         parser.add_argument("runs", nargs="*", type=int, help="ids of runs (default: all)")
 
     def handle(self, *, runs: list[int], **options: Any) -> None:
-        chosen = Run.objects.filter(pk__in=runs) if runs else Run.objects.all()
+        chosen = chosen_runs(runs)
         total, checked = chosen.count(), 0
-        for run_id in chosen.order_by("pk").values_list("pk", flat=True).iterator():
+        for run_id in chosen.values_list("pk", flat=True).iterator():
             if wrong := event_log.first_wrong(run_id):
                 raise CommandError(f"Run {run_id}: {wrong}. ({checked} runs before it are in order.)")
             checked += 1
