@@ -16,7 +16,8 @@ USER agentops
 # Static files and the trained classifier belong to the image, so that no machine needs a shared disk.
 # These two commands connect to nothing; the values only satisfy the settings and stay out of the image.
 RUN export SECRET_KEY="$(python -c 'import secrets; print(secrets.token_urlsafe(60))')" ALLOWED_HOSTS=build.invalid \
-        DATABASE_URL=postgresql://build.invalid/none REDIS_URL=redis://build.invalid:6379/0 && \
+        DATABASE_URL=postgresql://build.invalid/none REDIS_URL=redis://build.invalid:6379/0 \
+        BANK_DATABASE_URL=postgresql://build.invalid/bank && \
     python manage.py collectstatic --noinput && python manage.py train
 
 EXPOSE 8000

@@ -24,7 +24,7 @@ test: $(VENV)/.ready
 # A production environment as far as settings and checks can see; `check` opens no connection.
 PRODUCTION_LIKE = AGENTOPS_ENV=production ALLOWED_HOSTS=agentops.example CSRF_TRUSTED_ORIGINS=https://agentops.example \
 	DATABASE_URL=postgresql://agentops:unused@database.example/agentops REDIS_URL=redis://redis.example:6379/0 \
-	CARD_PROCESSOR_URL=https://cards.example \
+	CARD_PROCESSOR_URL=https://cards.example BANK_DATABASE_URL=postgresql://desk:unused@bank.example/bank \
 	SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(60))')"
 
 # `make -k check` goes on after the first judge that objects.

@@ -1,17 +1,22 @@
 """System checks for settings that contradict one another or are unsafe."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
+
+from agentops.services.places import is_embedded
 
 DEFAULT_SECRETS = ("insecure", "changeme", "change-me", "secret")
 
 
 @register(Tags.security)
 def production_is_safe(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """In production: a secret of one's own, named hosts, services that are not the embedded ones."""
+    """In production: a secret of one's own, named hosts, services that are neither embedded nor a sample."""
     if not settings.PRODUCTION:
         return []
     wrong = {
@@ -20,6 +25,10 @@ def production_is_safe(app_configs: Sequence[Any] | None, **kwargs: Any) -> list
         "agentops.E003": (_embedded(), "DATABASE_URL or REDIS_URL names an embedded service: give production its own."),
         "agentops.E004": (settings.DEBUG, "DEBUG is on: it shows the inside of the program to everybody."),
         "agentops.E005": ("*" in settings.ALLOWED_HOSTS, "ALLOWED_HOSTS is *: name the hosts that people open."),
+        "agentops.E007": (
+            _desk_without_bank(),
+            "BANK_DATABASE_URL is not set: the card desk has no sample bank in production. Name the bank's database.",
+        ),
     }
     return [Error(text, id=name) for name, (is_wrong, text) in wrong.items() if is_wrong]
 
@@ -38,6 +47,19 @@ def _default_secret() -> bool:
 
 
 def _embedded() -> bool:
-    local = str(settings.AGENTOPS_LOCAL)
-    # The socket's directory stands in HOST or in OPTIONS, as the URL was written.
-    return local in str(settings.DATABASES["default"]) or local in settings.REDIS_URL
+    return any(is_embedded(path) for path in _sockets())
+
+
+def _sockets() -> Iterator[Path]:
+    """The paths of sockets, as DATABASE_URL (in the host's place or behind host=) and REDIS_URL may name them."""
+    database = settings.DATABASES["default"]
+    hosts = [database.get("HOST") or "", database.get("OPTIONS", {}).get("host") or ""]
+    redis = urlsplit(settings.REDIS_URL)
+    paths = [unquote(part) for host in hosts for part in host.split(",")]
+    paths.append(unquote(redis.path) if redis.scheme == "unix" else "")
+    return (Path(path) for path in paths if path.startswith("/"))
+
+
+def _desk_without_bank() -> bool:
+    """Asked of the file, because the agents are loaded after this."""
+    return not settings.BANK_DATABASE_URL and find_spec("runs.agents.card_desk") is not None

@@ -185,6 +185,7 @@ def test_production_never_runs_on_servers_of_the_checkout(local: Path) -> None:
 def test_production_refuses_the_servers_of_the_checkout_when_named(local: Path) -> None:
     secret = "".join(chr(97 + number % 26) for number in range(60))
     named = {"AGENTOPS_ENV": "production", "SECRET_KEY": secret, "ALLOWED_HOSTS": "agentops.example"}
+    named |= {"BANK_DATABASE_URL": "postgresql://bank.example/bank"}
     user = User(local)
     uses = user.uses()
     elsewhere = {"DATABASE_URL": "postgresql://db.example/agentops", "REDIS_URL": "redis://redis.example/0"}

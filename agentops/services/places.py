@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -14,6 +15,8 @@ from agentops.services.failure import ServicesFailure
 PROJECT = Path(__file__).resolve().parents[2]
 # Where PostgreSQL's files go when its account cannot enter the checkout, as under /root: we loosen nobody's permissions.
 OUTSIDE_HOME = Path("/var/lib/agentops-dev")
+# What `_socket_candidates` makes, in any checkout: .local/run, and directories with a _short_name elsewhere.
+OF_A_CHECKOUT = re.compile(r"/\.local/run$|/agentops-(\d+-)?[0-9a-f]{12}$")
 
 
 def local_directory() -> Path:
@@ -53,6 +56,15 @@ def socket_directory(local: Path, account: Account | None) -> Path:
         f"No directory for sockets: {local}/run cannot hold them, nor can {tempfile.gettempdir()}. "
         "Set AGENTOPS_LOCAL to a short path on a local disk, or set DATABASE_URL and REDIS_URL."
     )
+
+
+def is_embedded(path: Path) -> bool:
+    """Whether a socket lies where `socket_directory` puts those of this checkout, or of another one.
+
+    Told by the names alone: a process of production may not be allowed to look into the directories.
+    """
+    places = (path, *path.parents, *path.resolve().parents)
+    return local_directory() in places or any(OF_A_CHECKOUT.search(str(place)) for place in places)
 
 
 def private_directory(directory: Path, account: Account | None) -> Path:
