@@ -20,6 +20,12 @@ def ensure_groups() -> None:
         group.permissions.set([_permission(permission) for permission in permissions])
 
 
+def missing_accounts() -> list[str]:
+    """Those of the five that do not exist yet."""
+    there = set(User.objects.filter(username__in=CAST).values_list("username", flat=True))
+    return [username for username in CAST if username not in there]
+
+
 def ensure_account(username: str, password: str) -> User:
     """Make the account where it is missing, in its group; an existing one keeps its password."""
     user, new = User.objects.get_or_create(username=username, defaults={"is_staff": username == "admin"})
