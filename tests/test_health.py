@@ -1,14 +1,22 @@
 """/healthz and /readyz say what lives and what is wrong."""
 
+from collections.abc import Iterator
+
 import pytest
 from django.conf import settings
+from django.core.cache import cache
+from django.core.cache.backends.locmem import LocMemCache
+from django.http import HttpResponse
 from django.test import Client, override_settings
 
+from agentops.cache import MEANWHILE
 from runs import sweeper
 from tests import cast
 from tests.processes import eventually, process
 
 pytestmark = pytest.mark.django_db(transaction=True)
+TOO_MANY = "Too many failed login attempts. Try again later."
+AWAY = {"default": settings.CACHES["default"] | {"LOCATION": "redis://127.0.0.1:1/0"}}
 
 
 def test_a_living_process_says_so_to_anybody() -> None:
@@ -33,9 +41,41 @@ def test_ready_with_a_job_process_and_a_sweeper() -> None:
         eventually(lambda: Client().get("/readyz").status_code == 200)
 
 
+@pytest.fixture
+def redis_away() -> Iterator[None]:
+    """The cache's Redis does not answer; what each process remembers meanwhile is forgotten before and after."""
+
+    LocMemCache(MEANWHILE, {}).clear()
+    with override_settings(CACHES=AWAY):
+        yield
+    LocMemCache(MEANWHILE, {}).clear()
+
+
+def sign_in(username: str, password: str) -> HttpResponse:
+    return Client().post("/accounts/login/", {"login": username, "password": password})
+
+
+@pytest.mark.usefixtures("redis_away")
 def test_people_can_sign_in_while_redis_is_away() -> None:
     cast.people()
-    away = {"default": settings.CACHES["default"] | {"LOCATION": "redis://127.0.0.1:1/0"}}
-    with override_settings(CACHES=away):
-        answer = Client().post("/accounts/login/", {"login": "operator", "password": cast.PASSWORD})
+    answer = sign_in("operator", cast.PASSWORD)
     assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+
+
+@pytest.mark.usefixtures("redis_away")
+def test_guessing_a_password_is_throttled_while_redis_is_away() -> None:
+    cast.people()
+    said = [sign_in("operator", f"guess-{number}").content.decode() for number in range(6)]
+    assert [TOO_MANY in page for page in said] == [False] * 5 + [True]
+    assert TOO_MANY in sign_in("operator", cast.PASSWORD).content.decode(), "the right one comes too late"
+    assert sign_in("reviewer", cast.PASSWORD).status_code == 302, "others are not kept out"
+
+
+def test_what_was_remembered_meanwhile_does_not_hide_what_redis_knows() -> None:
+    cache.set("key", "in Redis")
+    with override_settings(CACHES=AWAY):
+        assert cache.get("key") is None
+        assert (cache.add("key", "meanwhile"), cache.add("key", "again"), cache.get("key")) == (True, False, "meanwhile")
+        assert (cache.delete("key"), cache.get("key")) == (True, None)
+        cache.set("key", "meanwhile")
+    assert cache.get("key") == "in Redis"
