@@ -120,7 +120,13 @@ RQ_QUEUES = {
     }
 }
 RQ = {"WORKER_CLASS": "runs.jobs.JobProcess", "JOB_CLASS": "rq.job.Job", "SHOW_ADMIN_LINK": True}
-CACHES = {"default": {"BACKEND": "agentops.cache.ForgetfulRedisCache", "LOCATION": REDIS_URL}}
+CACHES = {
+    "default": {
+        "BACKEND": "agentops.cache.ForgetfulRedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 2},  # without, a page waits for ever on one that hangs
+    }
+}
 
 # --- the engine (docs/operations.md explains each) ------------------------------------------------------------------
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=12)

@@ -1,5 +1,6 @@
 """/healthz and /readyz say what lives and what is wrong."""
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -69,6 +70,14 @@ def test_guessing_a_password_is_throttled_while_redis_is_away() -> None:
     assert [TOO_MANY in page for page in said] == [False] * 5 + [True]
     assert TOO_MANY in sign_in("operator", cast.PASSWORD).content.decode(), "the right one comes too late"
     assert sign_in("reviewer", cast.PASSWORD).status_code == 302, "others are not kept out"
+
+
+def test_a_redis_that_hangs_counts_as_away() -> None:
+    """It takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
+        with override_settings(CACHES={"default": settings.CACHES["default"] | {"LOCATION": address}}):
+            assert cache.get("key", "nothing") == "nothing"
 
 
 def test_what_was_remembered_meanwhile_does_not_hide_what_redis_knows() -> None:
