@@ -10,6 +10,7 @@ import pgtrigger
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
+from rq import Worker
 
 from reviews import decisions
 from reviews.models import Review
@@ -37,6 +38,10 @@ def a_sweeper() -> Iterator[None]:
 
 def started(slug: str, number: int = 3, ledger: Path | None = None) -> Run:
     return commands.start(slug, {"text": "hello", "number": number, "ledger": str(ledger or "")}, by="operator")
+
+
+def job_processes() -> list[Worker]:
+    return Worker.all(connection=django_rq.get_connection("default"))
 
 
 def ended(*runs: Run) -> bool:
@@ -81,6 +86,41 @@ def test_kill_9_loses_nothing_and_repeats_no_recorded_step(tmp_path: Path) -> No
     assert [fact.kind for fact in facts].count("RunTakenOver") == 1
 
 
+def test_a_decision_that_arrives_while_its_job_process_is_dead_is_carried_out_once(tmp_path: Path) -> None:
+    """The process dies in the middle of another run: the decision has to find the next one, and that run as well."""
+    reviewer = cast.people()["reviewer"]
+    paid, counted = tmp_path / "paid", tmp_path / "counted"
+    with process("rqworker", "default", **FAST) as victim:
+        waiting, busy = started("paying", 5, paid), started("counting", 40, counted)
+        eventually(lambda: Run.objects.get(pk=busy.pk).step_count > 10)
+        kill(victim)
+    assert Run.objects.get(pk=busy.pk).status == "running"
+    review = Review.objects.get(run=waiting)
+    decisions.decide(review.pk, actor=reviewer, kind="approve", seen=review.fingerprint)
+    assert not paid.exists(), "nobody is there to do it"
+    with process("rqworker", "default", **FAST), process("sweeper", **FAST):
+        eventually(lambda: ended(waiting, busy))
+    assert [Run.objects.get(pk=run.pk).output for run in (waiting, busy)] == [{"said": "paid 5.0"}, {"said": "40"}]
+    assert paid.read_text() == "paid 5.0\n"
+    nothing_doubled(counted, but=1)
+
+
+def test_a_call_that_is_delivered_three_times_is_carried_by_one_job_process(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    with process("rqworker", "default", **FAST), process("rqworker", "default", **FAST):
+        eventually(lambda: len(job_processes()) == 2)
+        run = started("counting", 20, ledger)
+        dispatch.enqueue_now([dispatch.Call(run.pk, run.last_seq)] * 2)
+        eventually(lambda: ended(run))
+        eventually(lambda: sum(one.successful_job_count for one in job_processes()) == 3)
+        assert all(one.successful_job_count for one in job_processes()), "each of the two had a call for it"
+    lines = [line.split() for line in ledger.read_text().splitlines()]
+    assert [key for key, _, _ in lines] == [f"{run.pk}:count_{number}" for number in range(1, 21)]
+    assert len({pid for _, _, pid in lines}) == 1
+    kinds = [fact.kind for fact in event_log.facts(run.pk)]
+    assert (kinds.count("RunStarted"), kinds.count("RunResumed"), kinds.count("RunTakenOver")) == (1, 0, 0)
+
+
 @pytest.mark.usefixtures("a_sweeper")
 def test_flushall_in_the_middle_of_fifty_runs_loses_none(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
@@ -110,7 +150,10 @@ def test_starting_works_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as away:
         away.setitem(settings.RQ_QUEUES["default"], "URL", "redis://127.0.0.1:1/0")
         run = started("counting")
-    assert Run.objects.due().get() == run
+    assert django_rq.get_queue("default").job_ids == [], "its call was lost"
+    assert sweeper.sweep() == 1, "Redis is back"
+    (job_id,) = django_rq.get_queue("default").job_ids
+    assert job_id.startswith(dispatch.Call(run.pk, run.last_seq).name)
 
 
 def test_the_database_refuses_to_truncate_the_log() -> None:
