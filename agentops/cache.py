@@ -1,5 +1,6 @@
 """A cache that goes on in the process's own memory while Redis is away, so that people can still sign in and decide."""
 
+import time
 from typing import Any
 
 import structlog
@@ -9,6 +10,8 @@ from redis.exceptions import RedisError
 
 logger = structlog.get_logger()
 MEANWHILE = "while Redis is away"  # names the memory, which all threads of a process share
+PAUSE_SECONDS = 5.0  # before Redis is asked again: a sign-in asks a dozen times, and each may cost the whole timeout
+_asked_again_at: dict[str, float] = {}  # address -> monotonic time
 
 
 class ForgetfulRedisCache(RedisCache):
@@ -19,32 +22,26 @@ class ForgetfulRedisCache(RedisCache):
 
     def __init__(self, server: str, params: dict[str, Any]) -> None:
         super().__init__(server, params)
+        self._address = server
         self._meanwhile = LocMemCache(MEANWHILE, params)
 
-    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        try:
-            return super().get(key, default, version)
-        except (RedisError, OSError) as error:
-            return self._memory(error).get(key, default, version)
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        return self._carry_out("get", *args, **kwargs)
 
-    def set(self, key: Any, value: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().set(key, value, *args, **kwargs)
-        except (RedisError, OSError) as error:
-            self._memory(error).set(key, value, *args, **kwargs)
+    def set(self, *args: Any, **kwargs: Any) -> None:
+        self._carry_out("set", *args, **kwargs)
 
-    def add(self, key: Any, value: Any, *args: Any, **kwargs: Any) -> bool:
-        try:
-            return bool(super().add(key, value, *args, **kwargs))
-        except (RedisError, OSError) as error:
-            return bool(self._memory(error).add(key, value, *args, **kwargs))
+    def add(self, *args: Any, **kwargs: Any) -> bool:
+        return bool(self._carry_out("add", *args, **kwargs))
 
-    def delete(self, key: Any, version: int | None = None) -> bool:
-        try:
-            return bool(super().delete(key, version))
-        except (RedisError, OSError) as error:
-            return self._memory(error).delete(key, version)
+    def delete(self, *args: Any, **kwargs: Any) -> bool:
+        return bool(self._carry_out("delete", *args, **kwargs))
 
-    def _memory(self, error: Exception) -> LocMemCache:
-        logger.warning("cache_away", error=str(error))
-        return self._meanwhile
+    def _carry_out(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        if time.monotonic() >= _asked_again_at.get(self._address, 0.0):
+            try:
+                return getattr(super(), method)(*args, **kwargs)
+            except (RedisError, OSError) as error:
+                _asked_again_at[self._address] = time.monotonic() + PAUSE_SECONDS
+                logger.warning("cache_away", error=str(error), asked_again_in_seconds=PAUSE_SECONDS)
+        return getattr(self._meanwhile, method)(*args, **kwargs)

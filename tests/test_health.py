@@ -1,6 +1,7 @@
 """/healthz and /readyz say what lives and what is wrong."""
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,13 +11,14 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.http import HttpResponse
 from django.test import Client, override_settings
 
-from agentops.cache import MEANWHILE
+from agentops.accounts import NobodySignsUp
+from agentops.cache import MEANWHILE, PAUSE_SECONDS, _asked_again_at
 from runs import sweeper
 from tests import cast
 from tests.processes import eventually, process
 
 pytestmark = pytest.mark.django_db(transaction=True)
-TOO_MANY = "Too many failed login attempts. Try again later."
+TOO_MANY = NobodySignsUp.error_messages["too_many_login_attempts"]
 AWAY = {"default": settings.CACHES["default"] | {"LOCATION": "redis://127.0.0.1:1/0"}}
 
 
@@ -73,11 +75,23 @@ def test_guessing_a_password_is_throttled_while_redis_is_away() -> None:
 
 
 def test_a_redis_that_hangs_counts_as_away() -> None:
-    """It takes the connection and says nothing."""
+    """It takes the connection and says nothing. A sign-in has a dozen questions, and waits for the first answer only."""
+    cast.people()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
         with override_settings(CACHES={"default": settings.CACHES["default"] | {"LOCATION": address}}):
-            assert cache.get("key", "nothing") == "nothing"
+            began = time.monotonic()
+            assert sign_in("operator", cast.PASSWORD).status_code == 302
+            assert time.monotonic() - began < 2 * settings.CACHES["default"]["OPTIONS"]["socket_timeout"]
+
+
+def test_a_redis_that_comes_back_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.set("key", "in Redis")
+    address = settings.CACHES["default"]["LOCATION"]
+    monkeypatch.setitem(_asked_again_at, address, time.monotonic() + PAUSE_SECONDS)
+    assert cache.get("key") is None, "it was away a moment ago"
+    monkeypatch.setitem(_asked_again_at, address, time.monotonic())
+    assert cache.get("key") == "in Redis"
 
 
 def test_what_was_remembered_meanwhile_does_not_hide_what_redis_knows() -> None:
