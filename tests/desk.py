@@ -42,6 +42,13 @@ def model(outside: Outside, settings: Settings) -> Outside:
     return outside
 
 
+def known(customer: str) -> bank.Account:
+    """The account of a customer of the sample bank."""
+    account = bank.find_account(customer)
+    assert account is not None, customer
+    return account
+
+
 def replies(key: str) -> list[tuple[Any, ...]]:
     """What the bank was asked to send under this key."""
     with connection.cursor() as cursor:

@@ -1,6 +1,7 @@
 """The card desk's input, rules and replies, case by case."""
 
 import csv
+import re
 from datetime import date
 from typing import Any, get_args
 
@@ -45,6 +46,23 @@ def test_the_gateway_gives_each_message_one_of_the_bank_s_customers() -> None:
     numbers = {message_gateway.sender(f"message {number}") for number in range(3000)}
     assert message_gateway.sender(ARRIVAL) == message_gateway.sender(ARRIVAL)
     assert numbers == {f"C-{number}" for number in range(1001, 1201)}
+
+
+def test_what_people_read_has_a_name_in_words() -> None:
+    """A model is called what it is about, and a field of several words, or in cents, says so in its title."""
+    workers = [worker for name, worker in sdk.WORKERS.items() if name.startswith(("card_desk.", "ask_human[runs.agents.card"))]
+    models = (desk.CustomerMessage, desk.DeskAnswer, desk.CardDeskConfig)
+    schemas = [model.model_json_schema() for model in models]
+    schemas += [schema for worker in workers for schema in (worker.input_model.model_json_schema(), worker.output.json_schema())]
+    objects = [part for schema in schemas for part in (schema, *schema.get("$defs", {}).values()) if "properties" in part]
+    assert {"Customer number", "Amount in cents", "Fee in cents"} <= {title for title, _ in titles(objects)}
+    assert [title for title, name in titles(objects) if "_" in name and title == name.replace("_", " ").title()] == []
+    camel = [part["title"] for part in objects if re.search("[a-z][A-Z]", part["title"])]
+    assert camel == []
+
+
+def titles(objects: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(field.get("title", ""), name) for part in objects for name, field in part["properties"].items()]
 
 
 # --- rules --------------------------------------------------------------------------------------------------------

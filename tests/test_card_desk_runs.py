@@ -1,18 +1,19 @@
 """Whole runs of the card desk, from a message to a queued reply."""
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from agentops.outside import Outside
 from reviews.models import Review
 from runs import commands, executor
 from runs.agents import card_desk as desk
-from runs.integrations import bank
-from runs.integrations.bank import Transaction
+from runs.integrations.bank import Account, Transaction
 from runs.integrations.message_classifier import MessageClassifier
 from runs.models import Run
-from tests.desk import replies
+from tests.desk import known, replies
 
 STOLEN = "Someone stole my card"
 ARRIVAL = "When will my new card arrive?"
@@ -49,12 +50,16 @@ def waiting(run: Run) -> tuple[str, str]:
     return run.steps.get(position=review.position).name, review.cause
 
 
+def accounts() -> Iterator[Account]:
+    return (known(f"C-{number}") for number in range(1001, 1201))
+
+
 def with_one_fee(kind: str, *, above: int = 0, upto: int = 99_999) -> tuple[str, Transaction]:
     """A customer whose account shows exactly one fee of that kind, of that size."""
-    for number in range(1001, 1201):
-        fees = bank.find_account(f"C-{number}").with_fee(kind)
+    for account in accounts():
+        fees = account.with_fee(kind)
         if len(fees) == 1 and above < fees[0].fee_cents <= upto:
-            return f"C-{number}", fees[0]
+            return account.customer, fees[0]
     raise AssertionError(kind)
 
 
@@ -80,8 +85,27 @@ def test_a_stolen_card_is_replaced_only_after_a_person_approved(ready: Outside) 
 
 
 def test_the_card_that_a_person_puts_in_is_the_one_that_is_replaced(ready: Outside) -> None:
-    run = decided(carried(STOLEN), "edit", value={"card": "K-77"})
-    assert (run.status, ready.card_processor.cards) == ("succeeded", {"K-77": "replaced"})
+    customer, cards = next((one.customer, one.active_cards()) for one in accounts() if len(one.active_cards()) == 2)
+    other = cards[1].number
+    run = decided(carried(STOLEN, customer), "edit", value={"customer": customer, "card": other})
+    assert (run.status, ready.card_processor.cards) == ("succeeded", {other: "replaced"})
+
+
+@pytest.mark.parametrize("card", ["K-99999", "K-10431", ""], ids=["nobody's", "another customer's", "none"])
+@pytest.mark.parametrize(("message", "step"), [(STOLEN, "replace_card"), ("My phone was stolen", "freeze_card")])
+def test_a_card_that_is_not_the_customer_s_is_left_alone(ready: Outside, message: str, step: str, card: str) -> None:
+    run = carried(message)
+    if waiting(run) == ("classify", "low_confidence"):
+        run = decided(run, "edit", value={"queue": "fraud"})
+    assert waiting(run) == (step, "gated")
+    run = decided(run, "edit", value={"customer": "C-1042", "card": card})
+    assert waiting(run) == (step, "failed")
+    why = f"{card} is not a card of customer C-1042, so nothing was done. The cards of C-1042: K-10421."
+    assert why in Review.objects.open().get(run=run).why
+    run = decided(run, "reject", reason="I mistyped it.")
+    assert (run.status, run.output["action"]) == ("succeeded", "left_to_a_colleague")
+    assert "We have" not in run.output["reply"]
+    assert ready.seen == type(ready.seen)(), "the card processor was not even asked"
 
 
 def test_what_a_person_refuses_is_not_done_and_the_reply_says_so(ready: Outside) -> None:
@@ -109,11 +133,66 @@ def test_a_fee_above_the_limit_waits_for_a_person(ready: Outside) -> None:
     assert ready.card_processor.settled == {fee.number: "refunded"}
 
 
-def test_an_admin_s_limit_is_obeyed(ready: Outside) -> None:
+def gated_refund() -> tuple[Run, Transaction]:
+    """A run that waits before it refunds a fee, whatever the amount, and the transaction."""
     commands.configuration("card-desk")
     commands.configure("card-desk", by="admin", values={"refund_limit_eur": 0})
-    customer, _ = with_one_fee("cash withdrawal", upto=2500)
-    assert waiting(carried(CHARGED, customer)) == ("refund_fee", "gated")
+    customer, fee = with_one_fee("cash withdrawal", upto=2500)
+    return carried(CHARGED, customer), fee
+
+
+def whose(one: Transaction) -> str:
+    return f"C-{one.card[2:6]}"
+
+
+def test_an_admin_s_limit_is_obeyed(ready: Outside) -> None:
+    run, _ = gated_refund()
+    assert waiting(run) == ("refund_fee", "gated")
+
+
+@pytest.mark.parametrize("more", [1, 2_500_000, -99_999])
+def test_no_person_can_refund_more_than_the_fee_or_less_than_nothing(ready: Outside, more: int) -> None:
+    run, fee = gated_refund()
+    asked = {"customer": whose(fee), "transaction": fee.number, "amount_cents": fee.fee_cents + more}
+    run = decided(run, "edit", value=asked)
+    assert waiting(run) == ("refund_fee", "failed")
+    assert f"the fee of {fee.number} is {fee.fee_cents / 100:.2f} EUR" in Review.objects.open().get(run=run).why
+    assert ready.card_processor.effects == {}
+
+
+def test_a_person_may_refund_a_part_and_another_fee_of_the_customer(ready: Outside) -> None:
+    one = next(one for one in accounts() if len(one.with_fee("cash withdrawal")) == 1 and one.with_fee("transfer"))
+    commands.configuration("card-desk")
+    commands.configure("card-desk", by="admin", values={"refund_limit_eur": 0})
+    other = one.with_fee("transfer")[0]
+    asked = {"customer": one.customer, "transaction": other.number, "amount_cents": other.fee_cents - 1}
+    run = decided(carried(CHARGED, one.customer), "edit", value=asked)
+    assert (run.status, run.output["action"]) == ("succeeded", "fee_refunded")
+    assert f"the fee of {(other.fee_cents - 1) / 100:.2f} EUR" in run.output["reply"]
+    assert ready.card_processor.settled == {other.number: "refunded"}
+
+
+def test_a_person_refunds_no_transaction_of_another_customer(ready: Outside) -> None:
+    run, fee = gated_refund()
+    customer = whose(fee)
+    other = next(one.number for one in known("C-1099").transactions if one.fee_cents > 1)
+    run = decided(run, "edit", value={"customer": customer, "transaction": other, "amount_cents": 1})
+    assert waiting(run) == ("refund_fee", "failed")
+    assert f"{other} is not a transaction of customer {customer}" in Review.objects.open().get(run=run).why
+    assert ready.card_processor.effects == {}
+
+
+def test_a_charge_booked_twice_is_reversed_once_and_never_for_more(ready: Outside) -> None:
+    one = next(one for one in accounts() if len(one.booked_twice()) == 1 and one.booked_twice()[0].amount_cents > 2500)
+    twin = one.booked_twice()[0]
+    asked = {"customer": one.customer, "transaction": twin.number, "amount_cents": twin.amount_cents}
+    run = carried("I was charged twice for the same payment", one.customer)
+    assert waiting(run) == ("reverse_charge", "gated")
+    refused = decided(run, "edit", value=asked | {"amount_cents": twin.amount_cents + 1})
+    assert waiting(refused) == ("reverse_charge", "failed")
+    assert ready.card_processor.effects == {}
+    run = decided(carried("I was charged twice for the same payment", one.customer), "approve")
+    assert (run.output["action"], ready.card_processor.settled) == ("charge_reversed", {twin.number: "reversed"})
 
 
 def test_a_fee_that_was_refunded_already_goes_to_a_person(ready: Outside) -> None:
@@ -149,10 +228,39 @@ def test_a_doubtful_message_goes_where_a_person_puts_it(ready: Outside) -> None:
     assert (run.status, run.output["queue"]) == ("succeeded", "identity_account")
 
 
-def test_a_customer_nobody_knows_goes_to_a_person(ready: Outside) -> None:
-    run = carried(ARRIVAL, "C-9")
-    assert waiting(run) == ("look_up", "failed")
-    assert "The bank knows no customer C-9" in Review.objects.open().get(run=run).why
+def test_a_person_finds_out_who_wrote_where_the_bank_knows_no_such_customer(ready: Outside) -> None:
+    run = carried(ARRIVAL, "C-9999")
+    assert waiting(run) == ("who_wrote", "question")
+    review = Review.objects.open().get(run=run)
+    question = f"The bank knows no customer C-9999. Find out which customer wrote this: {ARRIVAL}"
+    assert (review.title, review.why) == ("Find out who wrote", question)
+    run = decided(run, "answer", value={"customer": "C-8888"})
+    assert waiting(run) == ("who_wrote_2", "question")
+    assert "knows no customer C-8888" in Review.objects.open().get(run=run).why
+    run = decided(run, "answer", value={"customer": " C-1042 "})
+    steps = ["classify", "look_up", "who_wrote", "look_up_2", "who_wrote_2", "look_up_3", "decide", "draft", "queue_reply"]
+    assert [step.name for step in run.steps.all()] == steps
+    assert (run.status, replies(f"{run.pk}:queue_reply")[0][0]) == ("succeeded", "C-1042")
+    assert run.output["reply"].startswith("Dear Omar Moreau,")
+
+
+@pytest.mark.parametrize("given", ["", "1042", "C-", "C-1042; DROP"])
+def test_who_wrote_is_answered_with_a_customer_number(ready: Outside, given: str) -> None:
+    run = carried(ARRIVAL, "C-9999")
+    with pytest.raises(ValidationError, match="A customer number looks like C-1042"):
+        decided(run, "answer", value={"customer": given})
+    assert waiting(run) == ("who_wrote", "question")
+
+
+def test_where_nobody_knows_who_wrote_a_person_answers(ready: Outside) -> None:
+    run = decided(carried(STOLEN, "C-9999"), "reject", reason="The number is not in any of our books.")
+    assert waiting(run) == ("hand_over", "question")
+    why = Review.objects.open().get(run=run).why
+    assert why == f"Nobody could say which customer wrote. Please answer the sender (C-9999), who wrote: {STOLEN}"
+    run = decided(run, "answer", value={"reply": "Please sign in to the app and write to us from there."})
+    assert (run.status, run.output["action"]) == ("succeeded", "answered_by_a_person")
+    assert replies(f"{run.pk}:queue_reply")[0][0] == "C-9999"
+    assert ready.card_processor.effects == {}
 
 
 def test_a_processor_that_stumbles_does_it_once(ready: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +278,8 @@ def test_a_model_s_draft_waits_for_a_person_who_may_change_it(ready: Outside, mo
     assert waiting(run) == ("draft", "low_confidence")
     review = Review.objects.open().get(run=run)
     assert (review.confidence, "A model wrote this reply." in review.why) == (None, True)
+    standard = desk.draft_from_template(queue="cards_issue", name="Omar Moreau", message=ARRIVAL, done=desk.Done()).reply
+    assert f"The desk's standard reply, to compare: {standard}" in review.why
     assert review.proposal["reply"].startswith("Thank you for writing")
     run = decided(run, "edit", value={"reply": "It is on its way."})
     assert replies(f"{run.pk}:queue_reply")[0][4] == "It is on its way."

@@ -77,6 +77,18 @@ def test_each_error_has_one_of_three_kinds(error: Exception, kind: type[Exceptio
     assert str(classified).startswith("the bank")
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (httpx2.ConnectError("refused"), "the bank: refused"), (TimeoutError(), "the bank: TimeoutError"),
+        (KeyError("who knows"), "the bank failed in a way nobody has classified: KeyError: 'who knows'"),
+        (KeyError(), "the bank failed in a way nobody has classified: KeyError"),
+    ],
+)  # fmt: skip
+def test_an_error_is_told_in_the_other_side_s_words_and_a_strange_one_by_its_class(error: Exception, message: str) -> None:
+    assert str(classify(error, dependency="the bank")) == message
+
+
 def test_an_error_that_has_a_kind_keeps_it() -> None:
     error = TryLater("in a minute", retry_after=60)
     assert classify(error, dependency="the bank") is error
@@ -122,7 +134,7 @@ def test_guard_classifies_what_the_function_raises() -> None:
     def fails() -> None:
         raise httpx2.ReadTimeout("no bytes for 5 s")
 
-    with pytest.raises(TryLater, match="card-processor: ReadTimeout: no bytes for 5 s") as raised:
+    with pytest.raises(TryLater, match="card-processor: no bytes for 5 s") as raised:
         guard.call("card-processor", fails, timeout_seconds=5)
     assert isinstance(raised.value.__cause__, httpx2.ReadTimeout)
 

@@ -34,42 +34,58 @@ def seen(outside: Outside) -> dict[str, object]:
 
 
 def test_the_same_key_is_one_effect(outside: Outside) -> None:
-    first = card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
-    again = card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
+    first = card_processor.refund_fee("T-1001100", amount_cents=250, key="1:refund_fee")
+    again = card_processor.refund_fee("T-1001100", amount_cents=250, key="1:refund_fee")
     assert first == again
     assert seen(outside)["effects"] == {"refunded": 1}
     assert [request["replayed"] for request in outside.seen] == [False, True]
 
 
 def test_another_key_for_the_same_transaction_is_refused(outside: Outside) -> None:
-    card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
-    with pytest.raises(GiveUp, match=r"409 Conflict.*T-1 was refunded already"):
-        card_processor.reverse_charge("T-1", amount_cents=250, key="2:reverse_charge")
+    card_processor.refund_fee("T-1001100", amount_cents=250, key="1:refund_fee")
+    with pytest.raises(GiveUp, match=r"409 Conflict.*T-1001100 was refunded already"):
+        card_processor.reverse_charge("T-1001100", amount_cents=250, key="2:reverse_charge")
 
 
 def test_a_key_that_was_used_for_something_else_is_refused(outside: Outside) -> None:
-    card_processor.freeze_card("K-1", key="1:act")
+    card_processor.freeze_card("K-10011", key="1:act")
     with pytest.raises(GiveUp, match=r"422.*used for another request"):
-        card_processor.freeze_card("K-2", key="1:act")
+        card_processor.freeze_card("K-10021", key="1:act")
 
 
 def test_a_request_without_a_key_is_refused(outside: Outside) -> None:
-    answer = httpx2.post(f"{outside.url}/v1/cards/K-1/freeze", json={})
+    answer = httpx2.post(f"{outside.url}/v1/cards/K-10011/freeze", json={})
     assert (answer.status_code, answer.json()) == (400, {"detail": "The header Idempotency-Key is missing."})
 
 
 def test_a_card_is_frozen_then_replaced_and_never_unreplaced(outside: Outside) -> None:
-    assert card_processor.freeze_card("K-1", key="1:a").status == "frozen"
-    assert card_processor.replace_card("K-1", key="1:b").status == "replaced"
+    assert card_processor.freeze_card("K-10011", key="1:a").status == "frozen"
+    assert card_processor.replace_card("K-10011", key="1:b").status == "replaced"
     with pytest.raises(GiveUp, match="was replaced and cannot be frozen"):
-        card_processor.freeze_card("K-1", key="1:c")
-    assert httpx2.get(f"{outside.url}/v1/cards/K-1").json() == {"card": "K-1", "status": "replaced"}
+        card_processor.freeze_card("K-10011", key="1:c")
+    assert httpx2.get(f"{outside.url}/v1/cards/K-10011").json() == {"card": "K-10011", "status": "replaced"}
+
+
+@pytest.mark.parametrize("card", ["K-99999", "K-1", "X-10011", "K-10011/../K-10021"])
+def test_a_card_that_nobody_has_is_refused(outside: Outside, card: str) -> None:
+    for act in (card_processor.freeze_card, card_processor.replace_card):
+        with pytest.raises(GiveUp, match=r"^card-processor: 404 Not Found: There is no"):
+            act(card, key="1:a")
+    assert outside.card_processor.effects == {}
+    assert httpx2.get(f"{outside.url}/v1/cards/K-99999").status_code == 404
+
+
+def test_a_transaction_that_nobody_made_is_refused(outside: Outside) -> None:
+    for act in (card_processor.refund_fee, card_processor.reverse_charge):
+        with pytest.raises(GiveUp, match=r"^card-processor: 404 Not Found: There is no transaction T-9999900\.$"):
+            act("T-9999900", amount_cents=250, key="1:a")
+    assert outside.card_processor.effects == {}
 
 
 @pytest.mark.parametrize("amount_cents", [0, -5])
 def test_an_amount_that_is_none_is_refused(outside: Outside, amount_cents: int) -> None:
     with pytest.raises(GiveUp, match="amount_cents above 0"):
-        card_processor.refund_fee("T-1", amount_cents=amount_cents, key="1:a")
+        card_processor.refund_fee("T-1001100", amount_cents=amount_cents, key="1:a")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +99,7 @@ def test_sixteen_at_once_with_one_key_are_one_effect(outside: Outside) -> None:
     receipts: list[card_processor.Receipt] = []
 
     def refund() -> None:
-        receipts.append(card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee"))
+        receipts.append(card_processor.refund_fee("T-1001100", amount_cents=250, key="1:refund_fee"))
 
     threads = [threading.Thread(target=refund) for _ in range(16)]
     [thread.start() for thread in threads]
@@ -101,46 +117,46 @@ def test_sixteen_at_once_with_one_key_are_one_effect(outside: Outside) -> None:
 def test_a_fault_is_tried_again_and_the_effect_is_one(outside: Outside, kind: str, after: bool) -> None:
     plan(outside, kind, path="/v1/cards", after=after)
     with pytest.raises(TryLater):
-        card_processor.freeze_card("K-1", key="1:freeze_card")
+        card_processor.freeze_card("K-10011", key="1:freeze_card")
     assert outside.card_processor.effects == ({"frozen": 1} if after else {})
-    assert card_processor.freeze_card("K-1", key="1:freeze_card").status == "frozen"
+    assert card_processor.freeze_card("K-10011", key="1:freeze_card").status == "frozen"
     assert outside.card_processor.effects == {"frozen": 1}
 
 
 def test_the_wait_that_the_processor_asks_for_arrives(outside: Outside) -> None:
     plan(outside, "429", retry_after="17")
     with pytest.raises(TryLater) as raised:
-        card_processor.freeze_card("K-1", key="1:freeze_card")
+        card_processor.freeze_card("K-10011", key="1:freeze_card")
     assert raised.value.retry_after == 17
 
 
 def test_a_processor_that_hangs_is_left_alone(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card_processor, "TIMEOUT", httpx2.Timeout(0.2))
     plan(outside, "hang")
-    with pytest.raises(TryLater, match="ReadTimeout"):
-        card_processor.freeze_card("K-1", key="1:freeze_card")
+    with pytest.raises(TryLater, match="card-processor: timed out"):
+        card_processor.freeze_card("K-10011", key="1:freeze_card")
 
 
 def test_a_slow_processor_is_waited_for(outside: Outside) -> None:
     plan(outside, "latency", seconds=0.2)
-    assert card_processor.freeze_card("K-1", key="1:freeze_card").status == "frozen"
+    assert card_processor.freeze_card("K-10011", key="1:freeze_card").status == "frozen"
 
 
 def test_a_processor_that_is_gone_is_tried_again(settings: Settings) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: refused, and nobody else gets the port
         settings.CARD_PROCESSOR_URL = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(TryLater, match="card-processor: ConnectError"):
-            card_processor.freeze_card("K-1", key="1:freeze_card")
+        with pytest.raises(TryLater, match=r"card-processor: .*Connection refused"):
+            card_processor.freeze_card("K-10011", key="1:freeze_card")
 
 
 def test_a_fault_happens_as_often_as_asked_and_only_there(outside: Outside) -> None:
     plan(outside, "500", path="/v1/refunds", count=2)
-    card_processor.freeze_card("K-1", key="1:freeze_card")
+    card_processor.freeze_card("K-10011", key="1:freeze_card")
     for _ in range(2):
         with pytest.raises(TryLater):
-            card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
-    card_processor.refund_fee("T-1", amount_cents=250, key="1:refund_fee")
+            card_processor.refund_fee("T-1001100", amount_cents=250, key="1:refund_fee")
+    card_processor.refund_fee("T-1001100", amount_cents=250, key="1:refund_fee")
     assert [request["fault"] for request in outside.seen] == ["", "500", "500", ""]
 
 
@@ -154,13 +170,13 @@ def test_a_fault_that_does_not_exist_is_refused(outside: Outside, asked: dict[st
 def test_faults_can_be_taken_back(outside: Outside) -> None:
     plan(outside, "500", count=5)
     httpx2.delete(f"{outside.url}/faults")
-    assert card_processor.freeze_card("K-1", key="1:freeze_card").status == "frozen"
+    assert card_processor.freeze_card("K-10011", key="1:freeze_card").status == "frozen"
 
 
 def test_stopping_ends_what_hangs(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     with Outside() as world:
         plan(world, "hang")
-        caller = threading.Thread(target=lambda: httpx2.get(f"{world.url}/v1/cards/K-1"), daemon=True)
+        caller = threading.Thread(target=lambda: httpx2.get(f"{world.url}/v1/cards/K-10011"), daemon=True)
         monkeypatch.setattr(threading, "excepthook", lambda args: None)  # the caller is cut off, which is the point
         caller.start()
         until(lambda: world.seen)

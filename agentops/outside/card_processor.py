@@ -7,14 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentops.outside.answer import Answer, refused
+from runs.integrations.bank_world import may_have_card, may_have_transaction
 
-CARD_PATH = re.compile(r"^/v1/cards/(?P<card>[A-Z]-\d+)(?:/(?P<act>freeze|replace))?$")
+CARD_PATH = re.compile(r"^/v1/cards/(?P<card>[^/]+)(?:/(?P<act>freeze|replace))?$")
 MONEY_PATHS = {"/v1/refunds": "refunded", "/v1/reversals": "reversed"}
 
 
 @dataclass
 class CardProcessor:
-    """State lives in memory: it is gone when the process ends, and so are its idempotency keys."""
+    """It knows the cards and transactions of the sample bank by their numbers, and no others.
+
+    State lives in memory: it is gone when the process ends, and so are its idempotency keys.
+    """
 
     cards: dict[str, str] = field(default_factory=dict)  # card -> active, frozen or replaced
     settled: dict[str, str] = field(default_factory=dict)  # transaction -> refunded or reversed
@@ -26,6 +30,8 @@ class CardProcessor:
         match = CARD_PATH.match(path)
         if match is None or match["act"]:
             return refused(404, f"There is nothing at {path}.")
+        if not may_have_card(match["card"]):
+            return _no_card(match["card"])
         return Answer(200, {"card": match["card"], "status": self.cards.get(match["card"], "active")})
 
     def post(self, path: str, body: dict[str, Any], key: str) -> Answer:
@@ -46,6 +52,8 @@ class CardProcessor:
 
     def _do(self, path: str, body: dict[str, Any], key: str) -> Answer:
         match = CARD_PATH.match(path)
+        if match and not may_have_card(match["card"]):
+            return _no_card(match["card"])
         if match and match["act"] == "freeze":
             return self._freeze(match["card"], key)
         if match and match["act"] == "replace":
@@ -70,6 +78,8 @@ class CardProcessor:
         transaction, amount_cents = body.get("transaction"), body.get("amount_cents")
         if not isinstance(transaction, str) or not isinstance(amount_cents, int) or amount_cents <= 0:
             return refused(422, "Send a transaction and an amount_cents above 0.")
+        if not may_have_transaction(transaction):
+            return refused(404, f"There is no transaction {transaction}.")
         if transaction in self.settled:
             return refused(409, f"Transaction {transaction} was {self.settled[transaction]} already.")
         self.settled[transaction] = how
@@ -79,3 +89,7 @@ class CardProcessor:
         self.effects[effect] = self.effects.get(effect, 0) + 1
         number = hashlib.sha256(key.encode()).hexdigest()[:8].upper()
         return Answer(200, {"reference": f"{effect[:3].upper()}-{number}", **facts})
+
+
+def _no_card(number: str) -> Answer:
+    return refused(404, f"There is no card {number}.")

@@ -1,9 +1,10 @@
 """The card desk of a bank: answers a customer's message, and acts on the customer's card and account."""
 
 import re
-from typing import Literal
+from itertools import count
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from runs.integrations import bank, card_processor, llm, message_classifier, message_gateway, reply_templates
 from runs.integrations.bank import Account, Queued, Transaction
@@ -19,17 +20,33 @@ Deed = Literal[
 ]
 
 
-class CardDeskConfig(BaseModel):
+def like_a_number(customer: object) -> object:
+    """Spaces at the ends are taken off; what no customer number looks like is refused."""
+    if not isinstance(customer, str):
+        return customer
+    if not re.fullmatch(r"C-[0-9]{1,9}", customer.strip()):
+        raise ValueError("A customer number looks like C-1042.")
+    return customer.strip()
+
+
+LikeANumber = Annotated[str, BeforeValidator(like_a_number)]
+Customer = Annotated[str, Field(title="Customer number", description="Whose it is. The reply goes to this customer as well.")]
+Cents = Annotated[int, Field(title="Amount in cents")]
+
+
+class CardDeskConfig(BaseModel, title="Card desk"):
     """What an admin may turn."""
 
     refund_limit_eur: float = Field(default=25, ge=0, title="Refund limit (EUR)", description="Above it, a person approves.")
 
 
-class CustomerMessage(BaseModel):
+class CustomerMessage(BaseModel, title="A customer's message"):
     """What comes in."""
 
-    message: str = Field(min_length=1, max_length=4000, description="What the customer wrote.")
-    customer: str | None = Field(default=None, description="Customer number such as C-1042; empty: the message gateway knows.")
+    message: str = Field(min_length=1, max_length=4000, title="Message", description="What the customer wrote.")
+    customer: LikeANumber | None = Field(
+        default=None, title="Customer number", description="Such as C-1042. Empty: the message gateway knows who wrote."
+    )
 
     @field_validator("message", mode="before")
     @classmethod
@@ -43,56 +60,58 @@ class CustomerMessage(BaseModel):
 
     @field_validator("customer", mode="before")
     @classmethod
-    def numbered(cls, customer: object) -> object:
+    def given(cls, customer: object) -> object:
         """An empty field of a form or a CSV file is no customer."""
-        if not isinstance(customer, str):
-            return customer
-        if not re.fullmatch(r"(C-\d{1,9})?", customer.strip()):
-            raise ValueError("A customer number looks like C-1042.")
-        return customer.strip() or None
+        return None if isinstance(customer, str) and not customer.strip() else customer
 
 
-class Topic(BaseModel):
-    """What a message is about."""
+class CustomerNumber(BaseModel, title="Who wrote"):
+    """What a person finds out where the bank does not know the number."""
 
-    queue: Queue
-
-
-class Plan(BaseModel):
-    """What to do, and to which card or transaction."""
-
-    action: Action
-    why: str
-    card: str = ""
-    transaction: str = ""
-    amount_cents: int = Field(default=0, ge=0)
+    customer: LikeANumber = Field(title="Customer number", description="As the bank has it, such as C-1042.")
 
 
-class Done(BaseModel):
-    """What was done; the reply says this and nothing else."""
+class Topic(BaseModel, title="What the message is about"):
+    """The queue that the message belongs in."""
 
-    deed: Deed = "nothing"
-    reference: str = ""
-    amount_cents: int = 0
+    queue: Queue = Field(title="Queue")
 
 
-class Draft(BaseModel):
-    """The text of a reply to the customer."""
+class Plan(BaseModel, title="What to do"):
+    """An action, and the card or transaction it is for."""
 
-    reply: str = Field(min_length=1, max_length=4000)
+    action: Action = Field(title="Action")
+    why: str = Field(title="Why")
+    card: str = Field(default="", title="Card")
+    transaction: str = Field(default="", title="Transaction")
+    amount_cents: int = Field(default=0, ge=0, title="Amount in cents")
 
 
-class HandOver(Draft):
+class Done(BaseModel, title="What was done"):
+    """The reply says this and nothing else."""
+
+    deed: Deed = Field(default="nothing", title="Done")
+    reference: str = Field(default="", title="Reference", description="The card processor's.")
+    amount_cents: int = Field(default=0, title="Amount in cents")
+
+
+class Draft(BaseModel, title="Reply to the customer"):
+    """The text of a reply."""
+
+    reply: str = Field(min_length=1, max_length=4000, title="Reply")
+
+
+class HandOver(Draft, title="Answer to the customer"):
     """What a person answers in the desk's place; it is sent to the customer as it is."""
 
 
-class DeskAnswer(BaseModel):
+class DeskAnswer(BaseModel, title="How the message was answered"):
     """What the run comes to."""
 
-    queue: Queue
-    action: Deed
-    reference: str
-    reply: str
+    queue: Queue = Field(title="Queue")
+    action: Deed = Field(title="Done")
+    reference: str = Field(title="Reference")
+    reply: str = Field(title="Reply")
 
 
 # --- the supervisor -----------------------------------------------------------------------------------------------
@@ -109,30 +128,55 @@ def card_desk(run: Run[CardDeskConfig], message: CustomerMessage) -> DeskAnswer:
     """Answers a bank customer's message. It finds out what the message is about, looks the customer up, acts on the
     card or the account where the desk's policy says so, and queues a reply that says what was done."""
     text = message.message
-    customer = message.customer or message_gateway.sender(text)
     topic = run.step("classify", classify, message=text)
-    account = run.step("look_up", look_up, customer=customer)
-    plan = run.step("decide", decide, queue=topic.queue, message=text, account=account)
-    done = act(run, plan)
+    account = who_wrote(run, message.customer or message_gateway.sender(text), text=text)
+    plan = plan_for(run, topic, account=account, text=text)
+    done = act(run, plan, customer=account.customer)
     reply = write_reply(run, topic, account=account, plan=plan, done=done, text=text)
     run.step("queue_reply", queue_reply, customer=account.customer, queue=topic.queue, done=done, reply=reply)
     return DeskAnswer(queue=topic.queue, action=done.deed, reference=done.reference, reply=reply)
 
 
-def act(run: Run[CardDeskConfig], plan: Plan) -> Done:
+def who_wrote(run: Run[CardDeskConfig], customer: str, *, text: str) -> Account:
+    """The customer's account. A number that the bank does not know goes to a person, as often as it takes."""
+    number = customer
+    for time in count(1):
+        again = f"_{time}" if time > 1 else ""
+        found = run.step(f"look_up{again}", look_up, customer=number)
+        if found:
+            return found
+        question = f"The bank knows no customer {number}. Find out which customer wrote this: {text}"
+        try:
+            number = run.step(f"who_wrote{again}", WHO_WROTE, question=question).customer
+        except Rejected:
+            break
+    return Account(customer=customer, name="", cards=[], transactions=[])
+
+
+WHO_WROTE = ask_human(CustomerNumber, title="Find out who wrote")
+
+
+def plan_for(run: Run[CardDeskConfig], topic: Topic, *, account: Account, text: str) -> Plan:
+    """For a stranger nothing can be done but to have a person answer."""
+    if not account.name:
+        return Plan(action="hand_over", why="Nobody could say which customer wrote.")
+    return run.step("decide", decide, queue=topic.queue, message=text, account=account)
+
+
+def act(run: Run[CardDeskConfig], plan: Plan, *, customer: str) -> Done:
     """Carry the plan out. What a person refuses is not done, and the reply will say so."""
     try:
         match plan.action:
             case "freeze_card":
-                return run.step("freeze_card", freeze_card, card=plan.card)
+                return run.step("freeze_card", freeze_card, customer=customer, card=plan.card)
             case "replace_card":
-                return run.step("replace_card", replace_card, card=plan.card)
+                return run.step("replace_card", replace_card, customer=customer, card=plan.card)
             case "refund_fee":
-                refund = refund_fee.gated(over_limit(plan, run.config))
-                return run.step("refund_fee", refund, transaction=plan.transaction, amount_cents=plan.amount_cents)
+                refund, amount = refund_fee.gated(over_limit(plan, run.config)), plan.amount_cents
+                return run.step("refund_fee", refund, customer=customer, transaction=plan.transaction, amount_cents=amount)
             case "reverse_charge":
-                reverse = reverse_charge.gated(over_limit(plan, run.config))
-                return run.step("reverse_charge", reverse, transaction=plan.transaction, amount_cents=plan.amount_cents)
+                reverse, amount = reverse_charge.gated(over_limit(plan, run.config)), plan.amount_cents
+                return run.step("reverse_charge", reverse, customer=customer, transaction=plan.transaction, amount_cents=amount)
             case "hand_over":
                 return Done(deed="answered_by_a_person")
             case "explain":
@@ -151,7 +195,7 @@ def over_limit(plan: Plan, config: CardDeskConfig) -> str:
 def write_reply(run: Run[CardDeskConfig], topic: Topic, *, account: Account, plan: Plan, done: Done, text: str) -> str:
     """A person writes what the desk hands over; a worker drafts the rest."""
     if plan.action == "hand_over":
-        question = f"{plan.why} Please answer {account.name} ({account.customer}), who wrote: {text}"
+        question = f"{plan.why} Please answer {account.name or 'the sender'} ({account.customer}), who wrote: {text}"
         return run.step("hand_over", ask_human(HandOver, title="Answer the customer"), question=question).reply
     return run.step("draft", draft, queue=topic.queue, name=account.name, message=text, done=done).reply
 
@@ -168,8 +212,8 @@ def classify(message: str) -> Result[Topic]:
 
 
 @worker(title="Look up the customer", critical=True, fallback=ask_human)
-def look_up(customer: str) -> Account:
-    """Cards and latest transactions, from the bank's own database."""
+def look_up(customer: str) -> Account | None:
+    """Cards and latest transactions, from the bank's own database; nothing where it does not know the number."""
     return bank.find_account(customer)
 
 
@@ -230,13 +274,15 @@ def on_transaction(action: Action, candidates: list[Transaction], *, about: str)
 
 
 # --- workers that act ---------------------------------------------------------------------------------------------
+# What they are given, a reviewer may have typed: each asks the bank whether it is the customer's before it acts.
 
 
 @worker(
     title="Freeze the card", effect="idempotent", critical=True, fallback=ask_human,
     gated="Freezing a card stops every payment with it.",
 )  # fmt: skip
-def freeze_card(card: str) -> Done:
+def freeze_card(customer: Customer, card: str) -> Done:
+    bank.check_card(card, customer=customer)
     receipt = card_processor.freeze_card(card, key=current_step().key)
     return Done(deed="card_frozen", reference=receipt.reference)
 
@@ -245,19 +291,22 @@ def freeze_card(card: str) -> Done:
     title="Replace the card", effect="idempotent", critical=True, fallback=ask_human,
     gated="Replacing a card blocks the old one for good.",
 )  # fmt: skip
-def replace_card(card: str) -> Done:
+def replace_card(customer: Customer, card: str) -> Done:
+    bank.check_card(card, customer=customer)
     receipt = card_processor.replace_card(card, key=current_step().key)
     return Done(deed="card_replaced", reference=receipt.reference)
 
 
 @worker(title="Refund the fee", effect="idempotent", critical=True, fallback=ask_human)
-def refund_fee(transaction: str, amount_cents: int) -> Done:
+def refund_fee(customer: Customer, transaction: str, amount_cents: Cents) -> Done:
+    bank.check_transaction(transaction, customer=customer, part="fee", amount_cents=amount_cents)
     receipt = card_processor.refund_fee(transaction, amount_cents=amount_cents, key=current_step().key)
     return Done(deed="fee_refunded", reference=receipt.reference, amount_cents=amount_cents)
 
 
 @worker(title="Reverse the charge", effect="idempotent", critical=True, fallback=ask_human)
-def reverse_charge(transaction: str, amount_cents: int) -> Done:
+def reverse_charge(customer: Customer, transaction: str, amount_cents: Cents) -> Done:
+    bank.check_transaction(transaction, customer=customer, part="amount", amount_cents=amount_cents)
     receipt = card_processor.reverse_charge(transaction, amount_cents=amount_cents, key=current_step().key)
     return Done(deed="charge_reversed", reference=receipt.reference, amount_cents=amount_cents)
 
@@ -281,7 +330,8 @@ def draft(queue: Queue, name: str, message: str, done: Done) -> Draft | Result[D
     asked = current_step().remark or "nothing more"  # a reviewer who sends a draft back says what to change
     prompt = f"The customer wrote:\n{message}\n\nThe standard reply:\n{template.reply}\n\nA colleague asks for: {asked}"
     written = llm.write(Draft, instructions=INSTRUCTIONS, prompt=prompt)
-    return Result(written, confidence=None, why="A model wrote this reply.", source=f"model {llm.name()}")
+    why = f"A model wrote this reply. The desk's standard reply, to compare: {template.reply}"
+    return Result(written, confidence=None, why=why, source=f"model {llm.name()}")
 
 
 INSTRUCTIONS = (

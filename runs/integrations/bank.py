@@ -8,9 +8,9 @@ from django.conf import settings
 from django.db import connections
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from runs.engine.errors import AskHuman
+from runs.engine.errors import GiveUp
 from runs.integrations import bank_world
 from runs.reliability import guard
 
@@ -25,9 +25,9 @@ class Card(BaseModel):
 
     number: str
     kind: Literal["physical", "virtual", "disposable"]
-    last_four: str
+    last_four: str = Field(title="Ends in")
     status: Literal["ordered", "active", "frozen", "expired"]
-    expires_on: date
+    expires_on: date = Field(title="Expires on")
 
 
 class Transaction(BaseModel):
@@ -35,21 +35,21 @@ class Transaction(BaseModel):
 
     number: str
     card: str
-    booked_on: date
+    booked_on: date = Field(title="Booked on")
     kind: Literal["card payment", "cash withdrawal", "top-up", "transfer"]
     counterparty: str
-    amount_cents: int
-    fee_cents: int
+    amount_cents: int = Field(title="Amount in cents")
+    fee_cents: int = Field(title="Fee in cents")
     status: Literal["booked", "pending", "reverted"]
 
 
-class Account(BaseModel):
+class Account(BaseModel, title="Customer's account"):
     """What the desk may know of a customer: the cards, and the latest transactions, newest first."""
 
-    customer: str
+    customer: str = Field(title="Customer number")
     name: str
     cards: list[Card]
-    transactions: list[Transaction]
+    transactions: list[Transaction] = Field(title="Latest transactions")
 
     def active_cards(self) -> list[Card]:
         """The physical ones first: they are what can be lost."""
@@ -79,18 +79,37 @@ def build(*, seed: int = bank_world.SEED) -> bool:
     return True
 
 
-def find_account(customer: str) -> Account:
-    """Read one customer's account; a number the bank does not know is a person's business."""
-    found = guard.call("bank", lambda: _read(customer), timeout_seconds=CALL_TIMEOUT_SECONDS)
+def find_account(customer: str) -> Account | None:
+    """Read one customer's account; None when the bank knows no such number."""
+    return guard.call("bank", lambda: _read(customer), timeout_seconds=CALL_TIMEOUT_SECONDS)
+
+
+def check_card(card: str, *, customer: str) -> None:
+    """Raise GiveUp unless the card is the customer's. A reviewer may have typed the number, so it is asked of the bank.
+
+    Only whose it is: a card that this very step has frozen before its process died must pass again.
+    """
+    theirs = guard.call("bank", lambda: _cards_of(customer), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    if card not in theirs:
+        known = f"The cards of {customer}: {', '.join(theirs)}." if theirs else f"{customer} has no card."
+        raise GiveUp(f"{card} is not a card of customer {customer}, so nothing was done. {known}")
+
+
+def check_transaction(transaction: str, *, customer: str, part: Literal["fee", "amount"], amount_cents: int) -> None:
+    """Raise GiveUp unless the transaction is the customer's, and amount_cents above 0 and at most its fee, or its amount."""
+    found = guard.call("bank", lambda: _transaction_of(transaction, customer), timeout_seconds=CALL_TIMEOUT_SECONDS)
     if found is None:
-        raise AskHuman(f"The bank knows no customer {customer}. Find out who wrote, then give the right number.")
-    return found
+        raise GiveUp(f"{transaction} is not a transaction of customer {customer}, so nothing was paid back.")
+    most_cents = found[f"{part}_cents"]
+    if not 0 < amount_cents <= most_cents:
+        asked, most = f"{amount_cents / 100:.2f} EUR", f"{most_cents / 100:.2f} EUR"
+        raise GiveUp(f"{asked} cannot be paid back: the {part} of {transaction} is {most}. Nothing was paid back.")
 
 
-class Queued(BaseModel):
+class Queued(BaseModel, title="Reply queued for sending"):
     """A reply that the bank will send."""
 
-    key: str
+    key: str = Field(title="Key", description="The same key twice is one reply.")
 
 
 def queue_reply(*, key: str, customer: str, queue: str, action: str, reference: str, body: str) -> Queued:
@@ -117,6 +136,22 @@ def _read(customer: str) -> Account | None:
         ).fetchall()
     rows: dict[str, Any] = {"cards": cards, "transactions": transactions}
     return Account(customer=person["number"], name=person["name"], **rows)
+
+
+def _cards_of(customer: str) -> list[str]:
+    with _connect() as connection:
+        found = connection.execute("SELECT number FROM cards WHERE customer = %s ORDER BY number", [customer]).fetchall()
+    return [number for (number,) in found]
+
+
+def _transaction_of(number: str, customer: str) -> dict[str, Any] | None:
+    """However old it is: an account shows only the latest."""
+    with _connect() as connection:
+        return connection.cursor(row_factory=dict_row).execute(
+            "SELECT t.amount_cents, t.fee_cents FROM transactions t JOIN cards c ON c.number = t.card"
+            " WHERE t.number = %s AND c.customer = %s",
+            [number, customer],
+        ).fetchone()  # fmt: skip
 
 
 def _insert_reply(values: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Makes the demo's bank: a schema with a role of its own, and customers, cards and transactions from a seed."""
 
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -88,8 +89,23 @@ KINDS = (
 WEIGHTS = (6, 2, 1, 2)
 
 
+CARD = re.compile(r"K-([0-9]{4})[12]")
+TRANSACTION = re.compile(r"T-([0-9]{5})[0-9]{2}9?")
+
+
 class BankNotBuilt(Exception):
     """The demo's bank could not be made; the message says what to do."""
+
+
+def may_have_card(number: str) -> bool:
+    """Whether a card of this world can have that number: for who numbers cards as the bank does, and cannot ask it."""
+    match = CARD.fullmatch(number)
+    return match is not None and int(match[1]) in range(FIRST_CUSTOMER, FIRST_CUSTOMER + CUSTOMERS)
+
+
+def may_have_transaction(number: str) -> bool:
+    match = TRANSACTION.fullmatch(number)
+    return match is not None and may_have_card(f"K-{match[1]}")
 
 
 def build(conninfo: str, *, seed: int, today: date | None = None) -> None:

@@ -46,6 +46,14 @@ def _sent(path: str, body: dict[str, str | int], key: str) -> Receipt:
     with httpx2.Client(base_url=settings.CARD_PROCESSOR_URL, timeout=TIMEOUT, trust_env=False) as client:
         response = client.post(path, json=body, headers={"Idempotency-Key": key})
     if not response.is_success:
-        message = f"{response.status_code} {response.reason_phrase}: {response.text[:300]}"
+        message = f"{response.status_code} {response.reason_phrase}: {_detail(response)}"
         raise httpx2.HTTPStatusError(message, request=response.request, response=response)
     return Receipt.model_validate(response.json())
+
+
+def _detail(response: httpx2.Response) -> str:
+    """The processor's own sentence, or the beginning of whatever it sent."""
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:300]

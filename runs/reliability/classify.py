@@ -20,7 +20,7 @@ def classify(error: Exception, *, dependency: str) -> Exception:
     for name, kind in TABLE:
         if name in names:
             return kind(f"{dependency}: {_said(error)}", error)
-    return AskHuman(f"{dependency} failed in a way nobody has classified: {_said(error)}")
+    return AskHuman(f"{dependency} failed in a way nobody has classified: {_said(error, named=True)}")
 
 
 def _try_later(message: str, error: Exception) -> Exception:
@@ -73,10 +73,10 @@ TABLE: tuple[tuple[str, Kind], ...] = (
 )
 
 
-def _said(error: Exception) -> str:
-    """One short line: the page shows it."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
+def _said(error: Exception, *, named: bool = False) -> str:
+    """One short line for the page, in the other side's words; the class of a known error stands in the step's trace."""
+    text, name = " ".join(str(error).split())[:500], type(error).__name__
+    return (f"{name}: {text}" if named else text) if text else name
 
 
 def _status(error: Exception) -> int:
