@@ -1,5 +1,6 @@
 """The outside world, over its socket: what it does once, and the faults it shows on demand."""
 
+import re
 import socket
 import threading
 from io import StringIO
@@ -234,6 +235,38 @@ def test_a_rate_limited_model_says_how_long(model: Outside) -> None:
     with pytest.raises(TryLater) as raised:
         llm.write(Reply, instructions="Be kind.", prompt="hello")
     assert raised.value.retry_after == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "key", "words"),
+    [
+        ("", "", "", None), ("openai:gpt-5", "", "sk-1", None), ("anthropic:claude-sonnet-4-5", "", "sk-1", None),
+        ("any-name", "http://127.0.0.1:1/v1", "", None), ("", "https://models.example/v1", "", None),
+        ("some-model", "", "", "Unknown model: some-model; use provider:name such as openai:gpt-5, or set AGENTOPS_"),
+        ("nobody:some-model", "", "sk-1", "Unknown model: nobody:some-model;"),
+        ("openai:", "", "sk-1", "Unknown model: openai:;"),
+        ("openai:gpt-5", "", "", "The model openai:gpt-5 cannot be used as it is configured: .*OPENAI_API_KEY"),
+        ("mistral:large", "", "sk-1", "The model mistral:large cannot be used as it is configured: Please install"),
+        ("any-name", "127.0.0.1:1/v1", "", "must begin with http:// or https://, and mostly ends in /v1"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_model_is_known_without_a_network(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, base_url: str, key: str, words: str | None
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings.AGENTOPS_MODEL, settings.AGENTOPS_MODEL_BASE_URL, settings.AGENTOPS_MODEL_API_KEY = name, base_url, key
+    with monkeypatch.context() as offline:
+        offline.setattr(socket.socket, "connect", lambda *_: pytest.fail("it used the network"))
+        complaint = llm.complaint()
+    assert complaint == "" if words is None else re.match(f".*{words}", complaint)
+
+
+def test_which_model_is_used_is_said(settings: Settings) -> None:
+    assert llm.described() == ""
+    settings.AGENTOPS_MODEL = "openai:gpt-5"
+    assert llm.described() == "Replies are drafted by the model openai:gpt-5."
+    settings.AGENTOPS_MODEL, settings.AGENTOPS_MODEL_BASE_URL = "qwen", "http://127.0.0.1:1/v1"
+    assert llm.described() == "Replies are drafted by the model qwen at http://127.0.0.1:1/v1."
 
 
 # --- the command --------------------------------------------------------------------------------------------------

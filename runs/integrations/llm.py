@@ -1,6 +1,7 @@
 """Writes through a language model: any provider of pydantic-ai, or a server that speaks OpenAI's dialect."""
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
@@ -25,6 +26,35 @@ def is_configured() -> bool:
 def name() -> str:
     """The model as it was configured, for the record."""
     return str(settings.AGENTOPS_MODEL or "default")
+
+
+def described() -> str:
+    """Who drafts replies, in one sentence for whoever starts the project; "" where no model does."""
+    if not is_configured():
+        return ""
+    where = f" at {settings.AGENTOPS_MODEL_BASE_URL}" if settings.AGENTOPS_MODEL_BASE_URL else ""
+    return f"Replies are drafted by the model {name()}{where}."
+
+
+def complaint() -> str:
+    """What is wrong with how the model is configured, as far as it shows without a network; "" when nothing is."""
+    model, base_url = settings.AGENTOPS_MODEL, settings.AGENTOPS_MODEL_BASE_URL
+    if not is_configured():
+        return ""
+    if base_url and not base_url.startswith(("http://", "https://")):
+        return f"AGENTOPS_MODEL_BASE_URL is {base_url}; it must begin with http:// or https://, and mostly ends in /v1."
+    if not base_url and not re.fullmatch(r"[^:]+:.+", model):
+        return UNKNOWN.format(model)
+    try:
+        _model()
+    except ValueError:  # of infer_provider
+        return UNKNOWN.format(model)
+    except Exception as error:  # noqa: BLE001 - no client installed, no key: each provider has a class of its own for it
+        return f"The model {name()} cannot be used as it is configured: {' '.join(str(error).split())}"
+    return ""
+
+
+UNKNOWN = "Unknown model: {}; use provider:name such as openai:gpt-5, or set AGENTOPS_MODEL_BASE_URL to a server of your own."
 
 
 def load() -> None:
