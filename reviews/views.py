@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods
 
 from reviews import decisions, inbox
 from reviews.forms import Choice, choices
@@ -44,11 +44,13 @@ def review_news(request: HttpRequest, review_id: int) -> HttpResponse:
     return render(request, "reviews/_news.html", {"page": ReviewPage(_found(review_id), [])})
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @access.permits(access.may_decide)
 def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
-    """303 to the next review; 400 not allowed, 409 somebody was first or it changed, 422 what was typed does not fit."""
+    """302 to the next review; 400 not allowed, 409 somebody was first or it changed, 422 what was typed does not fit."""
     review, kind = _found(review_id), request.POST.get("decision", "")
+    if request.method == "GET":
+        return _only_opened(request, review)
     offered = choices(review, chosen=kind, data=request.POST)
     choice = next((choice for choice in offered if choice.kind == kind), None)
     if choice and review.is_open and not choice.is_valid():
@@ -64,11 +66,13 @@ def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
         return _answer(request, review, choices(review), status=400, trouble=str(refused))
 
 
-@require_http_methods(["POST", "DELETE"])
+@require_http_methods(["GET", "POST", "DELETE"])
 @access.permits(access.may_decide)
 def claim_review(request: HttpRequest, review_id: int) -> HttpResponse:
     """POST takes the review for five minutes, DELETE gives it back."""
     review = _found(review_id)
+    if request.method == "GET":
+        return _only_opened(request, review)
     if request.method == "DELETE":
         inbox.release(review, _actor(request))
         return HttpResponse(status=204)
@@ -77,11 +81,13 @@ def claim_review(request: HttpRequest, review_id: int) -> HttpResponse:
     return redirect(_address(review, request.GET))
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @access.permits(access.may_decide)
 def release_review(request: HttpRequest, review_id: int) -> HttpResponse:
     """The same as DELETE of the claim, for pages without JavaScript."""
     review = _found(review_id)
+    if request.method == "GET":
+        return _only_opened(request, review)
     inbox.release(review, _actor(request))
     return redirect(_address(review, request.GET))
 
@@ -96,6 +102,12 @@ def _found(review_id: int) -> Review:
 def _actor(request: HttpRequest) -> User:
     assert isinstance(request.user, User)  # noqa: S101 - permits() lets nobody else in
     return request.user
+
+
+def _only_opened(request: HttpRequest, review: Review) -> HttpResponse:
+    """The sign-in leads to where a form was sent to, but without the form: nothing is done, and it is said."""
+    messages.info(request, access.ONLY_OPENED)
+    return redirect(_address(review, request.GET))
 
 
 def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | None) -> HttpResponse:

@@ -12,6 +12,8 @@ from django.http import HttpRequest, HttpResponseBase
 AnyUser = AbstractBaseUser | AnonymousUser
 View = Callable[..., HttpResponseBase]
 
+ONLY_OPENED = "Nothing was done: the address was opened, not sent by its form. If you had to sign in first, please do it again."
+
 # group -> permissions; `manage.py seed` and the migration make them, tests/test_access.py compares
 GROUPS: dict[str, tuple[str, ...]] = {
     "Viewer": ("runs.view_run",),

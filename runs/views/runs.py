@@ -6,7 +6,7 @@ from django.contrib import messages
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods
 
 from runs import access, commands, sdk, timeline
 from runs.models import Run, RunStatus
@@ -90,11 +90,13 @@ def run_events(request: HttpRequest, run_id: int) -> HttpResponse:
     return render(request, "runs/events.html", shown)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @access.permits(access.may_control)
 def cancel_run(request: HttpRequest, run_id: int) -> HttpResponse:
     """End the run; what is being executed is finished first."""
     found = _run(run_id)
+    if request.method == "GET":
+        return _only_opened(request, found)
     try:
         commands.cancel(run_id, by=request.user.get_username(), reason=request.POST.get("reason", "").strip()[:500])
         messages.success(request, f"Run {run_id} is being cancelled.")
@@ -103,11 +105,13 @@ def cancel_run(request: HttpRequest, run_id: int) -> HttpResponse:
     return redirect(found)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @access.permits(access.may_control)
 def retry_run(request: HttpRequest, run_id: int) -> HttpResponse:
     """Let a failed or cancelled run go on from where it ended."""
     found = _run(run_id)
+    if request.method == "GET":
+        return _only_opened(request, found)
     try:
         commands.retry(run_id, by=request.user.get_username())
         messages.success(request, f"Run {run_id} goes on.")
@@ -119,6 +123,12 @@ def retry_run(request: HttpRequest, run_id: int) -> HttpResponse:
 def viewer(user: AbstractBaseUser | AnonymousUser) -> dict[str, bool]:
     """What the parts of a page ask about whoever looks."""
     return {"may_review": access.may_review(user), "may_control": access.may_control(user)}
+
+
+def _only_opened(request: HttpRequest, run: Run) -> HttpResponse:
+    """The sign-in leads to where a form was sent to, but without the form: nothing is done, and it is said."""
+    messages.info(request, access.ONLY_OPENED)
+    return redirect(run)
 
 
 def _run(run_id: int) -> Run:
