@@ -1,17 +1,31 @@
-"""People in the admin: an admin may add people and put them into groups, and may not make anybody a superuser."""
+"""The door of the admin, and people in it: an admin puts people into groups, and may not make anybody a superuser."""
 
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
-from django.http import HttpRequest
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
 
 admin.site.site_header = "agentops admin"
 admin.site.site_title = "agentops admin"
 admin.site.index_title = "Agents, people and queues"
 admin.site.site_url = "/"
 admin.site.unregister(User)
+
+
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """Where Django's admin sends all it does not let in; to sign in again would not help those who have."""
+    index = reverse("admin:index")
+    if admin.site.has_permission(request):
+        return redirect(index)
+    if request.user.is_authenticated:
+        raise PermissionDenied
+    return redirect_to_login(request.GET.get("next") or index)
 
 
 @admin.register(User)

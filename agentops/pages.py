@@ -1,15 +1,26 @@
-"""What every page has around it: the navigation, with how many reviews are open."""
+"""What every page has around it: the navigation, with how many reviews are open; and the page of what was not accepted."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import DisallowedHost, RequestDataTooBig, TooManyFieldsSent
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
+from django.views.decorators.csrf import requires_csrf_token
 
 from reviews.models import Review
 from runs import access
+
+LARGEST_MB = settings.DATA_UPLOAD_MAX_MEMORY_SIZE / 1_000_000
+NOT_ACCEPTED: dict[type[Exception], str] = {
+    RequestDataTooBig: f"What you sent is too large (over {LARGEST_MB:g} MB). Go back, shorten it and send it again.",
+    TooManyFieldsSent: "What you sent has too many fields. Go back, leave some rows out and send it again.",
+    DisallowedHost: "This site is not known by the name in the address. An engineer can add the name to ALLOWED_HOSTS.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +47,16 @@ def chrome(request: HttpRequest) -> dict[str, Any]:
     return {"chrome": SimpleLazyObject(lambda: Chrome(_navigation(request), settings.AGENTOPS_ENV == "development"))}
 
 
+@requires_csrf_token
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """The page of every 400."""
+    unread = "What arrived could not be read. Go back and send it again."
+    what = next((text for kind, text in NOT_ACCEPTED.items() if isinstance(exception, kind)), unread)
+    return render(request, "400.html", {"what": f"{what} Nothing was done."}, status=400)
+
+
 def _navigation(request: HttpRequest) -> list[Item]:
-    user = request.user
+    user = getattr(request, "user", AnonymousUser())  # none yet where the address itself was refused
     places: list[tuple[str, str, str, int | None]] = []
     if access.may_look(user):
         places += [("Dashboard", "layout-dashboard", reverse("dashboard"), None), ("Runs", "list", reverse("runs"), None)]

@@ -7,7 +7,9 @@ from django.urls import include, path
 from django.views.generic.base import RedirectView
 
 from agentops import dashboard, health
+from agentops.admin import sign_in
 
+handler400 = "agentops.pages.bad_request"
 urlpatterns = [
     path("", dashboard.dashboard, name="dashboard"),
     path("", include("runs.urls")),
@@ -17,7 +19,7 @@ urlpatterns = [
     path("accounts/logout/", account.logout, name="account_logout"),
     path("accounts/inactive/", account.account_inactive, name="account_inactive"),
     path("accounts/password/change/", account.password_change, name="account_change_password"),
-    path("admin/login/", RedirectView.as_view(pattern_name="account_login", query_string=True)),
+    path("admin/login/", sign_in),
     path("admin/", admin.site.urls),
     path("favicon.ico", RedirectView.as_view(url=f"{settings.STATIC_URL}icon.svg")),
     path("healthz", health.healthz, name="healthz"),
