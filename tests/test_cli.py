@@ -45,9 +45,12 @@ def test_one_run_from_an_input() -> None:
 def test_wait_returns_when_each_run_has_ended_or_waits_for_a_person(tmp_path: Path) -> None:
     file = tmp_path / "orders.csv"
     file.write_text("text,number\nunsure,1\nsure,9\n")
+    command = [sys.executable, "manage.py", "run_agent", "guessing", "--file", str(file), "--wait", "--json"]
     with process("rqworker", "default"):
-        out, _ = said("run_agent", "guessing", "--file", str(file), "--wait", "--json")
-    unsure, sure = sorted((json.loads(line) for line in out.splitlines()), key=lambda run: run["id"])
+        ended = subprocess.run(
+            command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=True, timeout=120
+        )
+    unsure, sure = sorted((json.loads(line) for line in ended.stdout.splitlines()), key=lambda run: run["id"])
     assert (unsure["status"], unsure["steps"][0]["status"], len(unsure["reviews"])) == ("waiting", "waiting", 1)
     assert (sure["status"], sure["output"], sure["reviews"]) == ("succeeded", {"said": "red 4"}, [])
     assert sure["steps"][0].keys() == {"name", "worker", "status", "confidence", "attempts", "duration_ms"}
