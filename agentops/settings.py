@@ -215,6 +215,15 @@ SHARED_LOG_STEPS: list[structlog.types.Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
 ]
+
+
+def without_trace_where_refused(_logger: object, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Django writes a traceback for each request that is too large or names an unknown host: that is nobody's fault here."""
+    if getattr(event["_record"], "status_code", 500) < 500:
+        event.pop("exc_info", None)
+    return event
+
+
 structlog.configure(
     processors=[*SHARED_LOG_STEPS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
     logger_factory=structlog.stdlib.LoggerFactory(),
@@ -227,8 +236,11 @@ LOGGING = {
         "line": {
             "()": structlog.stdlib.ProcessorFormatter,
             "processor": structlog.processors.JSONRenderer() if LOG_JSON else structlog.dev.ConsoleRenderer(colors=False),
-            "foreign_pre_chain": SHARED_LOG_STEPS,
+            "foreign_pre_chain": [without_trace_where_refused, *SHARED_LOG_STEPS],
         }
+    },
+    "filters": {
+        "once": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: "request_failed" not in str(record.msg)}
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": sys.stderr}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
@@ -236,5 +248,7 @@ LOGGING = {
         "rq": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
         "httpx2": {"level": "WARNING"},
         "django.server": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},  # writes what failed, with its traceback
+        "django_structlog.middlewares.request": {"level": "WARNING", "filters": ["once"]},  # and this one what was refused
     },
 }

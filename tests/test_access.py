@@ -1,16 +1,20 @@
 """Every URL x every account: who gets what. A URL without a line in the table fails."""
 
+import logging
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from structlog.stdlib import ProcessorFormatter
 
 from reviews.models import Review
 from runs import access, commands, executor
 from runs.models import Run
+from tests import cast
 
 pytestmark = pytest.mark.django_db
 ACCOUNTS = ("stranger", "outsider", "reviewer", "reviewer2", "operator", "admin")
@@ -117,12 +121,54 @@ def names(resolver: URLResolver) -> list[str]:
     return found
 
 
-def test_reading_changes_nothing(waiting: Run, people: dict[str, User]) -> None:
-    client = client_of("admin", people)
-    for name in ("cancel_run", "retry_run", "decide_review", "claim_review", "release_review"):
-        assert client.get(reverse(name, args=arguments(name, waiting))).status_code == 405
-    waiting.refresh_from_db()
-    assert waiting.status == "waiting"
+@pytest.mark.parametrize("name", ["cancel_run", "retry_run", "decide_review", "claim_review", "release_review"])
+def test_opening_the_address_of_a_form_changes_nothing_and_leads_to_its_page(
+    name: str, waiting: Run, people: dict[str, User]
+) -> None:
+    client, review = client_of("admin", people), Review.objects.get(run=waiting)
+    if name == "retry_run":
+        commands.cancel(waiting.pk, by="")
+    before = Run.objects.get(pk=waiting.pk)
+    answer = client.get(reverse(name, args=arguments(name, waiting)))
+    assert (answer.status_code, answer["Location"]) == (
+        302,
+        f"/runs/{waiting.pk}/" if "run" in name else f"/reviews/{review.pk}/",
+    )
+    after = Run.objects.get(pk=waiting.pk)
+    assert (after.status, after.last_seq) == (before.status, before.last_seq)
+    assert Review.objects.get(pk=review.pk).held() is None
+    assert access.ONLY_OPENED in client.get(answer["Location"]).text
+
+
+def test_a_decision_sent_after_the_sign_in_ended_leads_back_to_its_review(waiting: Run, people: dict[str, User]) -> None:
+    client, review = Client(), Review.objects.get(run=waiting)
+    sent = client.post(f"/reviews/{review.pk}/decision/?cause=low_confidence", form("decide_review", waiting))
+    assert sent["Location"].startswith("/accounts/login/?next=")
+    next_page = parse_qs(urlsplit(sent["Location"]).query)["next"][0]
+    words = {"login": "reviewer", "password": cast.PASSWORD, "next": next_page}
+    answer = client.post("/accounts/login/", words, follow=True)
+    assert answer.redirect_chain[-1] == (f"/reviews/{review.pk}/?cause=low_confidence", 302)
+    assert access.ONLY_OPENED in answer.text
+    assert Review.objects.get(pk=review.pk).is_open
+
+
+@pytest.mark.parametrize("account", ["outsider", "reviewer", "operator"])
+def test_the_admin_says_no_to_whoever_is_signed_in_and_no_admin(account: str, people: dict[str, User]) -> None:
+    answer = client_of(account, people).get("/admin/runs/run/", follow=True)
+    assert answer.status_code == 403
+    assert "You may not see or do this" in answer.text
+    assert len(answer.redirect_chain) == 1
+
+
+def test_the_admin_sends_strangers_to_the_sign_in_and_from_there_back(people: dict[str, User]) -> None:
+    client = Client()
+    answer = client.get("/admin/runs/run/", follow=True)
+    assert answer.redirect_chain[-1][0] == "/accounts/login/?next=/admin/runs/run/"
+    signed = client.post(
+        "/accounts/login/", {"login": "admin", "password": cast.PASSWORD, "next": "/admin/runs/run/"}, follow=True
+    )
+    assert (signed.status_code, signed.redirect_chain[-1][0]) == (200, "/admin/runs/run/")
+    assert client.get("/admin/login/")["Location"] == "/admin/"
 
 
 def test_what_is_not_there_is_not_found(people: dict[str, User]) -> None:
@@ -146,6 +192,62 @@ def test_a_post_without_its_token_is_refused(waiting: Run, people: dict[str, Use
     for name in ("cancel_run", "decide_review", "claim_review"):
         assert client.post(reverse(name, args=arguments(name, waiting)), form(name, waiting)).status_code == 403
     assert client.post(reverse("start_run", args=["guessing"]), {"text": "hello"}).status_code == 403
+
+
+def test_a_refused_token_is_explained_on_a_page_of_ours(waiting: Run, people: dict[str, User]) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(people["reviewer"])
+    path = reverse("decide_review", args=arguments("decide_review", waiting))
+    answer = client.post(path, form("decide_review", waiting))
+    assert "opened before you signed in again, or its form has expired. Nothing was done." in answer.text
+    assert f'href="{path}"' in answer.text
+    assert "<style" not in answer.text
+    assert client.get(path, follow=True).redirect_chain == [(f"/reviews/{Review.objects.get(run=waiting).pk}/", 302)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"data": {"reason": "x" * 2_600_000}}, "too large (over 2.5 MB)"),
+        ({"data": {str(number): "" for number in range(1_100)}}, "too many fields"),
+        ({"data": b"no boundary", "content_type": "multipart/form-data"}, "could not be read"),
+        ({"headers": {"host": "elsewhere.example"}}, "ALLOWED_HOSTS"),
+    ],
+)
+def test_what_cannot_be_taken_in_is_answered_with_a_sentence(sent: Any, said: str, people: dict[str, User]) -> None:
+    if isinstance(sent.get("data"), dict):
+        sent = {"data": urlencode(sent["data"]), "content_type": "application/x-www-form-urlencoded"}
+    answer = client_of("operator", people).post("/agents/guessing/start/", **sent)
+    assert answer.status_code == 400
+    assert said in answer.text
+    assert 'class="topbar"' in answer.text
+    assert not Run.objects.exists()
+
+
+def test_a_refusal_is_one_line_of_the_log_and_a_failure_keeps_its_traceback(
+    people: dict[str, User], capture: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_of("reviewer", people)
+    for path, line in (("/nowhere/", "GET /nowhere/"), ("/agents/guessing/start/", "GET /agents/guessing/start/")):
+        client.get(path)
+        assert [line in entry for entry in capture] == [True], capture
+        capture.clear()
+    client.post("/", "x" * 2_600_000, content_type="application/x-www-form-urlencoded")
+    assert "Traceback" not in "".join(capture)
+    capture.clear()
+    monkeypatch.setattr("runs.views.agents.sdk.agents", lambda: 1 / 0)
+    client.raise_request_exception = False
+    assert client.get("/agents/").status_code == 500
+    assert [entry.count("ZeroDivisionError: division by zero") for entry in capture] == [1]
+
+
+@pytest.fixture
+def capture(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the log of this process writes, entry by entry."""
+    written: list[str] = []
+    handler = next(one for one in logging.getLogger().handlers if isinstance(one.formatter, ProcessorFormatter))
+    monkeypatch.setattr(handler, "emit", lambda record: written.append(handler.format(record)))
+    return written
 
 
 def test_groups_hold_exactly_the_documented_permissions(people: dict[str, User]) -> None:
