@@ -1,21 +1,51 @@
 """Configuration of agents with its history, and runs and steps to look at; nothing else of a run can be changed here."""
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
+from django.forms.fields import InvalidJSONInput
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from pghistory.models import Events
 from pydantic import ValidationError as Misfit
 
 from runs import access, commands, sdk
+from runs.engine.canonical import Unstorable, clean, stored
+from runs.forms.complaints import plain
 from runs.models import AgentConfig, Run, Step
 
 HISTORY_SHOWN = 20
+HISTORY_LETTERS = 200  # of one value
 CHANGEABLE = ("enabled", "threshold", "attempts", "values")
+
+
+class SettingsField(forms.JSONField):
+    """JSON that can be kept; what was typed is shown again as it was typed."""
+
+    def __init__(self, **options: Any) -> None:
+        """What changed is told by the row, not by what the page says was there when it was opened."""
+        super().__init__(**options | {"show_hidden_initial": False})
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return stored(json.loads(value or "{}"))
+        except json.JSONDecodeError as error:
+            raise ValidationError(f"This is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from error
+        except Unstorable as error:
+            raise ValidationError(str(error)) from error
+        except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits, a thousand brackets
+            raise ValidationError("A number is too long here, or the brackets are nested too deeply.") from error
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return InvalidJSONInput(data or "")
+
+    def prepare_value(self, value: Any) -> Any:
+        return value if isinstance(value, InvalidJSONInput) else json.dumps(value, ensure_ascii=False, indent=2)
 
 
 class AgentConfigForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -24,16 +54,26 @@ class AgentConfigForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = AgentConfig
         fields = CHANGEABLE
+        field_classes = {"values": SettingsField}
 
-    def clean_values(self) -> dict[str, Any]:
+    def clean_values(self) -> Any:
+        """Settings that nobody touched stay as they are: an agent can be disabled while its stored settings fit no more."""
+        if "values" not in self.changed_data:
+            return self.instance.values
         agent = sdk.AGENTS.get(self.instance.slug)
         if agent is None:
             raise ValidationError("This agent is not installed here, so its settings cannot be checked.")
         try:
-            checked: dict[str, Any] = sdk.dump_model(agent.config_model.model_validate(self.cleaned_data["values"]))
+            return commands.settings_of(agent, self.cleaned_data["values"])
         except Misfit as misfit:
-            raise ValidationError([f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in misfit.errors()]) from misfit
-        return checked
+            raise ValidationError([_placed(complaint) for complaint in misfit.errors(include_url=False)]) from misfit
+        except (commands.Refused, Unstorable) as refused:
+            raise ValidationError(str(refused)) from refused
+
+
+def _placed(complaint: Any) -> str:
+    place = ".".join(map(str, complaint["loc"]))
+    return f"{place}: {plain(complaint)}" if place else plain(complaint)
 
 
 @admin.register(AgentConfig)
@@ -54,17 +94,43 @@ class AgentConfigAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def save_model(self, request: HttpRequest, obj: AgentConfig, form: Any, change: bool) -> None:
-        """Through the command, which raises the version."""
-        changes = {name: form.cleaned_data[name] for name in CHANGEABLE}
-        saved = commands.configure(obj.slug, by=request.user.get_username(), **changes)
-        obj.version = saved.version
+        """Through the command, which raises the version where something changes; `obj` keeps the version that was."""
+        changes = {name: form.cleaned_data[name] for name in form.changed_data}
+        commands.configure(obj.slug, by=request.user.get_username(), **changes)
+
+    def response_change(self, request: HttpRequest, obj: AgentConfig) -> HttpResponse:
+        """Django says of every save that something was changed."""
+        saved = AgentConfig.objects.get(pk=obj.pk)
+        if saved.version != obj.version:
+            return super().response_change(request, saved)
+        self.message_user(request, f"Nothing was changed: version {saved.version} stays in force.", messages.INFO)
+        return self.response_post_save_change(request, saved)
 
     @admin.display(description="History")
     def history(self, config: AgentConfig) -> SafeString:
         """Every version that was in force, the newest first, with what changed and who did it."""
         tracked = Events.objects.tracks(config)  # type: ignore[no-untyped-call]
         found = tracked.order_by("-pgh_created_at", "-pgh_id")[:HISTORY_SHOWN]
-        return render_to_string("admin/_config_history.html", {"events": found})
+        return render_to_string("admin/_config_history.html", {"versions": [(one, list(_changes(one))) for one in found]})
+
+
+def _changes(version: Any) -> Iterator[tuple[str, str, str]]:
+    """What the version changed, each with what was before and what came; of settings only those that differ."""
+    differing = version.pgh_diff or {}
+    for name in filter(differing.__contains__, CHANGEABLE):
+        before, after = differing[name]
+        if name == "values" and isinstance(before, dict) and isinstance(after, dict):
+            for one in sorted(before.keys() | after.keys()):
+                if before.get(one) != after.get(one):
+                    yield one, _shown(before.get(one)), _shown(after.get(one))
+        else:
+            yield name, _shown(before), _shown(after)
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "not set", True: "yes", False: "no"}[value]
+    return clean(json.dumps(value, ensure_ascii=False), HISTORY_LETTERS)
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]

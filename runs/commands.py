@@ -1,8 +1,10 @@
 """What a person or a system may do to a run: start, decide, cancel, retry; and to an agent: configure."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.db import transaction
+from django.forms import model_to_dict
 from pydantic import BaseModel
 
 from runs import dispatch, event_log, sdk
@@ -101,29 +103,59 @@ def find_agent(slug: str) -> sdk.Agent:
 def configuration(slug: str) -> AgentConfig:
     """The configuration in force; made from the agent's declaration on first sight. Raises UnknownAgent."""
     agent = find_agent(slug)
-    defaults = {"threshold": agent.threshold, "values": sdk.dump_model(agent.config_model())}
+    defaults = {"threshold": agent.threshold, "values": stored(sdk.dump_model(agent.config_model()))}
     return AgentConfig.objects.get_or_create(slug=slug, defaults=defaults)[0]
 
 
 def configure(slug: str, *, by: str, **changes: Any) -> AgentConfig:
     """Change the configuration and raise its version; runs that have started keep the one they started with.
 
-    Raises django's ValidationError for a value out of range, pydantic's for `values` that do not fit the agent.
+    What changes nothing makes no version. Raises django's ValidationError for a value out of range, and what
+    `settings_of` raises.
     """
     agent = find_agent(slug)
     configuration(slug)
+    if "values" in changes:
+        changes["values"] = settings_of(agent, changes["values"])
     with transaction.atomic():
         config = AgentConfig.objects.select_for_update().get(slug=slug)
+        before = model_to_dict(config)
         for name, value in changes.items():
             setattr(config, name, value)
-        config.values = sdk.dump_model(agent.config_model.model_validate(config.values))
-        config.version, config.changed_by = config.version + 1, by
         config.full_clean()
-        config.save()
+        if model_to_dict(config) != before:
+            config.version, config.changed_by = config.version + 1, by
+            config.save()
     return config
 
 
+def settings_of(agent: sdk.Agent, given: Any) -> Any:
+    """The agent's own settings as they are kept, completed with its defaults.
+
+    Raises pydantic's ValidationError for what does not fit, Unstorable for what cannot be kept, Refused for a name that
+    the agent does not know: pydantic would drop it, and the admin would believe that it is in force.
+    """
+    kept = stored(sdk.dump_model(agent.config_model.model_validate(stored(given))))
+    for name, known in _dropped(given, kept):
+        raise Refused(f"Unknown setting {clean(name, 80)}; known: {', '.join(known) or 'none'}.")
+    return kept
+
+
 # --- parts ------------------------------------------------------------------------------------------------------
+
+
+def _dropped(given: Any, kept: Any, place: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Names that were given and not kept, each with those that are known in its place."""
+    if isinstance(given, list) and isinstance(kept, list):
+        for number, (one, other) in enumerate(zip(given, kept, strict=False)):
+            yield from _dropped(one, other, f"{place}{number}.")
+    if not (isinstance(given, dict) and isinstance(kept, dict)):
+        return
+    for name, value in given.items():
+        if name in kept:
+            yield from _dropped(value, kept[name], f"{place}{name}.")
+        else:
+            yield f"{place}{name}", list(kept)
 
 
 def _request(agent: sdk.Agent, value: BaseModel, config: AgentConfig) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from allauth.core.internal import ratelimit
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
+from django.utils.html import escape
+from pydantic import BaseModel, Field
 
 from agentops import dashboard
 from reviews.models import Cause, Review
@@ -289,7 +293,8 @@ def test_a_reviewer_may_neither_start_nor_cancel_nor_retry(signed_in):
 def test_a_change_is_never_made_by_a_get(signed_in):
     run = start()
     for verb in ("cancel", "retry"):
-        assert signed_in().get(f"/runs/{run.pk}/{verb}/").status_code == 405
+        assert signed_in().get(f"/runs/{run.pk}/{verb}/").url == f"/runs/{run.pk}/"
+    assert Run.objects.get(pk=run.pk).last_seq == run.last_seq
 
 
 @pytest.mark.parametrize("number", ["999999", str(2**63), "9" * 40])
@@ -315,6 +320,15 @@ def test_a_person_signs_in_changes_the_password_and_signs_out(people):
 def test_a_wrong_password_is_said_on_the_form(people):
     answer = Client().post("/accounts/login/", {"login": "operator", "password": "wrong"})
     assert "not correct" in answer.text
+
+
+def test_the_lock_out_after_wrong_passwords_says_how_long_it_lasts(people):
+    for _ in range(5):
+        Client().post("/accounts/login/", {"login": "operator", "password": "wrong"})
+    answer = Client().post("/accounts/login/", {"login": "operator", "password": PASSWORD})
+    assert "For up to 5 minutes even the right password is refused" in answer.text
+    rates = ratelimit.get_rates(app="allauth.account", action="login_failed")
+    assert max(rate.duration for rate in rates) == 5 * 60
 
 
 @pytest.mark.parametrize(
@@ -387,15 +401,80 @@ def test_an_admin_changes_a_configuration_and_its_history_names_who_and_what(sig
     assert "made from the declaration" in page
 
 
-@pytest.mark.parametrize(("field", "value"), [("threshold", "1.5"), ("attempts", "0"), ("values", "{not json")])
-def test_a_configuration_out_of_range_is_refused_with_a_sentence(signed_in, field, value):
-    config = commands.configuration("counting")
+class Opening(BaseModel):
+    from_hour: int
+
+
+class Limits(BaseModel):
+    limit_eur: float = Field(default=25, ge=0)
+    hours: list[Opening] = []
+
+
+@pytest.fixture
+def limits(db, monkeypatch):
+    """The configuration of an agent that has settings."""
+    monkeypatch.setitem(sdk.AGENTS, "counting", replace(sdk.AGENTS["counting"], config_model=Limits))
+    return commands.configuration("counting")
+
+
+REFUSED = [
+    ("threshold", "1.5", "less than or equal to 1"),
+    ("attempts", "0", "greater than or equal to 1"),
+    ("values", "{not json", "This is not JSON: Expecting property name enclosed in double quotes in line 1, column 2."),
+    ("values", '{"limit_eur": 1e400}', "The number inf cannot be stored."),
+    ("values", '{"limit_eur": NaN}', "The number nan cannot be stored."),
+    ("values", '{"limit_eur": %s}' % ("1" * 5_000), "A number is too long here"),
+    ("values", "[" * 5_000, "nested too deeply"),
+    ("values", '{"limit_eur": -1}', "limit_eur: Input should be greater than or equal to 0"),
+    ("values", '{"limit_eur": "much"}', "limit_eur: Enter a number."),
+    ("values", '{"limt_eur": 5}', "Unknown setting limt_eur; known: limit_eur, hours."),
+    ("values", '{"hours": [{"from_hour": 8, "till": 9}]}', "Unknown setting hours.0.till; known: from_hour."),
+    ("values", "[]", "Enter an object"),
+    ("values", '"text"', "Enter an object"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "said"), REFUSED)
+def test_a_configuration_that_does_not_fit_is_refused_with_a_sentence(signed_in, limits, field, value, said):
     sent = {"enabled": "on", "threshold": "0.9", "attempts": "3", "values": "{}"} | {field: value}
-    answer = signed_in("admin").post(f"/admin/runs/agentconfig/{config.pk}/change/", sent)
+    answer = signed_in("admin").post(f"/admin/runs/agentconfig/{limits.pk}/change/", sent)
     assert answer.status_code == 200
-    assert "errorlist" in answer.text
-    config.refresh_from_db()
-    assert config.version == 1
+    ((error,),) = answer.context["errors"]
+    assert said in str(error)
+    assert "Limits" not in str(error), "the name of a class is nothing to an admin"
+    assert escape(value[:3_000]) in answer.text, "what was typed is still there"
+    limits.refresh_from_db()
+    assert limits.version == 1
+
+
+def test_the_history_says_which_setting_was_changed_and_an_unchanged_save_makes_no_version(signed_in, limits):
+    client = signed_in("admin")
+    url = f"/admin/runs/agentconfig/{limits.pk}/change/"
+    sent = {"enabled": "on", "threshold": "0.9", "attempts": "3", "values": '{"limit_eur": 60.0}'}
+    assert "(version 2)</a>” was changed successfully" in client.post(url, sent, follow=True).text
+    again = client.post(url, sent | {"values": '{"hours": [], "limit_eur": 60}'}, follow=True).text
+    assert "Nothing was changed: version 2 stays in force." in again
+    limits.refresh_from_db()
+    assert (limits.version, limits.values) == (2, {"limit_eur": 60, "hours": []})
+    page = client.get(url).text
+    assert "threshold: 0.8 → 0.9; limit_eur: 25 → 60<" in page
+    assert page.count("made from the declaration") == 1
+
+
+def test_a_threshold_too_small_to_be_told_from_nought_is_nought(signed_in, limits):
+    sent = {"enabled": "on", "threshold": "1e-400", "attempts": "3", "values": "{}"}
+    assert signed_in("admin").post(f"/admin/runs/agentconfig/{limits.pk}/change/", sent).status_code == 302
+    limits.refresh_from_db()
+    assert limits.threshold == 0
+
+
+def test_an_agent_whose_stored_settings_fit_no_more_can_be_disabled(signed_in, limits):
+    limits.values = {"gone": 1}
+    limits.save()
+    sent = {"threshold": "0.8", "attempts": "3", "values": '{"gone": 1}'}
+    assert signed_in("admin").post(f"/admin/runs/agentconfig/{limits.pk}/change/", sent).status_code == 302
+    limits.refresh_from_db()
+    assert (limits.enabled, limits.values, limits.version) == (False, {"gone": 1}, 2)
 
 
 def test_an_admin_looks_at_runs_and_steps_and_cannot_change_them(signed_in):

@@ -12,6 +12,8 @@ PLAIN: dict[str, str] = {
     "bool_parsing": "Choose yes or no.",
     "literal_error": "Choose one of the values.",
     "enum": "Choose one of the values.",
+    "model_type": 'Enter an object, as in {"name": 5}.',  # pydantic's own names the class
+    "extra_forbidden": "This name is not known.",
 }
 
 
