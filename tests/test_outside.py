@@ -269,6 +269,16 @@ def test_which_model_is_used_is_said(settings: Settings) -> None:
     assert llm.described() == "Replies are drafted by the model qwen at http://127.0.0.1:1/v1."
 
 
+def test_a_job_process_logs_at_its_start_which_model_it_uses(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    llm.load()
+    assert "model_loaded" not in caplog.text
+    settings.AGENTOPS_MODEL, settings.AGENTOPS_MODEL_API_KEY = "openai:gpt-5", "sk-1"
+    llm.load()
+    assert "'model': 'openai:gpt-5'" in caplog.text
+    assert "sk-1" not in caplog.text
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 

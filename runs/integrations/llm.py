@@ -4,6 +4,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import structlog
 from django.conf import settings
 from pydantic import BaseModel
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model
     from pydantic_ai.providers import Provider
 
+logger = structlog.get_logger()
 REQUEST_TIMEOUT_SECONDS = 60.0
 CALL_TIMEOUT_SECONDS = 130.0  # the first answer, and one more where that did not fit the schema
 
@@ -61,6 +63,7 @@ def load() -> None:
     """Import what writing needs, where a model is configured: it takes seconds, and job processes fork for each job."""
     if is_configured():
         _model()
+        logger.info("model_loaded", model=name(), base_url=settings.AGENTOPS_MODEL_BASE_URL)
 
 
 def write(output_type: type[Output], *, instructions: str, prompt: str) -> Output:
