@@ -12,7 +12,8 @@ LATER = ("again", "soon", "far")
 FAILURES = (*LATER, "gave up", "asked", "unknown")
 # What may happen to a worker, beside doing what it should.
 OUTCOMES = [
-    "done", "unsure", *LATER, "gave up", "asked", "unknown", "killed", "killed unwritten", "killed unanswered", "cancelled", "stopped",
+    "done", "unsure", *LATER, "gave up", "asked", "unknown",
+    "killed", "killed unwritten", "killed unanswered", "cancelled", "stopped",
 ]  # fmt: skip
 
 
