@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from pghistory.models import Events
@@ -104,7 +105,7 @@ class AgentConfigAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if saved.version != obj.version:
             return super().response_change(request, saved)
         self.message_user(request, f"Nothing was changed: version {saved.version} stays in force.", messages.INFO)
-        return self.response_post_save_change(request, saved)
+        return redirect(request.path) if "_continue" in request.POST else self.response_post_save_change(request, saved)
 
     @admin.display(description="History")
     def history(self, config: AgentConfig) -> SafeString:

@@ -454,6 +454,7 @@ def test_the_history_says_which_setting_was_changed_and_an_unchanged_save_makes_
     assert "(version 2)</a>” was changed successfully" in client.post(url, sent, follow=True).text
     again = client.post(url, sent | {"values": '{"hours": [], "limit_eur": 60}'}, follow=True).text
     assert "Nothing was changed: version 2 stays in force." in again
+    assert client.post(url, sent | {"_continue": "1"})["Location"] == url
     limits.refresh_from_db()
     assert (limits.version, limits.values) == (2, {"limit_eur": 60, "hours": []})
     page = client.get(url).text
