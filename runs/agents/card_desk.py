@@ -30,7 +30,7 @@ def like_a_number(customer: object) -> object:
 
 
 LikeANumber = Annotated[str, BeforeValidator(like_a_number)]
-Customer = Annotated[str, Field(title="Customer number", description="Whose it is. The reply goes to this customer as well.")]
+Customer = Annotated[str, Field(title="Customer number", description="The reply goes to this customer: leave it as it is.")]
 Cents = Annotated[int, Field(title="Amount in cents")]
 
 
@@ -66,7 +66,7 @@ class CustomerMessage(BaseModel, title="A customer's message"):
 
 
 class CustomerNumber(BaseModel, title="Who wrote"):
-    """What a person finds out where the bank does not know the number."""
+    """The run goes on with this customer."""
 
     customer: LikeANumber = Field(title="Customer number", description="As the bank has it, such as C-1042.")
 
