@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
 from agentops.services.places import is_embedded
+from runs.integrations import llm
 
 DEFAULT_SECRETS = ("insecure", "changeme", "change-me", "secret")
 
@@ -31,6 +32,13 @@ def production_is_safe(app_configs: Sequence[Any] | None, **kwargs: Any) -> list
         ),
     }
     return [Error(text, id=name) for name, (is_wrong, text) in wrong.items() if is_wrong]
+
+
+@register()
+def model_is_usable(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """A model that cannot be used is found at the start, not inside the first step that needs it."""
+    complaint = llm.complaint()
+    return [Error(complaint, id="agentops.E008")] if complaint else []
 
 
 @register()

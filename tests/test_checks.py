@@ -195,3 +195,9 @@ def test_compose_asks_for_what_production_refuses_to_do_without() -> None:
         "SECRET_KEY", "POSTGRES_PASSWORD", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "CARD_PROCESSOR_URL", "BANK_DATABASE_URL",
     }  # fmt: skip
     assert asked == set(re.findall(r"^(\w+)=", example, re.MULTILINE)), "what is asked for, and only that, is to be filled in"
+
+
+@pytest.mark.parametrize(("model", "errors"), [("", []), ("some-model", ["agentops.E008"])])
+def test_a_model_that_cannot_be_used_is_found_at_the_start(model: str, errors: list[str], settings: Settings) -> None:
+    settings.AGENTOPS_MODEL = model
+    assert [error.id for error in checks.model_is_usable(None)] == errors
