@@ -142,7 +142,7 @@ async def _look(port: int, run_id: int, review: Review) -> dict[int, datetime]:
         row = await asyncio.to_thread(_row, run_id)
         while not row.ended or row.last_seq not in seen:
             message = json.loads(await asyncio.wait_for(page.recv(), PATIENCE_SECONDS))
-            if (seq := message.get("seq", 0)) > cursor:
+            if (seq := message.get("seq") or 0) > cursor:
                 seen.setdefault(seq, await asyncio.to_thread(event_log.now))
             row = await asyncio.to_thread(_row, run_id)
     return seen
