@@ -1,0 +1,79 @@
+"""The agent that `manage.py chaos` alone runs: a step of each kind, with every effect noted in a ledger outside the database."""
+
+import os
+import time
+from typing import Literal
+
+from pydantic import BaseModel
+
+from agentops.chaos import ledger
+from agentops.chaos.ledger import STEP_SECONDS
+from runs.sdk import Result, Run, TryLater, agent, ask_human, current_step, worker
+
+PAID = "paid {}"
+
+
+class Errand(BaseModel):
+    """`phase` and `which` tell errands apart; the result depends on `number` alone."""
+
+    phase: str
+    which: int
+    number: int
+
+
+class Colour(BaseModel):
+    colour: Literal["red", "green"]
+
+
+class Receipt(BaseModel):
+    said: str
+
+
+def note(errand: str, effect: str) -> None:
+    """The effect, and then the time it takes. Its errand tells effects apart that its key should not."""
+    step = current_step()
+    ledger.write({"errand": errand, "effect": effect, "key": step.key, "attempt": step.attempt, "pid": os.getpid()})
+    time.sleep(float(os.environ.get(STEP_SECONDS, "0")))
+
+
+@worker(effect="idempotent")
+def add(errand: str, number: int) -> int:
+    note(errand, "idempotent")
+    return number + 1
+
+
+@worker(effect="idempotent")
+def fetch_late(errand: str, number: int) -> int:
+    """Every third errand comes too early the first time, and its run is parked."""
+    if number % 3 == 0 and current_step().attempt == 1:
+        raise TryLater("not there yet", retry_after=2.1)
+    note(errand, "idempotent")
+    return number + 1
+
+
+@worker
+def classify(errand: str, number: int) -> Result[str]:
+    note(errand, "none")
+    return Result("odd" if number % 2 else "even", confidence=0.3 if number % 4 == 0 else 0.95, source="arithmetic")
+
+
+@worker(effect="once")
+def pay(errand: str, number: int) -> str:
+    note(errand, "once")
+    return PAID.format(number)
+
+
+@agent("chaos-errand", title="Chaos: errand", version="1", threshold=0.8)
+def errand(run: Run, given: Errand) -> Receipt:
+    """Eight or nine steps: keyed effects, a judged one, a late one, a gated payment that may happen only once, a question."""
+    name, number = f"{given.phase}-{given.which}", given.number
+    total = run.step("look_up", add, errand=f"{name} look_up", number=number)
+    total = run.step("reserve", add, errand=f"{name} reserve", number=total)
+    kind = run.step("classify", classify, errand=f"{name} classify", number=number)
+    total = run.step("fetch", fetch_late, errand=f"{name} fetch", number=total)
+    paid = run.step("pay", pay.gated("Money leaves." if number % 2 else ""), errand=f"{name} pay", number=number)
+    total = run.step("book", add, errand=f"{name} book", number=total)
+    colour = run.step("choose", ask_human(Colour), question="Which colour?").colour if number % 5 == 0 else "none"
+    total = run.step("file", add, errand=f"{name} file", number=total)
+    total = run.step("close", add, errand=f"{name} close", number=total)
+    return Receipt(said=f"{total} {kind} {paid} {colour}")

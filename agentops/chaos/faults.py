@@ -1,0 +1,137 @@
+"""What can go wrong with processes, queue and database: each fault once, as a generator that yields how long to let things be."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import django_rq
+from django.db import connection
+
+from agentops.chaos.fleet import send
+from runs import dispatch
+from runs.models import Run
+
+if TYPE_CHECKING:
+    from agentops.chaos.trial import World
+
+Injected = Iterator[float]
+COPIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`times` in the quick and in the full form, at random moments `every` so many seconds."""
+
+    name: str
+    inject: Callable[["World"], Injected]
+    quick_times: int
+    times: int
+    every: tuple[float, float] = (0.2, 1.2)
+    limit_seconds: float = 15.0  # for the recovery of 95 of 100 runs
+
+
+def kill_9(world: "World") -> Injected:
+    """Of a job process, of what it forked for its job, or of both; it is replaced at once."""
+    victim = world.fleet.busy(world.chance)
+    horses = victim.horses()
+    pids = world.chance.choice([[*horses, victim.pid], [*horses, victim.pid], horses or [victim.pid], [victim.pid]])
+    send(signal.SIGKILL, pids)
+    if set(horses) & set(pids):  # without its parent a horse goes on to the end of its job
+        world.recovery.expect(owned_by([victim.pid, *horses]))
+    yield 0
+
+
+def pause(world: "World") -> Injected:
+    """SIGSTOP for longer than the lease: another takes over, and then the first one wakes up."""
+    victim = world.fleet.busy(world.chance)
+    pids = [victim.pid, *victim.horses()]
+    world.people.outcomes_are_certain = False
+    send(signal.SIGSTOP, pids)
+    world.recovery.expect(owned_by(pids))
+    yield world.lease_seconds * world.chance.uniform(1.5, 2.0)
+    send(signal.SIGCONT, pids)
+    yield 1.0  # what it was about to do, it has done by now
+    world.people.outcomes_are_certain = True
+
+
+def flushall(world: "World") -> Injected:
+    """Redis forgets everything."""
+    django_rq.get_connection("default").flushall()
+    world.recovery.expect(due(), on_the_queue=True)
+    yield 0
+
+
+def redis_down(world: "World") -> Injected:
+    """Redis ends and comes back empty; meanwhile people go on starting and deciding."""
+    world.redis.stop()
+    yield world.chance.uniform(2.0, 4.0)
+    world.redis.start()
+    world.recovery.expect(due(), on_the_queue=True)
+    yield 0
+
+
+def postgres_restart(world: "World") -> Injected:
+    """PostgreSQL falls without a checkpoint, is away for up to two seconds, and recovers from its log."""
+    world.postgres.fall()
+    yield world.chance.uniform(0.0, 2.0)
+    world.postgres.start()
+    connection.close()
+    world.recovery.expect(unfinished())
+    yield 0
+
+
+def duplicate_delivery(world: "World") -> Injected:
+    """Every run that is under way is put on the queue three times more."""
+    queue = django_rq.get_queue("default")
+    for run_id, last_seq in unfinished():
+        for copy in range(COPIES):
+            job_id = f"copy-{run_id}-{last_seq}-{copy}-{time.monotonic_ns()}"
+            queue.enqueue_call(dispatch.ADVANCE, args=(run_id,), job_id=job_id, result_ttl=0)
+    yield 0
+
+
+def lost_wake_ups(world: "World") -> Injected:
+    """Every job that waits on the queue disappears, as if its process had died between commit and enqueue."""
+    django_rq.get_queue("default").empty()  # type: ignore[no-untyped-call]
+    world.recovery.expect(due(), on_the_queue=True)
+    yield 0
+
+
+def several_at_once(world: "World") -> Injected:
+    """One of the others, then another before the first is over."""
+    first, second = (chosen(world) for chosen in world.chance.sample([kill_9, flushall, lost_wake_ups, duplicate_delivery], 2))
+    yield from first
+    yield from second
+
+
+FAULTS = [
+    Fault("kill -9 of job processes", kill_9, quick_times=4, times=200),
+    Fault("SIGSTOP longer than the lease", pause, quick_times=1, times=12),
+    Fault("FLUSHALL", flushall, quick_times=3, times=20, limit_seconds=10),
+    Fault("Redis down", redis_down, quick_times=1, times=10, limit_seconds=10),
+    Fault("PostgreSQL immediate restart", postgres_restart, quick_times=1, times=12),
+    Fault("duplicate delivery", duplicate_delivery, quick_times=3, times=50, every=(0.1, 0.5)),
+    Fault("lost wake-ups", lost_wake_ups, quick_times=4, times=100, every=(0.1, 0.4), limit_seconds=10),
+    Fault("several at once", several_at_once, quick_times=0, times=40),
+]
+
+
+# --- whom a fault hits: (run, events so far) --------------------------------------------------------------------------
+
+
+def owned_by(pids: list[int]) -> list[tuple[int, int]]:
+    """Runs whose lease is held by one of these processes; the name of an owner has the process id in it, between dashes."""
+    held = Run.objects.filter(lease_until__isnull=False).values_list("pk", "last_seq", "lease_owner")
+    return [(run_id, seq) for run_id, seq, owner in held if {str(pid) for pid in pids} & set(owner.split("-"))]
+
+
+def due() -> list[tuple[int, int]]:
+    """Runs that nobody owns and that somebody should advance now."""
+    return list(Run.objects.due().values_list("pk", "last_seq"))
+
+
+def unfinished() -> list[tuple[int, int]]:
+    """Runs that are due or under way."""
+    return list(Run.objects.filter(status__in=["queued", "running"]).values_list("pk", "last_seq"))

@@ -1,0 +1,91 @@
+"""Chaos in its quick form; and that its judge notices what it is there to notice."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from agentops.chaos import invariants
+from runs import commands, executor
+from runs.models import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST_SECONDS = 90
+
+
+def test_nothing_is_lost_and_nothing_happens_twice() -> None:
+    command = [sys.executable, str(ROOT / "manage.py"), "chaos", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True, timeout=4 * LONGEST_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert (result["held"], result["broken"]) == (True, [])
+    assert all(fault["runs"] >= 7 for fault in result["faults"])
+    assert sum(fault["count"] for fault in result["faults"]) >= 17
+
+
+Lines = list[dict[str, Any]]
+
+
+def line(run: Run, step: str, **other: Any) -> dict[str, Any]:
+    return {"key": f"{run.pk}:{step}", "errand": step, "effect": "idempotent", "attempt": 1, "pid": 1} | other
+
+
+def sql(statement: str) -> Callable[[Run, Lines], None]:
+    def plant(run: Run, ledger: Lines) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, [run.pk])
+
+    return plant
+
+
+def noted(**other: Any) -> Callable[[Run, Lines], None]:
+    return lambda run, ledger: ledger.append(line(run, "count_3", **other))
+
+
+def twice(run: Run, ledger: Lines) -> None:
+    ledger[-1]["effect"] = "once"
+    ledger.append(ledger[-1] | {"attempt": 2})
+
+
+PLANTED: dict[str, tuple[Callable[[Run, Lines], None], str]] = {
+    "nobody advances it": (sql("UPDATE runs_run SET status = 'queued' WHERE id = %s"), "lost"),
+    "a recorded step was tried again": (noted(attempt=2), "re-executed"),
+    "the same effect under another key": (noted(key="0:count_3"), "duplicates"),
+    "a payment was made twice": (twice, "duplicates"),
+    "two processes in one tenure": (lambda run, ledger: ledger[-1].update(pid=2), "stale writes"),
+    "an attempt that the log does not know": (lambda run, ledger: ledger[-1].update(attempt=7), "stale writes"),
+    "an event too few": (sql("UPDATE runs_run SET last_seq = last_seq + 1 WHERE id = %s"), "other"),
+    "an ended run with an owner": (sql("UPDATE runs_run SET lease_until = now() WHERE id = %s"), "other"),
+    "a waiting run without a question": (
+        sql("UPDATE runs_run SET status = 'waiting', waiting_cause = 'person' WHERE id = %s"),
+        "other",
+    ),
+    "a column that no event explains": (sql("UPDATE runs_run SET output = '1' WHERE id = %s"), "other"),
+}
+
+
+@pytest.fixture
+def counted(db: None) -> tuple[Run, Lines]:
+    """A run of three steps that has ended, and its ledger."""
+    run = commands.start("counting", {"text": "hello", "number": 3}, by="operator")
+    executor.advance(run.pk, owner="test")
+    return run, [line(run, f"count_{number}") for number in (1, 2, 3)]
+
+
+def test_the_judge_finds_nothing_wrong_with_a_run_that_went_well(counted: tuple[Run, Lines]) -> None:
+    assert invariants.broken(counted[1]) == []
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_the_judge_notices(what: str, counted: tuple[Run, Lines]) -> None:
+    plant, column = PLANTED[what]
+    plant(*counted)
+    found = invariants.broken(counted[1])
+    assert column in {invariant.column for invariant, _ in found}
+    assert all(run_ids for _, run_ids in found)
