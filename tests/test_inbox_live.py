@@ -10,7 +10,7 @@ from reviews import decisions, inbox, live
 from reviews.models import Review
 from runs import commands, executor
 from tests import agents
-from tests.test_live import opened
+from tests.test_live import hang_up, opened
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -63,4 +63,4 @@ async def test_whoever_loses_the_permission_is_shut_out_at_the_next_change(peopl
     assert (await there.receive_output(timeout=10))["code"] == 4403
 
 
-__all__ = ["agents"]
+__all__ = ["agents", "hang_up"]

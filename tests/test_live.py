@@ -18,6 +18,15 @@ from tests import agents
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HERE = b"http://localhost"
+SOCKETS: list[WebsocketCommunicator] = []
+
+
+@pytest.fixture(autouse=True)
+async def hang_up():
+    """A socket that was refused or shut still has its consumer: cancelled by the end of the loop, it may never end."""
+    yield
+    while SOCKETS:
+        await SOCKETS.pop().disconnect()
 
 
 def started(**given):
@@ -40,7 +49,9 @@ async def socket(path, person=None, *, origin=HERE):
     if person:
         session = await sync_to_async(cookie)(person)
         headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={session}".encode()))
-    return WebsocketCommunicator(application, path, headers=headers)
+    there = WebsocketCommunicator(application, path, headers=headers)
+    SOCKETS.append(there)
+    return there
 
 
 async def opened(path, person):
