@@ -1,6 +1,7 @@
 """The first page: what needs a person, how the runs are, and whether the machinery works."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,8 +23,10 @@ from runs.models import Run, RunStatus
 from runs.models.run import ENDED
 from runs.sweeper import BEAT
 
-OLDEST_REVIEWS = 8
+OLDEST_REVIEWS = 6
 RECENT_RUNS = 10
+SILENT = "silent"
+SILENT_AFTER = timedelta(seconds=30)  # a job process says more often that it lives (runs/jobs.py)
 LOOK_BACK = timedelta(hours=24)  # ended runs are counted this far back
 
 
@@ -34,7 +37,12 @@ class JobProcess:
     name: str
     state: str
     run_id: int | None
-    beat: datetime | None
+    beat: datetime
+
+    @property
+    def silent(self) -> bool:
+        """It was killed, or its machine is away."""
+        return self.state == SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,10 @@ class Machinery:
     queued: int = 0
     failed: int = 0
     sweeping: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return any(not process.silent for process in self.processes)
 
 
 @require_GET
@@ -95,7 +107,7 @@ def _machinery(request: HttpRequest) -> dict[str, Any]:
 def _asked() -> Machinery:
     redis = django_rq.get_connection("default")
     queue = Queue("default", connection=redis)
-    processes = sorted(map(_process, Worker.all(connection=redis)), key=lambda process: process.name)
+    processes = sorted(_processes(Worker.all(connection=redis)), key=lambda process: (process.silent, process.name))
     return Machinery(
         processes=tuple(processes),
         queued=queue.count,
@@ -104,6 +116,11 @@ def _asked() -> Machinery:
     )
 
 
-def _process(worker: BaseWorker) -> JobProcess:
-    job = re.match(r"advance-(\d+)-", worker.get_current_job_id() or "")
-    return JobProcess(worker.name, str(worker.get_state()), int(job[1]) if job else None, worker.last_heartbeat)
+def _processes(workers: list[BaseWorker]) -> Iterator[JobProcess]:
+    """RQ leaves out those whose key has expired; one without a heartbeat expired while it was being read."""
+    now = timezone.now()
+    for worker in workers:
+        if worker.last_heartbeat:
+            job = re.match(r"advance-(\d+)-", worker.get_current_job_id() or "")
+            state = SILENT if now - worker.last_heartbeat > SILENT_AFTER else str(worker.get_state())
+            yield JobProcess(worker.name, state, int(job[1]) if job else None, worker.last_heartbeat)

@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from reviews.live import INBOX
-from runs import access
+from runs import access, live
 from runs.consumers import Watcher
 
 
@@ -16,7 +15,7 @@ class InboxConsumer(Watcher):
     last_review: int | None = None
 
     def group(self) -> str:
-        return INBOX
+        return live.INBOX
 
     async def changed(self, message: dict[str, Any]) -> None:
         self.last_review = message["review"]

@@ -4,9 +4,7 @@ from django.db import transaction
 
 from runs import live
 
-INBOX = "inbox"  # the channel group of everybody who looks at reviews
-
 
 def nudge(review_id: int) -> None:
     """After the current transaction, say "look at review `review_id` again"."""
-    transaction.on_commit(lambda: live.send((INBOX,), {"type": "changed", "review": review_id}))
+    transaction.on_commit(lambda: live.send((live.INBOX,), {"type": "changed", "review": review_id}))

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from reviews.comparison import Change, changes
 from reviews.forms import Choice
 from reviews.listing import agent_title
 from reviews.models import Cause, Claim, Decision, Review
+from runs import describe, sdk
+from runs.engine.policy import Subject
 from runs.models import Step
 
 STEPS_BEFORE = 3
@@ -58,6 +61,19 @@ class ReviewPage:
     @property
     def what_happens(self) -> str:
         return WHAT_HAPPENS[Cause(self.review.cause)].format(title=self.review.title)
+
+    @property
+    def why(self) -> str:
+        return describe.said(self.review.why)
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """Of what is decided about. The worker's own names the fields in their order; the recorded one has lost it."""
+        worker = sdk.find_worker(self.review.worker)
+        if worker is None or self.review.cause == Cause.CODE_CHANGED:
+            return dict(self.review.schema)
+        about_input = self.review.subject == Subject.INPUT
+        return worker.input_model.model_json_schema() if about_input else worker.output.json_schema()
 
     @cached_property
     def claim(self) -> Claim | None:

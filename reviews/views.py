@@ -32,6 +32,13 @@ def review_list(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 @access.permits(access.may_review)
+def review_count(request: HttpRequest) -> HttpResponse:
+    """How many reviews are open, for the navigation of a page that is open."""
+    return render(request, "_nav_count.html", {"count": Review.objects.open().count()})
+
+
+@require_GET
+@access.permits(access.may_review)
 def review_page(request: HttpRequest, review_id: int) -> HttpResponse:
     review = _found(review_id)
     return _answer(request, review, choices(review))

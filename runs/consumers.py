@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -22,6 +23,7 @@ from runs.models import Run
 logger = structlog.get_logger()
 FALLBACK_SECONDS = 5.0  # a nudge can get lost: look at least this often
 COALESCE_SECONDS = 0.15  # a burst of events becomes one message
+COUNT_SECONDS = 2.0
 FRAME_BYTES = 64 * 1024
 SIGN_IN_AGAIN = 4403  # close code: the page stops trying
 TRY_AGAIN = 4500  # close code: something failed here, the page connects again
@@ -112,7 +114,22 @@ class Watcher(AsyncWebsocketConsumer):
 
 
 class RunConsumer(Watcher):
-    """One run: the parts of its page that changed beyond the cursor the page gives in `?after=`."""
+    """One run: the parts of its page that changed beyond the cursor the page gives in `?after=`.
+
+    The number in the menu is of all runs: a pointer to it is sent when any review changes, at most once in COUNT_SECONDS.
+    """
+
+    recount = False
+    counted_at = 0.0
+
+    async def connect(self) -> None:
+        await super().connect()
+        if self.reader and await database_sync_to_async(access.may_review)(self.viewer):
+            await self.join(live.INBOX)
+
+    async def changed(self, message: dict[str, Any]) -> None:
+        self.recount = self.recount or "review" in message
+        await super().changed(message)
 
     async def ready(self) -> bool:
         self.run_id: int = self.scope["url_route"]["kwargs"]["run_id"]
@@ -124,13 +141,14 @@ class RunConsumer(Watcher):
         return live.run_group(self.run_id)
 
     async def read(self, rung: bool) -> None:
-        while True:
-            update = await database_sync_to_async(self._update)()
-            if not update.parts:
-                return
+        while (update := await database_sync_to_async(self._update)()).parts:
             for frame in frames(self.run_id, update):
                 await self.send(text_data=frame)
             self.cursor = update.seq
+        if self.recount and time.monotonic() - self.counted_at > COUNT_SECONDS:
+            self.recount, self.counted_at = False, time.monotonic()
+            count = timeline.Part("nav-count", url=reverse("review_count"))
+            await self.send(text_data=json.dumps({"seq": None, "parts": [_shown(self.run_id, count)]}))
 
     def _update(self) -> timeline.Update:
         may = {"may_review": access.may_review(self.viewer), "may_control": access.may_control(self.viewer)}

@@ -1,5 +1,6 @@
 """Says in one sentence what an event means, and why a run waits: for pages, alerts and exports."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,16 @@ CAUSES = {
     Cause.QUESTION: "the agent asks a person",
     Cause.CODE_CHANGED: "the code changed since it was recorded",
 }
+
+
+A_PERSON = "ask_human["  # with what the recorded worker of a question begins
+KINDS_OF_ERROR = ("AskHuman", "GiveUp", "TryLater", "rejected", "unknown_agent", "unstorable")
+KIND_OF_ERROR = re.compile(r"^(AskHuman|GiveUp|TryLater): ")
+
+
+def said(text: str) -> str:
+    """What a worker said when it failed, without the kind of error, which stays in the event."""
+    return KIND_OF_ERROR.sub("", text)
 
 
 def sentence(fact: Fact, titles: Mapping[int, str]) -> str:
@@ -95,6 +106,18 @@ def _decided(data: dict[str, Any], step: str, by: str) -> str:
     return f"{step} was {DECISIONS[data['decision']]} by {by}{reason}"
 
 
+def _requested(data: dict[str, Any], step: str, by: str) -> str:
+    if data["worker"].startswith(A_PERSON):
+        return f"The supervisor asks a person, in {_lower(step)}: {_short(data['input']['question'])}"
+    return f"The supervisor wants {_lower(step)}, which a person sees first."
+
+
+def _escalated(data: dict[str, Any], step: str, by: str) -> str:
+    if data["cause"] == Cause.QUESTION:
+        return f"{step} waits for the answer."
+    return f"{step} went to a person: {_short(data['why'])}"
+
+
 def _with_reason(text: str) -> Say:
     def say(data: dict[str, Any], step: str, by: str) -> str:
         reason = data.get("reason", "")
@@ -108,7 +131,7 @@ def _lower(step: str) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(said(text).split())
     return line if len(line) <= 200 else line[:199] + "…"
 
 
@@ -126,12 +149,12 @@ SENTENCES: dict[str, Say] = {
     Kind.RUN_RETRIED: lambda data, step, by: f"{by} let the run go on from where it had ended.",
     Kind.RUN_CANCEL_REQUESTED: _with_reason("{by} asked to cancel the run"),
     Kind.RUN_CANCELLED: _with_reason("The run was cancelled"),
-    Kind.STEP_REQUESTED: lambda data, step, by: f"The supervisor wants {_lower(step)}, which a person sees first.",
+    Kind.STEP_REQUESTED: _requested,
     Kind.STEP_STARTED: lambda data, step, by: f"The supervisor gave {_lower(step)} to {data['worker']}.",
     Kind.ATTEMPT_STARTED: lambda data, step, by: f"{step} began attempt {data['attempt']}.",
     Kind.ATTEMPT_FAILED: _attempt_failed,
     Kind.FALLBACK_TAKEN: lambda data, step, by: f"{step} went to its fallback {data['worker']}: {_short(data['why'])}",
     Kind.STEP_SUCCEEDED: _succeeded,
-    Kind.STEP_ESCALATED: lambda data, step, by: f"{step} went to a person: {_short(data['why'])}",
+    Kind.STEP_ESCALATED: _escalated,
     Kind.STEP_DECIDED: _decided,
 }

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 logger = structlog.get_logger()
 EVERY_RUN = "runs"  # the group of pages that show more than one run
+INBOX = "inbox"  # the group of pages that show reviews, or how many are open
 FLUSH_SECONDS = 2.0
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import QuerySet
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from runs import describe, event_log
+from runs import describe, event_log, sdk
 from runs.engine.events import Fact, Kind
 from runs.models import Run, Step
 
@@ -16,7 +17,36 @@ EVENTS_SHOWN = 200  # on the run's page; its events page has all
 STEPS_SHOWN = 200
 EVENTS_READ = 500  # in one go, for a page that was away for long
 ENDINGS = {Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED, Kind.RUN_RETRIED, Kind.RUN_CANCEL_REQUESTED}
+TAKEN = {Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER}
 EVERY_STEP = {Kind.RUN_CANCELLED, Kind.RUN_RETRIED}
+BEGINS = {Kind.STEP_STARTED, Kind.ATTEMPT_STARTED}
+RESTS = {Kind.ATTEMPT_FAILED, Kind.STEP_SUCCEEDED, Kind.STEP_ESCALATED}
+
+
+@dataclass(slots=True)
+class Clock:
+    """How long attempts at a step took, and how long it waited for a person: never in one number."""
+
+    worked: timedelta = timedelta()
+    waited: timedelta = timedelta()
+    began: datetime | None = None  # the attempt that is being made
+    asked: datetime | None = None  # since when it waits for a person
+
+    def move(self, kind: str, at: datetime) -> None:
+        """Over one event of the step. An attempt that its process did not survive has no end, and counts as nothing."""
+        if kind in RESTS and self.began:
+            self.worked, self.began = self.worked + (at - self.began), None
+        if kind in BEGINS:
+            self.began = at
+        elif kind == Kind.STEP_ESCALATED:
+            self.asked = at
+        elif kind == Kind.STEP_DECIDED:
+            self.stop(at)
+
+    def stop(self, at: datetime) -> None:
+        """Nobody is asked any more."""
+        if self.asked:
+            self.waited, self.asked = self.waited + (at - self.asked), None
 
 
 @dataclass(slots=True)
@@ -26,6 +56,24 @@ class StepCard:
     step: Step
     review_id: int | None = None
     failures: list[Fact] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def is_eventful(self) -> bool:
+        """More happened than one attempt that succeeded: the step's own row does not say all of it."""
+        return bool(self.step.cause or self.step.error or self.step.attempt > 1)
+
+    @property
+    def worked_ms(self) -> float | None:
+        """Milliseconds of all attempts, without what lay between them; None before an end, and where nothing was tried."""
+        if self.step.started_at is None or self.step.finished_at is None:
+            return None
+        return self.clock.worked.total_seconds() * 1000 if self.is_eventful else self.step.duration_ms
+
+    @property
+    def waited_ms(self) -> float:
+        """Milliseconds for which a person was asked, as far as that has ended."""
+        return self.clock.waited.total_seconds() * 1000
 
     @property
     def needs_attention(self) -> bool:
@@ -69,11 +117,23 @@ def cards(run: Run, *, positions: Iterable[int] | None = None, before: int | Non
     made = {step.position: StepCard(step) for step in found}
     for position, review_id in run.reviews.filter(state="open", position__in=list(made)).values_list("position", "pk"):
         made[position].review_id = review_id
-    tried = [position for position, card in made.items() if card.step.attempt > 1 or card.step.error]
-    failed = event_log.rows(run.pk).filter(kind=Kind.ATTEMPT_FAILED, step__in=tried)
-    for fact in _facts(failed) if tried else []:
-        made[fact.step or 0].failures.append(fact)
+    _add_history(run, {position: card for position, card in made.items() if card.is_eventful})
     return list(made.values())
+
+
+def _add_history(run: Run, eventful: dict[int, StepCard]) -> None:
+    """The failures and times of these steps, from their events."""
+    if not eventful:
+        return
+    events = event_log.rows(run.pk).filter(step__in=eventful)
+    for fact in _facts(events.filter(kind=Kind.ATTEMPT_FAILED)):
+        eventful[fact.step or 0].failures.append(fact)
+    timed = events.filter(kind__in=BEGINS | RESTS | {Kind.STEP_DECIDED})
+    for position, kind, at in timed.values_list("step", "kind", "at"):
+        eventful[position or 0].clock.move(kind, at)
+    for card in eventful.values():
+        if card.step.finished_at:
+            card.clock.stop(card.step.finished_at)  # withdrawn with its run
 
 
 def log(run_id: int, *, after: int, most: int) -> list[EventLine]:
@@ -103,10 +163,11 @@ def page(run: Run, *, before: int | None = None) -> dict[str, Any]:
 
 
 def head(run: Run) -> dict[str, Any]:
-    """What the parts above the steps show: the run, why it waits, and the review that would let it go on."""
+    """What the parts beside the steps show: the run, its agent, why it waits, and the review that would let it go on."""
     step = run.steps.filter(position=run.waiting_step).first() if run.waiting_step else None
     review = run.reviews.filter(state="open").order_by("pk").first()
-    return {"run": run, "waiting": describe.waiting(run, step), "review_id": review.pk if review else None}
+    why = describe.waiting(run, step)
+    return {"run": run, "agent": sdk.AGENTS.get(run.agent), "waiting": why, "review_id": review.pk if review else None}
 
 
 def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:
@@ -122,7 +183,8 @@ def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:
 
 def _head_parts(run: Run, facts: list[Fact], viewer: dict[str, bool]) -> list[Part]:
     shown = head(run) | viewer
-    parts = [Part(f"run-{name}", _render(name, **shown)) for name in ("state", "waiting", "result")]
+    names = ["state", "waiting", "result"] + ["facts"] * any(fact.kind in TAKEN for fact in facts)
+    parts = [Part(f"run-{name}", _render(name, **shown)) for name in names]
     if any(fact.kind in ENDINGS for fact in facts):
         parts.append(Part("run-actions", url=reverse("run_part", args=[run.pk, "actions"])))
     return parts

@@ -33,6 +33,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "start_run": ("GET", "302 403 403 403 200 200"),
     "inbox": ("GET", "302 403 200 200 200 200"),
     "review_list": ("GET", "302 403 200 200 200 200"),
+    "review_count": ("GET", "302 403 200 200 200 200"),
     "review": ("GET", "302 403 200 200 200 200"),
     "review_news": ("GET", "302 403 200 200 200 200"),
     "decide_review": ("POST", "302 403 302 302 302 302"),

@@ -11,6 +11,7 @@ Schema = dict[str, Any]
 MISSING = object()  # left empty: the key is left out, and pydantic says whether that will do
 LONG_TEXT = 200  # letters above which a text gets a text area
 SHORT_TEXT = 80
+YES_AND_NO = {"true": "Yes", "false": "No"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Tick(forms.BooleanField):
 
 
 def field_for(schema: Schema, spot: Spot, value: Any, *, typed: Any) -> forms.Field:
-    options = {"label": spot.label, "help_text": schema.get("description", "")}
     kind = schema.get("type")
+    options = {"label": spot.label, "help_text": " ".join(filter(None, [schema.get("description", ""), limits(schema)]))}
     if "enum" in schema or "const" in schema:
         return _choice(schema.get("enum", [schema.get("const")]), spot, value, options)
     if kind == "boolean" and not (spot.nullable or spot.in_row):
@@ -81,7 +82,7 @@ def field_for(schema: Schema, spot: Spot, value: Any, *, typed: Any) -> forms.Fi
 def _choice(values: list[Any], spot: Spot, value: Any, options: Schema) -> forms.Field:
     by_text = {_text(one): one for one in values if one is not None}
     nullable = spot.nullable or None in values
-    choices = [(text, {"true": "Yes", "false": "No"}.get(text, text)) for text in by_text]
+    choices = [(text, YES_AND_NO.get(text, text.replace("_", " "))) for text in by_text]
     if nullable or not spot.required or value not in values:
         choices = [("", "(none)" if nullable else "(choose)"), *choices]
     widget = forms.Select(_attributes(spot, kind="form-select"), choices=choices)
@@ -133,6 +134,21 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def limits(schema: Schema) -> str:
+    """What a text or a number may be, as a sentence: "1 to 4,000 characters."; "" where nothing is said."""
+    if schema.get("type") == "string":
+        return _range(schema.get("minLength") or None, schema.get("maxLength"), unit=" characters")
+    return _range(schema.get("minimum"), schema.get("maximum"), unit="")
+
+
+def _range(least: float | None, most: float | None, *, unit: str) -> str:
+    if least is not None and most is not None:
+        return f"{least:,} to {most:,}{unit}."
+    if least is not None:
+        return f"At least {least:,}{unit}."
+    return "" if most is None else f"At most {most:,}{unit}."
 
 
 def label_for(key: str, schema: Schema) -> str:

@@ -1,9 +1,7 @@
-"""How values look on a page: the word, shape and tone of a status, untrusted content as text, durations and shares."""
+"""How values look on a page: the word, shape and tone of a status, durations and shares, the controls of forms."""
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from django import template
 from django.forms import BoundField
@@ -11,11 +9,6 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 register = template.Library()
-
-FOLD_LETTERS = 700  # longer text is folded, with its length named
-BRIEF_LETTERS = 300
-MOST_COLUMNS, MOST_ROWS, CELL_LETTERS = 8, 200, 80  # of a list shown as a table
-MOST_LETTERS = 50_000  # more than this would make the page itself unreadable; the raw event has it all
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +41,11 @@ REVIEWS = {
     "open": Look("Open", "circle-pause", "amber"),
     "decided": Look("Decided", "circle-check", "green"),
     "cancelled": Look("Withdrawn", "circle-slash", "neutral"),
+}
+PROCESSES = {
+    "busy": Look("Busy", "circle-play", "blue"),
+    "idle": Look("Idle", "circle-check", "green"),
+    "silent": Look("Silent", "circle-x", "red"),
 }
 
 
@@ -83,94 +81,10 @@ def review_look(state: str) -> Look:
     return REVIEWS[state]
 
 
-# --- content: what agents, workers and customers wrote -------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One value as plain text. `raw` is JSON, shown in a fixed-width font; `nothing` stands for an empty one."""
-
-    name: str
-    text: str
-    raw: bool = False
-    nothing: bool = False
-
-    table: "Table | None" = None
-    outline: str = ""  # what is in it, for when it is folded
-
-    @property
-    def folded(self) -> bool:
-        return len(self.text) > FOLD_LETTERS
-
-    @property
-    def start(self) -> str:
-        return self.text[: FOLD_LETTERS // 2]
-
-    @property
-    def shown(self) -> str:
-        return self.text[:MOST_LETTERS]
-
-    @property
-    def cut(self) -> bool:
-        return len(self.text) > MOST_LETTERS
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A list of alike flat objects: easier to read than JSON."""
-
-    names: list[str]
-    rows: list[list[Any]]
-
-
 @register.filter
-def pieces(value: Any) -> list[Piece]:
-    """An object as its named fields, anything else as one nameless piece."""
-    if isinstance(value, dict) and value:
-        return [_piece(str(name), inner) for name, inner in value.items()]
-    return [_piece("", value)]
-
-
-def _piece(name: str, value: Any) -> Piece:
-    if isinstance(value, str) and value:
-        return Piece(name, value)
-    if value is None or value == "":
-        return Piece(name, "nothing" if value is None else "empty text", nothing=True)
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return Piece(name, text, raw=isinstance(value, dict | list), table=_table(value), outline=_outline(value))
-
-
-def _outline(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{len(value)} fields: {', '.join(map(str, value))}"[:BRIEF_LETTERS]
-    return f"{len(value):,} entries" if isinstance(value, list) else ""
-
-
-def _table(value: Any) -> Table | None:
-    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
-        return None
-    names, rows = list(value[0]), [list(row.values()) for row in value]
-    alike = all(list(row) == names for row in value) and 0 < len(names) <= MOST_COLUMNS and len(rows) <= MOST_ROWS
-    return Table(names, rows) if alike and all(_fits(cell) for row in rows for cell in row) else None
-
-
-def _fits(cell: Any) -> bool:
-    return not isinstance(cell, dict | list) and len(str(cell)) <= CELL_LETTERS
-
-
-@register.filter
-def brief(value: Any) -> str:
-    """A value in one line, for a step that is not opened."""
-    if isinstance(value, dict):
-        short = (f"{name}: {inner}" for name, inner in value.items() if isinstance(inner, str | int | float) and inner != "")
-        return ", ".join(short)[:BRIEF_LETTERS]
-    return "" if value is None else str(value)[:BRIEF_LETTERS]
-
-
-@register.filter
-def as_json(value: Any) -> Piece:
-    """The value as indented JSON."""
-    return Piece("", json.dumps(value, indent=2, ensure_ascii=False, default=str), raw=True)
+def process_look(state: str) -> Look:
+    """Of a job process; RQ has a few more states, for moments."""
+    return PROCESSES.get(state, Look(state.capitalize(), "circle-dashed", "neutral"))
 
 
 # --- numbers and times ----------------------------------------------------------------------------------------------

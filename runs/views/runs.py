@@ -14,7 +14,7 @@ from runs.views import keyset
 
 EVENTS_A_PAGE = 200
 LARGEST = 2**63 - 1  # a greater number fits no column and names no row
-HEAD_PARTS = ("state", "waiting", "result", "actions")
+HEAD_PARTS = ("state", "waiting", "result", "actions", "facts")
 FILTERS = ("agent", "status", "text")
 
 

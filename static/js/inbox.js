@@ -37,6 +37,8 @@
   document.addEventListener("htmx:afterSwap", () => { if (list()) list().scrollTop = scrolled; });
   const open = list()?.querySelector("[aria-current]");
   if (open) list().scrollTop = open.offsetTop - list().offsetTop - open.offsetHeight;
+  // where a keyboard and a screen reader begin: at what does not fit, else at the review
+  (document.querySelector(".choices .is-invalid") || document.getElementById("review-title"))?.focus();
   // somebody else decided the open review: what is typed stays, and can no longer be sent
   document.addEventListener("htmx:afterSwap", (event) => {
     if (!event.target.querySelector("[data-closed]")) return;

@@ -1,4 +1,4 @@
-// A page that shows many rows: when the socket says that something changed, its [data-refresh] parts are asked for again.
+// A page that shows many rows: when the socket says that something changed, its parts that wait for "changed" ask again.
 (() => {
   let timer = 0;
   let last = 0;
@@ -16,7 +16,8 @@
   // what somebody is writing stays as it is
   document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { target, requestConfig } = event.detail;
+    const { target, requestConfig, xhr } = event.detail;
+    if (xhr.responseURL.includes("/accounts/login/")) event.detail.shouldSwap = false; // signed out meanwhile
     if (requestConfig.triggeringEvent?.type === "changed" && target.querySelector("form[data-touched], dialog[open]")) {
       event.detail.shouldSwap = false;
     }

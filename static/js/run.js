@@ -40,5 +40,6 @@
     place.dataset.after = detail.seq;
     complete(detail.seq);
   });
+  document.addEventListener("socket:back", () => htmx.trigger(document.body, "changed")); // the number in the menu
   complete(Number(place.dataset.after));
 })();

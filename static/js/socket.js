@@ -9,6 +9,7 @@
     place.dataset.state = state;
     place.textContent = text;
   };
+  let patient = true; // most connections are there at once: only one that is not deserves a warning
   const connect = () => {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}${place.dataset.socket}?after=${place.dataset.after}`);
@@ -24,10 +25,15 @@
     socket.onclose = (closed) => {
       if (closed.code === 4403) return say("lost", "No longer live: sign in again");
       failures = opened && Date.now() - opened > 10_000 ? 1 : failures + 1; // one that opens and breaks must not hammer
-      say("lost", "Reconnecting, the page may be old");
+      if (opened || !patient) say("lost", "Reconnecting, the page may be old");
       const longest = Math.min(15_000, 500 * 2 ** Math.min(failures, 6));
       setTimeout(connect, 300 + Math.random() * longest);
     };
   };
+  say("connecting", "Connecting");
+  setTimeout(() => {
+    patient = false;
+    if (!opened) say("lost", "Not live yet: reload to see what is new");
+  }, 2000);
   connect();
 })();
