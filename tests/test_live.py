@@ -7,6 +7,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
+from django.contrib.auth.models import Group
 from django.db import DatabaseError
 from django.test import Client
 
@@ -36,6 +37,10 @@ def started(**given):
 def carried(run):
     executor.advance(run.pk, owner="test")
     return Run.objects.get(pk=run.pk)
+
+
+def reviews_changed(number):
+    live.send((live.INBOX,), {"type": "changed", "review": number})
 
 
 def cookie(person):
@@ -156,6 +161,27 @@ async def test_two_pages_that_watch_see_each_event_once_and_the_end(people):
         await there.disconnect()
 
 
+async def test_a_page_opened_while_queued_learns_when_the_run_was_first_taken(people):
+    run = await sync_to_async(started)()
+    there = await opened(f"/ws/runs/{run.pk}/?after=1", people["operator"])
+    ended = await sync_to_async(carried)(run)
+    facts = [part["html"] for part in await received(there, ended.last_seq) if part["id"] == "run-facts"]
+    assert "First taken" in facts[-1]
+    assert "not yet" not in facts[-1]
+
+
+async def test_the_page_of_a_run_is_told_to_count_the_reviews_again_if_its_reader_may_see_them(people):
+    run, viewer = await sync_to_async(started)(), people["reviewer2"]
+    await viewer.groups.aset([await Group.objects.aget(name="Viewer")])
+    reviewing, looking = [await opened(f"/ws/runs/{run.pk}/?after=1", person) for person in (people["reviewer"], viewer)]
+    for number in range(1, 20):
+        await sync_to_async(reviews_changed)(number)
+    said = json.loads((await reviewing.receive_output(timeout=10))["text"])
+    assert said == {"seq": None, "parts": [{"id": "nav-count", "html": "", "into": "", "url": "/reviews/count/"}]}
+    assert await reviewing.receive_nothing(timeout=1)
+    assert await looking.receive_nothing(timeout=0.1)
+
+
 async def test_a_lost_nudge_is_made_good_by_looking(people, monkeypatch):
     monkeypatch.setattr(consumers, "FALLBACK_SECONDS", 0.2)
     run = await sync_to_async(started)()
@@ -219,7 +245,7 @@ def test_many_parts_come_in_several_messages_and_only_the_last_moves_the_cursor(
 def test_the_pointer_leads_to_the_same_part(people, client):
     run = carried(started(number=1))
     client.force_login(people["operator"])
-    for name in ("step-1", "event-1", "state", "waiting", "result", "actions"):
+    for name in ("step-1", "event-1", "state", "waiting", "result", "actions", "facts"):
         answer = client.get(f"/runs/{run.pk}/parts/{name}/")
         assert answer.status_code == 200
         assert f'id="{name if "-" in name else "run-" + name}"' in answer.text

@@ -9,7 +9,7 @@ import pytest
 from django.template.loader import render_to_string
 from pydantic import BaseModel, Field, TypeAdapter, field_validator, model_validator
 
-from runs.forms import SchemaForm, model_form
+from runs.forms import SchemaForm, fields, model_form
 
 
 class Size(Enum):
@@ -204,6 +204,23 @@ class Order(BaseModel):
         if self.number > 9:
             raise ValueError("Nine at most.")
         return self
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "string", "minLength": 1, "maxLength": 4000}, "1 to 4,000 characters."),
+        ({"type": "string", "maxLength": 80}, "At most 80 characters."),
+        ({"type": "string", "minLength": 3}, "At least 3 characters."),
+        ({"type": "string", "minLength": 1}, ""),
+        ({"type": "string"}, ""),
+        ({"type": "number", "minimum": 0, "maximum": 100}, "0 to 100."),
+        ({"type": "integer", "minimum": 0}, "At least 0."),
+        ({"type": "boolean"}, ""),
+    ],
+)
+def test_limits_are_said_beside_the_field(schema: dict[str, Any], said: str) -> None:
+    assert fields.limits(schema) == said
 
 
 def test_an_author_s_own_sentences_are_shown_as_they_are() -> None:

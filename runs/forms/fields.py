@@ -139,7 +139,8 @@ def _text(value: Any) -> str:
 def limits(schema: Schema) -> str:
     """What a text or a number may be, as a sentence: "1 to 4,000 characters."; "" where nothing is said."""
     if schema.get("type") == "string":
-        return _range(schema.get("minLength") or None, schema.get("maxLength"), unit=" characters")
+        least, most = schema.get("minLength"), schema.get("maxLength")
+        return _range(least if most or least != 1 else None, most, unit=" characters")  # "not empty" goes without saying
     return _range(schema.get("minimum"), schema.get("maximum"), unit="")
 
 

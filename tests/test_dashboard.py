@@ -1,0 +1,42 @@
+"""The dashboard: which job processes live, and the reviews that wait longest."""
+
+from datetime import timedelta
+
+import django_rq
+import pytest
+from django.utils import timezone
+from rq import Worker
+from rq.utils import utcformat
+
+from tests.test_pages_runs import carried, signed_in
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_job_process_that_says_nothing_is_silent_and_comes_last(signed_in):
+    redis = django_rq.get_connection("default")
+    for name in ("a-was-killed", "b-is-alive", "c-has-expired"):
+        process = Worker(["default"], name=name, connection=redis)
+        process.register_birth()
+        process.set_state("busy")
+    redis.hset("rq:worker:a-was-killed", "last_heartbeat", utcformat(timezone.now() - timedelta(seconds=40)))
+    redis.delete("rq:worker:c-has-expired")
+    page = signed_in().get("/")
+    found = [(process.name, process.state) for process in page.context["machinery"].processes]
+    assert found == [("b-is-alive", "busy"), ("a-was-killed", "silent")]
+    assert "Silent</span> since" in page.text
+    assert "No job process is alive" not in page.text
+    redis.delete("rq:worker:b-is-alive")
+    assert "No job process is alive" in signed_in().get("/").text
+
+
+def test_the_oldest_reviews_are_shown_and_how_many_more_there_are(signed_in):
+    for number in range(8):
+        carried("paying", text=f"order {number}")
+    page = signed_in().get("/").text
+    people = page[page.index('id="people"') : page.index('id="runs"')]
+    assert [f"order {number}<" in people for number in range(8)] == [True] * 6 + [False] * 2
+    assert "and 2 more" in people
+
+
+__all__ = ["signed_in"]

@@ -1,0 +1,116 @@
+"""What the page of a run says in words: how long it worked and waited, what went another way, and what a worker said."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from runs import commands, executor, timeline
+from runs.engine.events import Kind
+from tests import agents
+from tests.test_pages_runs import carried, signed_in
+
+pytestmark = pytest.mark.django_db
+
+
+def at(seconds):
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("events", "worked", "waited"),
+    [
+        ([(Kind.STEP_STARTED, 0), (Kind.STEP_SUCCEEDED, 3)], 3, 0),
+        ([(Kind.STEP_STARTED, 0), (Kind.STEP_ESCALATED, 2), (Kind.STEP_DECIDED, 325)], 2, 323),
+        ([(Kind.STEP_REQUESTED, 0), (Kind.STEP_ESCALATED, 1), (Kind.STEP_DECIDED, 61)], 0, 60),  # a question
+        (
+            [(Kind.STEP_ESCALATED, 1), (Kind.STEP_DECIDED, 61), (Kind.ATTEMPT_STARTED, 70), (Kind.STEP_SUCCEEDED, 75)],
+            5,
+            60,
+        ),  # a gate, and then a queue of 9 s
+        (
+            [(Kind.STEP_STARTED, 0), (Kind.ATTEMPT_FAILED, 4), (Kind.ATTEMPT_STARTED, 604), (Kind.STEP_SUCCEEDED, 605)],
+            5,
+            0,
+        ),  # ten minutes between two attempts
+        ([(Kind.STEP_STARTED, 0), (Kind.ATTEMPT_STARTED, 90), (Kind.STEP_SUCCEEDED, 91)], 1, 0),  # a process died
+        ([(Kind.STEP_STARTED, 0), (Kind.STEP_ESCALATED, 2)], 2, 0),  # nobody has answered yet
+    ],
+)
+def test_work_and_waits_are_told_apart(events, worked, waited):
+    clock = timeline.Clock()
+    for kind, seconds in events:
+        clock.move(kind, at(seconds))
+    assert (clock.worked, clock.waited) == (timedelta(seconds=worked), timedelta(seconds=waited))
+
+
+def test_a_step_that_waited_for_a_person_says_both_times(signed_in):
+    run = carried("guessing", number=3)
+    assert "for a person</span>" not in signed_in().get(f"/runs/{run.pk}/").text
+    commands.decide(run.pk, 1, "approve", by="reviewer", fingerprint=run.reviews.get().fingerprint)
+    (card,) = timeline.cards(run)
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert re.search(r"<span>waited [\d.]+ m?s for a person</span>\s*<span>[\d.]+ m?s</span>", page)
+    assert card.worked_ms + card.waited_ms == pytest.approx(card.step.duration_ms, abs=1)
+
+
+def test_a_withdrawn_question_no_longer_waits():
+    run = carried("asking")
+    commands.cancel(run.pk, by="operator")
+    (card,) = timeline.cards(run)
+    assert card.clock.asked is None
+    assert card.waited_ms > 0
+    assert card.worked_ms is None
+
+
+def test_a_fallback_is_told_on_the_closed_step(signed_in):
+    agents.FAILURES["tired"] = [agents.GiveUp("no way")]
+    run = carried("falling-back", text="tired")
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    step = page[page.index('id="step-1"') :]
+    assert "Fallback</span>" in step.partition("</summary>")[0]
+
+
+def test_what_a_worker_said_is_told_without_the_kind_of_its_error(signed_in):
+    agents.FAILURES["odd"] = [agents.AskHuman("Who is this?")]
+    run = carried("stumbling", text="odd")
+    raw = "&quot;why&quot;: &quot;AskHuman: "
+    for path in (f"/runs/{run.pk}/", f"/reviews/{run.reviews.get().pk}/"):
+        page = signed_in().get(path).text
+        assert "Who is this?" in page
+        assert not re.search(r"(?<![\w.])AskHuman: ", page.replace(raw, ""))
+
+
+def test_a_rejection_is_said_once(signed_in):
+    run = carried("asking")
+    commands.decide(run.pk, 1, "reject", by="reviewer", fingerprint=run.reviews.get().fingerprint, reason="spam")
+    executor.advance(run.pk, owner="test")
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert "reviewer rejected it: spam" in page
+    assert "rejected: reviewer" not in page
+    assert "(rejected)" not in page
+
+
+def test_an_error_nobody_knows_is_named_after_what_it_says(signed_in):
+    agents.FAILURES["odd"] = [KeyError("card")]
+    page = signed_in().get(f"/runs/{carried('stumbling', text='odd').pk}/").text
+    assert '<span class="text-secondary">(KeyError)</span>' in page
+
+
+def test_a_question_is_told_as_a_question(signed_in):
+    run = carried("asking", text="the wall")
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert "The supervisor asks a person, in step 1 (Ask a person): Which colour for the wall?" in page
+    assert "Step 1 (Ask a person) waits for the answer." in page
+
+
+def test_hidden_letters_are_marked_on_every_page(signed_in):
+    run = carried("asking", text="pay\u202eton")
+    paths = [f"/runs/{run.pk}/", f"/runs/{run.pk}/events/", "/runs/", "/", "/reviews/", f"/reviews/{run.reviews.get().pk}/"]
+    for path in paths:
+        page = signed_in().get(path).text
+        assert "\u202e" not in page, path
+        assert "U+202E" in page, path
+
+
+__all__ = ["signed_in"]
