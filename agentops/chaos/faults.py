@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Injected = Iterator[float]
 COPIES = 3
+NOBODY_WRITES_SECONDS = 3.0  # a fault that waits for somebody at work waits no longer than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,17 @@ class Fault:
     times: int
     every: tuple[float, float] = (0.2, 1.2)
     limit_seconds: float = 15.0  # for the recovery of 95 of 100 runs
+    through_proxy: bool = False  # whether job processes reach the database only by way of the proxy
 
 
 def kill_9(world: "World") -> Injected:
     """Of a job process, of what it forked for its job, or of both; it is replaced at once."""
-    victim = world.fleet.busy(world.chance)
+    victim, end = world.fleet.busy(world.chance), time.monotonic() + NOBODY_WRITES_SECONDS
+    while not victim.horses() and time.monotonic() < end:
+        yield 0
+        victim = world.fleet.busy(world.chance)
     horses = victim.horses()
-    pids = world.chance.choice([[*horses, victim.pid], [*horses, victim.pid], horses or [victim.pid], [victim.pid]])
+    pids = world.chance.choice([*[horses] * 5, *[[*horses, victim.pid]] * 3, *[[victim.pid]] * 2])
     send(signal.SIGKILL, pids)
     if set(horses) & set(pids):  # without its parent a horse goes on to the end of its job
         world.recovery.expect(owned_by([victim.pid, *horses]))
@@ -82,6 +87,15 @@ def postgres_restart(world: "World") -> Injected:
     yield 0
 
 
+def lost_reply(world: "World") -> Injected:
+    """The database commits, and the job process hears that its connection broke."""
+    before, end = world.proxy.swallowed(), time.monotonic() + NOBODY_WRITES_SECONDS
+    world.proxy.swallow_one()
+    while world.proxy.swallowed() == before and time.monotonic() < end:
+        yield 0
+    world.recovery.expect(unfinished())
+
+
 def duplicate_delivery(world: "World") -> Injected:
     """Every run that is under way is put on the queue three times more."""
     queue = django_rq.get_queue("default")
@@ -107,11 +121,12 @@ def several_at_once(world: "World") -> Injected:
 
 
 FAULTS = [
-    Fault("kill -9 of job processes", kill_9, quick_times=4, times=200),
+    Fault("kill -9 of job processes", kill_9, quick_times=4, times=200, every=(0.2, 1.6)),
     Fault("SIGSTOP longer than the lease", pause, quick_times=1, times=12),
     Fault("FLUSHALL", flushall, quick_times=3, times=20, limit_seconds=10),
     Fault("Redis down", redis_down, quick_times=1, times=10, limit_seconds=10),
     Fault("PostgreSQL immediate restart", postgres_restart, quick_times=1, times=12),
+    Fault("reply of COMMIT lost", lost_reply, quick_times=2, times=60, through_proxy=True),
     Fault("duplicate delivery", duplicate_delivery, quick_times=3, times=50, every=(0.1, 0.5)),
     Fault("lost wake-ups", lost_wake_ups, quick_times=4, times=100, every=(0.1, 0.4), limit_seconds=10),
     Fault("several at once", several_at_once, quick_times=0, times=40),

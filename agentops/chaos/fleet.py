@@ -23,11 +23,15 @@ class Member:
         self.arguments, self.log = arguments, log
         self._process: subprocess.Popen[bytes] | None = None
 
-    def keep_alive(self) -> None:
+    def keep_alive(self, database_url: str) -> None:
         if self._process is None or self._process.poll() is not None:
             command = [sys.executable, str(PROJECT / "manage.py"), *self.arguments]
+            environment = os.environ | {"DATABASE_URL": database_url}
             # SIGKILL, because a job process that is asked to stop would first wait for Redis, which is gone by then.
-            self._process = process.launch(command, log=self.log, directory=PROJECT, on_parents_death=signal.SIGKILL)
+            ends = signal.SIGKILL
+            self._process = process.launch(
+                command, log=self.log, directory=PROJECT, environment=environment, on_parents_death=ends
+            )
 
     @property
     def pid(self) -> int:
@@ -46,19 +50,25 @@ class Member:
 
 
 class Fleet:
-    """`job_processes` job processes and one sweeper, with this process's environment."""
+    """`job_processes` job processes and one sweeper, with this process's environment but for the way to the database."""
 
     def __init__(self, job_processes: int, log: Path) -> None:
+        self.database_url = os.environ["DATABASE_URL"]
         self.workers = [Member(JOB_PROCESS, log) for _ in range(job_processes)]
         self.members = [*self.workers, Member(SWEEPER, log)]
 
     def keep_alive(self) -> None:
         for member in self.members:
-            member.keep_alive()
+            member.keep_alive(self.database_url)
 
     def busy(self, chance: random.Random) -> Member:
         """A job process with a horse, where there is one."""
         return chance.choice([one for one in self.workers if one.horses()] or self.workers)
+
+    def reach_the_database_by(self, url: str) -> None:
+        """From now on; every process begins anew."""
+        self.end()
+        self.database_url = url
 
     def end(self) -> None:
         for member in self.members:

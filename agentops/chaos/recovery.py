@@ -26,9 +26,9 @@ class Recovery:
     _waiting: dict[int, Hit] = field(default_factory=dict)
 
     def expect(self, rows: Iterable[tuple[int, int]], *, on_the_queue: bool = False) -> None:
-        """Count from now until each run has a further event, or else a job on the queue."""
+        """Count from now until each run has a further event or a job on the queue; a run hit twice counts from the first."""
         for run_id, last_seq in rows:
-            self._waiting[run_id] = Hit(run_id, last_seq, time.monotonic(), on_the_queue)
+            self._waiting.setdefault(run_id, Hit(run_id, last_seq, time.monotonic(), on_the_queue))
 
     def look(self) -> None:
         """To be called often: what is seen only later seems to have recovered later."""

@@ -1,5 +1,6 @@
 """One trial: services and processes of its own, a phase of runs for each fault, then the judgement."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from agentops.chaos.faults import FAULTS, Fault
 from agentops.chaos.fleet import Fleet
 from agentops.chaos.people import People
 from agentops.chaos.recovery import Recovery
-from agentops.chaos.servers import DurablePostgres, servers
+from agentops.chaos.servers import DurablePostgres, Proxy, servers
 from agentops.services.valkey import Valkey
 from runs.models import Run
 
@@ -37,7 +38,7 @@ class Form:
     patience_seconds: float
 
 
-QUICK = Form("quick", runs=7, job_processes=2, patience_seconds=25.0)
+QUICK = Form("quick", runs=6, job_processes=2, patience_seconds=25.0)
 FULL = Form("full", runs=60, job_processes=3, patience_seconds=60.0)
 
 
@@ -47,6 +48,7 @@ class World:
 
     postgres: DurablePostgres
     redis: Valkey
+    proxy: Proxy
     fleet: Fleet
     people: People
     recovery: Recovery
@@ -109,6 +111,9 @@ def _phase(world: World, fault: Fault, form: Form, say: Callable[[str], None]) -
     say(fault.name)
     begun = time.monotonic()
     world.people, world.recovery = People(fault.name, form.runs), Recovery()
+    url = world.proxy.url if fault.through_proxy else world.postgres.url
+    if url != world.fleet.database_url:
+        world.fleet.reach_the_database_by(url)
     world.people.wanted = form.runs
     times = fault.quick_times if form is QUICK else fault.times
     for _ in range(times):
@@ -131,10 +136,10 @@ def _row(world: World, fault: Fault, times: int, seconds: float) -> Row:
     took = sorted(world.recovery.seconds)
     return Row(
         fault=fault.name,
-        count=times,
+        count=world.proxy.swallowed() if fault.through_proxy else times,  # it asks, but somebody must commit
         runs=world.people.runs().count(),
         recovered=len(took),
-        recovery_p95=round(took[int(0.95 * (len(took) - 1))], 2) if took else None,
+        recovery_p95=round(took[math.ceil(0.95 * len(took)) - 1], 2) if took else None,
         recovery_max=round(took[-1], 2) if took else None,
         seconds=round(seconds, 1),
         limit_seconds=fault.limit_seconds,
@@ -158,16 +163,19 @@ def _nothing(world: World) -> Iterator[float]:
 @contextmanager
 def _started(directory: Path, form: Form, seed: int) -> Iterator[World]:
     postgres, redis = servers(directory)
-    fleet = Fleet(form.job_processes, directory / "processes.log")
+    proxy, fleet = Proxy(directory, postgres), Fleet(form.job_processes, directory / "processes.log")
     try:
         redis.start()
         postgres.start()
+        proxy.start()
         call_command("migrate", verbosity=0, interactive=False)
         accounts.ensure_groups()
         chance = random.Random(seed)  # noqa: S311 - chance that can be repeated
-        yield World(postgres, redis, fleet, People(REFERENCE, form.runs), Recovery(), chance, settings.LEASE_SECONDS)
+        people, recovery = People(REFERENCE, form.runs), Recovery()
+        yield World(postgres, redis, proxy, fleet, people, recovery, chance, settings.LEASE_SECONDS)
     finally:
         fleet.end()
         connection.close()
+        proxy.stop()
         postgres.stop()
         redis.stop()
