@@ -192,6 +192,34 @@ def test_keys_move_the_focus_and_enter_decides(sign_in, opened, output):
     assert output(first) == {"said": "red 9"}
 
 
+def test_whoever_decides_begins_at_the_next_review(sign_in, opened):
+    opened("paying", "the first"), opened("paying", "the second")
+    page = sign_in("reviewer")
+    page.goto("/reviews/")
+    page.get_by_role("link", name="Start with the oldest").click()
+    expect(page.locator("#review-title")).to_be_focused()
+    page.get_by_role("button", name="Approve", exact=True).click()
+    expect(page.locator("#messages")).to_contain_text("Approved")
+    expect(page.locator("#review-title")).to_be_focused()
+
+
+def test_whoever_typed_what_does_not_fit_begins_there(sign_in, opened):
+    page = look_at(sign_in("reviewer"), opened("guessing"))
+    page.get_by_text("Correct the result, then approve").click()
+    page.get_by_label("Amount").fill("a lot")
+    page.get_by_role("button", name="Approve as corrected").click()
+    expect(page.get_by_label("Amount")).to_be_focused()
+
+
+@pytest.mark.parametrize(
+    ("slug", "keys"),
+    [("paying", "j k Enter a e r / Enter"), ("guessing", "j k Enter a e r t / Enter"), ("asking", "j k Enter e r / Enter")],
+)
+def test_only_keys_that_do_something_are_named(sign_in, opened, slug, keys):
+    page = look_at(sign_in("reviewer"), opened(slug))
+    assert " ".join(page.locator(".choices .keys kbd").all_text_contents()) == keys
+
+
 def test_without_scripts_everything_can_be_decided(sign_in, opened, output):
     first, second = opened("paying", "the first"), opened("guessing", "the second")
     page = sign_in("reviewer", script=False)

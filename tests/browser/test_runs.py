@@ -31,7 +31,7 @@ def test_an_operator_signs_in_starts_a_run_and_watches_it_finish(sign_in, carry)
     carry()
     expect(page.locator("#run-state")).to_contain_text("Succeeded")
     expect(page.locator("#steps > li")).to_have_count(3)
-    expect(page.locator("#run-result")).to_contain_text("said")
+    expect(page.locator("#run-result")).to_contain_text("Said")
     expect(page.get_by_role("button", name="Yes, cancel")).to_have_count(0)
 
 
@@ -92,6 +92,45 @@ def test_a_live_list_leaves_the_focus_where_it_is_and_counts_what_waits(sign_in,
     carry()
     expect(page.locator("#nav-count")).to_have_text("1 open")
     expect(page.locator("#runs tr", has=page.locator(f"#run-link-{second.pk}"))).to_contain_text("Succeeded")
+
+
+def test_a_page_opened_while_queued_says_when_it_was_taken_and_counts_what_waits_elsewhere(sign_in, act, carry):
+    run = act(start)
+    page = sign_in("reviewer")
+    page.goto(f"/runs/{run.pk}/")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(page.locator("#run-facts")).to_contain_text("not yet")
+    act(start, "paying")
+    carry()
+    expect(page.locator("#run-facts")).not_to_contain_text("not yet")
+    expect(page.locator("#nav-count")).to_have_text("1 open")
+
+
+NEVER_OPENS = "window.WebSocket = class {};"
+
+
+def test_a_page_warns_only_when_the_connection_keeps_it_waiting(sign_in):
+    page = sign_in("operator")
+    page.add_init_script(NEVER_OPENS)
+    page.goto("/")
+    expect(page.locator("#live")).to_have_text("Connecting")
+    expect(page.locator("#live")).to_have_text("Not live yet: reload to see what is new")
+    without = sign_in("operator", script=False)
+    without.goto("/")
+    # Playwright switches scripts off after the parser has decided that there are some
+    assert "<noscript>Not live: reload to see what is new</noscript>" in without.content()
+
+
+def test_an_event_with_a_long_message_stays_a_line_until_it_is_opened(sign_in, act, carry):
+    run = act(start, "asking", text="many words " * 350)
+    carry()
+    page = sign_in("operator")
+    page.goto(f"/runs/{run.pk}/")
+    page.locator("#event-1 > details > summary").click()
+    fold = page.locator("#event-1 .fold")
+    expect(fold.locator("summary")).to_contain_text("JSON of")
+    assert fold.bounding_box()["height"] < 60
+    assert fold.locator("pre").is_hidden()
 
 
 def test_a_run_can_be_started_and_cancelled_without_scripts(sign_in, act):
@@ -174,3 +213,5 @@ def test_a_narrow_page_does_not_scroll_sideways(sign_in, act, carry, path):
     page = sign_in("admin", width=360)
     page.goto(f"/runs/{run.pk}/?open=all" if path == "run" else path)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    inner = page.locator(".topbar nav, .rows, main .card:has(> .rows)")
+    assert inner.evaluate_all("all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.className)") == []
