@@ -64,6 +64,9 @@ class ReviewPage:
 
     @property
     def why(self) -> str:
+        """The sentence to decide by; a question in full, which is cut where it stands as a reason."""
+        if self.review.cause == Cause.QUESTION and self.step and isinstance(self.step.input, dict):
+            return str(self.step.input.get("question", self.review.why))
         return describe.said(self.review.why)
 
     @cached_property

@@ -133,6 +133,11 @@ def test_what_comes_from_outside_is_shown_as_text(client: Client) -> None:
     assert "&lt;script&gt;document" in html
 
 
+def test_a_long_question_is_shown_to_its_end(client: Client) -> None:
+    text = "word " * 700 + "the end"
+    assert f"Which colour for {text}?" in page(client, opened("asking", text))
+
+
 def test_a_worker_that_is_gone_leaves_the_proposal_to_read(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     review = opened("guessing")
     monkeypatch.delitem(sdk.WORKERS, review.worker)
