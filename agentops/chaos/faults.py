@@ -2,14 +2,14 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import django_rq
 from django.db import connection
 
-from agentops.chaos.fleet import send
+from agentops.chaos.fleet import Member, send
 from runs import dispatch
 from runs.models import Run
 
@@ -36,10 +36,7 @@ class Fault:
 
 def kill_9(world: "World") -> Injected:
     """Of a job process, of what it forked for its job, or of both; it is replaced at once."""
-    victim, end = world.fleet.busy(world.chance), time.monotonic() + NOBODY_WRITES_SECONDS
-    while not victim.horses() and time.monotonic() < end:
-        yield 0
-        victim = world.fleet.busy(world.chance)
+    victim = yield from somebody_at_work(world)
     horses = victim.horses()
     pids = world.chance.choice([*[horses] * 5, *[[*horses, victim.pid]] * 3, *[[victim.pid]] * 2])
     send(signal.SIGKILL, pids)
@@ -50,7 +47,7 @@ def kill_9(world: "World") -> Injected:
 
 def pause(world: "World") -> Injected:
     """SIGSTOP for longer than the lease: another takes over, and then the first one wakes up."""
-    victim = world.fleet.busy(world.chance)
+    victim = yield from somebody_at_work(world)
     pids = [victim.pid, *victim.horses()]
     world.people.outcomes_are_certain = False
     send(signal.SIGSTOP, pids)
@@ -131,6 +128,19 @@ FAULTS = [
     Fault("lost wake-ups", lost_wake_ups, quick_times=4, times=100, every=(0.1, 0.4), limit_seconds=10),
     Fault("several at once", several_at_once, quick_times=0, times=40),
 ]
+
+
+def somebody_at_work(world: "World") -> Generator[float, None, Member]:
+    """A job process that owns a run, as soon as there is one; any where none comes by one."""
+    end = time.monotonic() + NOBODY_WRITES_SECONDS
+    while True:
+        workers = world.chance.sample(world.fleet.workers, len(world.fleet.workers))
+        for worker in workers:
+            if owned_by([worker.pid, *worker.horses()]):
+                return worker
+        if time.monotonic() > end:
+            return workers[0]
+        yield 0
 
 
 # --- whom a fault hits: (run, events so far) --------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The job processes and the sweeper of a trial: starts them, replaces what died, and kills or pauses them by their ids."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -60,10 +59,6 @@ class Fleet:
     def keep_alive(self) -> None:
         for member in self.members:
             member.keep_alive(self.database_url)
-
-    def busy(self, chance: random.Random) -> Member:
-        """A job process with a horse, where there is one."""
-        return chance.choice([one for one in self.workers if one.horses()] or self.workers)
 
     def reach_the_database_by(self, url: str) -> None:
         """From now on; every process begins anew."""

@@ -117,7 +117,7 @@ def _phase(world: World, fault: Fault, form: Form, say: Callable[[str], None]) -
     world.people.wanted = form.runs
     times = fault.quick_times if form is QUICK else fault.times
     for _ in range(times):
-        world.people.wanted += world.people.done()  # something must be under way that the fault can hit
+        world.people.keep_busy()
         world.go_on(world.chance.uniform(*fault.every))
         for seconds in fault.inject(world):
             world.go_on(seconds)
