@@ -9,8 +9,9 @@
     return template.content.firstElementChild;
   };
   // what somebody opened stays open, where the focus was it stays, and what somebody writes is not touched
+  const touched = (old) => old.querySelector("form[data-touched], dialog[open]");
   const replace = (old, next) => {
-    if (old.querySelector("form[data-touched], dialog[open]")) return;
+    if (touched(old)) return;
     const ids = (open) => [...old.querySelectorAll("details[id]")].filter((one) => one.open === open).map((one) => one.id);
     const [opened, focused] = [ids(true), old.contains(document.activeElement) && document.activeElement];
     const at = focused && [...old.querySelectorAll("a, button, summary, input")].indexOf(focused);
@@ -32,6 +33,7 @@
     const whole = seen.every((one, index) => !index || one === seen[index - 1] + 1) && seen.at(-1) === seq;
     count.textContent = whole ? seq === 1 ? "its one event received" : `all ${seq} events received` : "events are missing: reload the page";
   };
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => { if (touched(detail.target)) detail.shouldSwap = false; });
   document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
   document.addEventListener("socket:message", ({ detail }) => {
     detail.parts.forEach(show);
