@@ -112,14 +112,14 @@ CHANNEL_LAYERS = {
 }
 RQ_QUEUES = {
     "default": {
-        "URL": REDIS_URL,
-        "DEFAULT_TIMEOUT": env.int("JOB_TIMEOUT_SECONDS", default=900),
+        # A page must not wait for ever on a Redis that hangs; job processes raise it for as long as they wait for a job.
+        "URL": f"{REDIS_URL}{'&' if '?' in REDIS_URL else '?'}socket_timeout=3&socket_connect_timeout=2",
+        "DEFAULT_TIMEOUT": -1,  # runs/keeper.py watches each step
         "DEFAULT_RESULT_TTL": 0,
-        "REDIS_CLIENT_KWARGS": {"socket_connect_timeout": 2},
         "SERIALIZER": "rq.serializers.JSONSerializer",
     }
 }
-RQ = {"WORKER_CLASS": "runs.jobs.JobProcess", "JOB_CLASS": "rq.job.Job", "SHOW_ADMIN_LINK": True}
+RQ = {"WORKER_CLASS": "runs.jobs.JobProcess", "JOB_CLASS": "runs.jobs.AllowedJob", "SHOW_ADMIN_LINK": True}
 CACHES = {
     "default": {
         "BACKEND": "agentops.cache.ForgetfulRedisCache",
@@ -131,6 +131,10 @@ CACHES = {
 # --- the engine (docs/operations.md explains each) ------------------------------------------------------------------
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=12)
 LEASE_RENEW_SECONDS = env.int("LEASE_RENEW_SECONDS", default=3)
+STEP_TIMEOUT_SECONDS = env.float("STEP_TIMEOUT_SECONDS", default=900)
+JOB_THREADS = env.int("JOB_THREADS", default=16)
+JOB_GRACE_SECONDS = env.float("JOB_GRACE_SECONDS", default=25)
+JOB_CONNECTIONS = env.int("JOB_CONNECTIONS", default=8)  # to PostgreSQL, for all threads of a job process
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=1.0)
 
 # --- the shipped agent ----------------------------------------------------------------------------------------------

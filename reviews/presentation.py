@@ -8,7 +8,7 @@ from reviews.comparison import Change, changes
 from reviews.forms import Choice
 from reviews.listing import agent_title
 from reviews.models import Cause, Claim, Decision, Review
-from runs import describe, sdk
+from runs import describe, sdk, timeline
 from runs.engine.policy import Subject
 from runs.models import Step
 
@@ -84,7 +84,8 @@ class ReviewPage:
 
     @cached_property
     def step(self) -> Step | None:
-        return Step.objects.filter(run=self.review.run_id, position=self.review.position).first()
+        found = Step.objects.filter(run=self.review.run_id, position=self.review.position)
+        return next(iter(timeline.steps_of(self.review.run_id, found)), None)
 
     @property
     def alternatives(self) -> list[tuple[str, float]]:
@@ -95,7 +96,7 @@ class ReviewPage:
     @cached_property
     def steps_before(self) -> list[Step]:
         earlier = Step.objects.filter(run=self.review.run_id, position__lt=self.review.position)
-        return list(earlier.order_by("-position")[:STEPS_BEFORE])[::-1]
+        return timeline.steps_of(self.review.run_id, earlier.order_by("-position")[:STEPS_BEFORE])[::-1]
 
     @cached_property
     def earlier_decisions(self) -> list[Decision]:

@@ -1,24 +1,24 @@
 """The only writer and reader of events: checks the cursor and the fence, appends, projects and announces."""
 
+import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-import psycopg
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 
-from runs import live, signals
-from runs.engine.canonical import normalise
+from runs import live, pen, signals
+from runs.engine.canonical import INLINE_LETTERS, Large, dumps, normalise, put_back, set_apart
 from runs.engine.events import GENESIS, Draft, Fact, Kind, first_broken, write
-from runs.engine.state import RunState, fold
+from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState, fold
 from runs.models import Run, Step
-from runs.models.event import Event
-from runs.projections import INSERT, STEP_COLUMNS, run_columns, statement_values, step_columns
+from runs.models.event import Event, Payload
+from runs.projections import STEP_COLUMNS, Write, born_columns, run_columns, step_columns, write_of
 
 
 class LeaseLost(Exception):
@@ -38,7 +38,7 @@ class RunLog:
     @classmethod
     def load(cls, run_id: int, *, fence: int | None = None) -> Self:
         """Read every event of the run and fold it."""
-        return cls(run_id, fold(facts(run_id)), fence)
+        return cls(run_id, fold(whole(run_id, facts(run_id))), fence)
 
     def append(self, *drafts: Draft, release: bool = False) -> None:
         """Write the drafts in one statement with their projections; `release` gives the lease back with it.
@@ -49,32 +49,55 @@ class RunLog:
             self._catch_up()
 
     def _try(self, drafts: Sequence[Draft], release: bool) -> bool:
-        state = replace(self.state, steps=dict(self.state.steps))
-        written = self._write(drafts, state)
-        # one statement is a transaction of its own; only what reviews must be told of needs a longer one
-        with transaction.atomic() if _concerns_reviews(written) else nullcontext():
-            values = statement_values(self.run_id, self.state.seq, self.fence, state, written, release=release)
-            if not _execute(INSERT, values)[0][0]:
-                return False
-            _tell_reviews(self.run_id, state, written)
-            transaction.on_commit(lambda: live.nudge(self.run_id, state.seq), robust=True)
-        self.state = state
+        before, kept = self.state, _before(self.state, drafts)
+        self.state = replace(before)  # the steps are the same dict, in which `kept` can be put back
+        try:
+            written, asked = self._fold_in(drafts, before.seq, release)
+            if not self._write(asked, written):
+                return _put_back(self, before, kept)
+        except BaseException:
+            _put_back(self, before, kept)
+            raise
         return True
 
-    def _write(self, drafts: Sequence[Draft], state: RunState) -> list[Fact]:
-        """The drafts as facts in their place, folded into the state."""
-        written = []
+    def _fold_in(self, drafts: Sequence[Draft], cursor: int, release: bool) -> tuple[list[Fact], Write]:
+        """The drafts as facts in their place, folded into the state, and what is to be written."""
+        state, apart = self.state, {}
+        written: list[tuple[Fact, str]] = []
         for draft in drafts:
+            text, data = dumps(draft.data), draft.data
+            if len(text) > INLINE_LETTERS:
+                stub, values = set_apart(data)
+                text, data, apart = dumps(stub), data | {"large": stub["large"]}, apart | values
             at = max(now(), state.last_at or now())
-            fact = write(draft, run_id=self.run_id, seq=state.seq + 1, at=at, prev_hash=state.head_hash or GENESIS)
+            place = {"run_id": self.run_id, "seq": state.seq + 1, "at": at, "prev_hash": state.head_hash or GENESIS}
+            fact = write(replace(draft, data=data), text=text, **place)
             fold([fact], state)
-            written.append(fact)
-        return written
+            written.append((fact, text))
+        facts_ = [fact for fact, _ in written]
+        return facts_, write_of(self.run_id, cursor, self.fence, state, written, apart, release=release)
+
+    def _write(self, asked: Write, written: list[Fact]) -> bool:
+        """One statement is a transaction of its own; only what reviews must be told of needs a longer one."""
+        if not _concerns_reviews(written):
+            if done := pen.write(asked):
+                self._announce()
+            return done
+        with transaction.atomic():
+            if not pen.write(asked):
+                return False
+            _tell_reviews(self.run_id, self.state, written)
+            self._announce()
+        return True
+
+    def _announce(self) -> None:
+        run_id, seq = self.run_id, self.state.seq
+        transaction.on_commit(lambda: live.nudge(run_id, seq), robust=True)
 
     def _catch_up(self) -> None:
         """Somebody else wrote: read it, and see whether this process may go on."""
         was_cancelled = self.state.cancel_requested
-        self.state = fold(facts(self.run_id))
+        self.state = fold(whole(self.run_id, facts(self.run_id)))
         held = Run.objects.filter(pk=self.run_id, fence=self.fence or 0, lease_until__isnull=False).exists()
         if not held or self.state.ended:
             raise LeaseLost(f"run {self.run_id} is advanced by another process, or has ended")
@@ -84,10 +107,12 @@ class RunLog:
 
 def create(draft: Draft) -> RunLog:
     """Insert a run with its first event, RunRequested, in one transaction."""
+    draft = replace(draft, data=normalise(draft.data))
     with transaction.atomic():
-        row = Run.objects.create(input=None, agent=draft.data["agent"], created_at=now())
+        row = Run.objects.create(agent=draft.data["agent"], created_at=now())
         log = RunLog(row.pk, RunState())
-        log.append(replace(draft, data=normalise(draft.data)))
+        log.append(draft)
+        Run.objects.filter(pk=row.pk).update(**born_columns(log.state))
     return log
 
 
@@ -141,16 +166,66 @@ def rows(run_id: int, *, after: int = 0) -> QuerySet[Event]:
 
 
 def facts(run_id: int, *, after: int = 0) -> list[Fact]:
-    """The same as values, for folding and for checking the chain."""
-    found = rows(run_id, after=after)
-    return [Fact(e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash) for e in found]
+    """The same as values, as they are chained: a large value of their data is None, and "large" says which it is."""
+    found = pen.execute(FACTS, {"run_id": run_id, "after": after})
+    return [_fact(*columns) for columns in found]
+
+
+FACTS = """
+SELECT seq, kind, data, step, actor, at, prev_hash, hash FROM runs_event
+WHERE run_id = %(run_id)s AND seq > %(after)s ORDER BY seq
+"""
+
+
+def _fact(seq: int, kind: str, data: str, *others: Any) -> Fact:
+    return Fact(seq, kind, json.loads(data), *others)
+
+
+def whole(run_id: int, found: list[Fact]) -> list[Fact]:
+    """The facts with their large values."""
+    hashes = {one["hash"] for fact in found for one in fact.data.get("large", {}).values()}
+    if not hashes:
+        return found
+    kept = Payload.objects.filter(run_id=run_id, hash__in=hashes).values_list("hash", "body")
+    values = {hash_: json.loads(body) for hash_, body in kept}
+    return [replace(fact, data=put_back(fact.data, values)) for fact in found]
+
+
+def outlined(run_id: int, found: Iterable[Fact]) -> list[Fact]:
+    """The facts for a page: where a large value is, a Large says how large."""
+    return [_outlined(run_id, fact) for fact in found]
+
+
+def _outlined(run_id: int, fact: Fact) -> Fact:
+    large = {key: Large(run_id, one["hash"], one["bytes"]) for key, one in fact.data.get("large", {}).items()}
+    return replace(fact, data=fact.data | large) if large else fact
+
+
+def payload(run_id: int, hash_: str) -> str | None:
+    """The canonical JSON text of a large value of the run."""
+    return Payload.objects.filter(run_id=run_id, hash=hash_).values_list("body", flat=True).first()
+
+
+def with_payloads(run_id: int, steps: Iterable[Step]) -> list[Step]:
+    """The steps of one run, each with `input`, `output` and `proposal` as its events left them (a Large where one is large)."""
+    found = list(steps)
+    told = rows(run_id).filter(step__in=[step.position for step in found]).exclude(kind=Kind.ATTEMPT_STARTED)
+    state = fold(outlined(run_id, (as_fact(row) for row in told)))
+    for step in found:
+        said = state.steps[step.position]
+        step.input, step.output, step.proposal = said.input, said.output, said.proposal
+    return found
+
+
+def as_fact(row: Event) -> Fact:
+    return Fact(row.seq, row.kind, row.data, row.step, row.actor, row.at, row.prev_hash, row.hash)
 
 
 def now() -> datetime:
     """The database's time (UTC), kept between looks by this process's monotonic clock."""
     global _looked_at, _database_time
     if time.monotonic() - _looked_at > CLOCK_LOOK_SECONDS:
-        _database_time, _looked_at = _execute("SELECT clock_timestamp()", {})[0][0], time.monotonic()
+        _database_time, _looked_at = pen.execute("SELECT clock_timestamp()", {})[0][0], time.monotonic()
     return _database_time + timedelta(seconds=time.monotonic() - _looked_at)
 
 
@@ -161,13 +236,17 @@ _database_time: datetime
 # --- the lease: who advances a run ------------------------------------------------------------------------------
 
 TAKE = """
-UPDATE runs_run AS run
-SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8), fence = run.fence + 1
-FROM (SELECT id, lease_owner FROM runs_run WHERE id = %(run_id)s FOR UPDATE) AS before
-WHERE run.id = before.id AND run.status IN ('queued', 'running', 'retrying')
-  AND (run.lease_until IS NULL OR run.lease_until < clock_timestamp())
-  AND (run.wake_at IS NULL OR run.wake_at <= clock_timestamp())
-RETURNING run.fence, before.lease_owner
+WITH taken AS (
+  UPDATE runs_run AS run
+  SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8), fence = run.fence + 1
+  FROM (SELECT id, lease_owner FROM runs_run WHERE id = %(run_id)s FOR UPDATE) AS before
+  WHERE run.id = before.id AND run.status IN ('queued', 'running', 'retrying')
+    AND (run.lease_until IS NULL OR run.lease_until < clock_timestamp())
+    AND (run.wake_at IS NULL OR run.wake_at <= clock_timestamp())
+  RETURNING run.id, run.fence, before.lease_owner, run.last_seq
+)
+SELECT taken.fence, taken.lease_owner, taken.last_seq, e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
+FROM taken JOIN runs_event AS e ON e.run_id = taken.id ORDER BY e.seq
 """
 RENEW = """
 UPDATE runs_run SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8)
@@ -181,17 +260,20 @@ def take(run_id: int, *, owner: str) -> tuple[RunLog, Draft] | None:
 
     The draft says who took it: its owner writes it together with the first thing that happens.
     """
-    taken = _execute(TAKE, {"owner": owner, "seconds": settings.LEASE_SECONDS, "run_id": run_id})
+    taken = pen.execute(TAKE, {"owner": owner, "seconds": settings.LEASE_SECONDS, "run_id": run_id})
     if not taken:
         return None
-    fence, lost_owner = taken[0]
-    log = RunLog.load(run_id, fence=fence)
+    fence, lost_owner, last_seq = taken[0][:3]
+    found = [_fact(*columns[3:]) for columns in taken]
+    if len(found) != last_seq:  # the statement waited for a writer, whose events it did not see
+        found = facts(run_id)
+    log = RunLog(run_id, fold(whole(run_id, found)), fence)
     return None if log.state.ended else (log, _taking(log.state, owner, fence, lost_owner))
 
 
 def renew(run_id: int, fence: int) -> bool:
     """Extend the lease; False when it is no longer ours."""
-    return bool(_execute(RENEW, {"seconds": settings.LEASE_SECONDS, "run_id": run_id, "fence": fence}))
+    return bool(pen.execute(RENEW, {"seconds": settings.LEASE_SECONDS, "run_id": run_id, "fence": fence}))
 
 
 def _taking(state: RunState, owner: str, fence: int, lost_owner: str) -> Draft:
@@ -204,11 +286,21 @@ def _taking(state: RunState, owner: str, fence: int, lost_owner: str) -> Draft:
 # --- parts ------------------------------------------------------------------------------------------------------
 
 
-def _execute(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Execute as psycopg itself does, prepared on the server: Django's cursor would have it planned anew each time."""
-    connection.ensure_connection()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        return cursor.execute(statement, values, prepare=True).fetchall()
+def _before(state: RunState, drafts: Sequence[Draft]) -> dict[int, StepState | None]:
+    """The steps as they are, of those that the drafts may change."""
+    if any(draft.kind in CHANGE_EVERY_STEP for draft in drafts):
+        return dict(state.steps)
+    return {draft.step: state.steps.get(draft.step) for draft in drafts if draft.step}
+
+
+def _put_back(log: RunLog, before: RunState, kept: dict[int, StepState | None]) -> Literal[False]:
+    for position, step in kept.items():
+        if step is None:
+            before.steps.pop(position, None)
+        else:
+            before.steps[position] = step
+    log.state = before
+    return False
 
 
 def _concerns_reviews(written: list[Fact]) -> bool:

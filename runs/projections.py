@@ -1,103 +1,162 @@
 """What the rows of a run and its steps are, given the state that the events fold to, and the one statement that writes them."""
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from runs.engine.canonical import dumps
-from runs.engine.events import Fact, Kind
-from runs.engine.state import RunState, StepState
+from runs.engine.events import Fact
+from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState
 
-RUN_COLUMNS = [
-    "agent", "agent_version", "config_version", "input", "input_text", "status", "waiting_cause", "waiting_step",
-    "wake_at", "output", "error", "cancel_requested", "step_count", "started_by", "created_at", "started_at",
+BORN_COLUMNS = ["agent", "agent_version", "config_version", "input", "input_text", "started_by", "created_at"]  # never change
+MOVING_COLUMNS = [
+    "status", "waiting_cause", "waiting_step", "wake_at", "output", "error", "cancel_requested", "step_count", "started_at",
     "finished_at", "last_seq", "head_hash",
 ]  # fmt: skip
+RUN_COLUMNS = BORN_COLUMNS + MOVING_COLUMNS
 STEP_COLUMNS = [
-    "position", "name", "worker", "title", "fingerprint", "status", "effect", "input",
-    "output", "confidence", "threshold", "why", "source", "alternatives", "attempt", "error",
-    "cause", "proposal", "decision", "decided_by", "reason", "fallback", "started_at", "finished_at",
+    "position", "name", "worker", "title", "fingerprint", "status", "effect", "confidence", "threshold", "why", "source",
+    "alternatives", "attempt", "error", "cause", "decision", "decided_by", "reason", "fallback", "started_at", "finished_at",
 ]  # fmt: skip
 
 
 def run_columns(state: RunState) -> dict[str, Any]:
     """Column -> value, JSON columns as Python values."""
-    same = {name: getattr(state, name) for name in RUN_COLUMNS if hasattr(state, name)}
-    return same | {
+    return born_columns(state) | moving_columns(state)
+
+
+def born_columns(state: RunState) -> dict[str, Any]:
+    """What a run is from its first event on."""
+    return {
+        "agent": state.agent,
+        "agent_version": state.agent_version,
         "config_version": state.config["version"],
+        "input": _inline(state, "input"),
         "input_text": state.summary,
-        "step_count": len(state.steps),
+        "started_by": state.started_by,
         "created_at": state.requested_at,
-        "last_seq": state.seq,
     }
 
 
+def moving_columns(state: RunState) -> dict[str, Any]:
+    """What its later events change."""
+    columns = {name: getattr(state, name) for name in MOVING_COLUMNS if hasattr(state, name)}
+    return columns | {"output": _inline(state, "output"), "step_count": len(state.steps), "last_seq": state.seq}
+
+
+def _inline(state: RunState, name: str) -> Any:
+    """A value that was set apart from its event is not written into the row either."""
+    return None if name in state.set_apart else getattr(state, name)
+
+
 def step_columns(step: StepState) -> dict[str, Any]:
-    """Column -> value, ready for JSON (times as ISO 8601 text)."""
-    values = {name: getattr(step, name) for name in STEP_COLUMNS}
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+    """Column -> value."""
+    return {name: getattr(step, name) for name in STEP_COLUMNS}
 
 
-# --- one statement writes events, the run and its steps ----------------------------------------------------------
+# --- one statement writes the events, the rows and the large payloads of any number of runs ------------------------
 
-JSON_RUN_COLUMNS = {"input", "output", "error"}
-STEP_TYPES = {
-    "position": "int",
-    "attempt": "int",
-    "confidence": "float8",
-    "threshold": "float8",
-    "started_at": "timestamptz",
-    "finished_at": "timestamptz",
-} | dict.fromkeys(["input", "output", "alternatives", "error", "proposal"], "jsonb")
-SET_RUN = ", ".join(f"{name} = %({name})s{'::jsonb' if name in JSON_RUN_COLUMNS else ''}" for name in RUN_COLUMNS)
-STEP_LIST = ", ".join(STEP_COLUMNS)
-STEP_RECORD = ", ".join(f"{name} {STEP_TYPES.get(name, 'text')}" for name in STEP_COLUMNS)
-SET_STEP = ", ".join(f"{name} = excluded.{name}" for name in STEP_COLUMNS if name != "position")
+TYPES = (
+    dict.fromkeys(["run_id"], "bigint")
+    | dict.fromkeys(["seq", "cursor", "fence", "last_seq", "step", "step_count", "waiting_step", "position", "attempt"], "int")
+    | dict.fromkeys(["at", "wake_at", "created_at", "started_at", "finished_at"], "timestamptz")
+    | dict.fromkeys(["release", "cancel_requested"], "boolean")
+    | dict.fromkeys(["confidence", "threshold"], "float8")
+    | dict.fromkeys(["data", "input", "output", "alternatives", "error"], "jsonb")
+)
+FACT_COLUMNS = ["run_id", "seq", "kind", "step", "actor", "data", "at", "prev_hash", "hash"]
+
+
+def _records(parameter: str, alias: str, names: Iterable[str]) -> str:
+    columns = _list(f"{name} {TYPES.get(name, 'text')}" for name in names)
+    return f"jsonb_to_recordset(%({parameter})s::jsonb) AS {alias}({columns})"
+
+
+def _list(names: Iterable[str], alias: str = "") -> str:
+    return ", ".join(f"{alias}{name}" for name in names)
+
+
+SET_RUN = _list(f"{name} = asked.{name}" for name in MOVING_COLUMNS)
+SET_STEP = _list(f"{name} = excluded.{name}" for name in STEP_COLUMNS if name != "position")
 INSERT = f"""
 WITH head AS (
-  UPDATE runs_run SET {SET_RUN},
-    lease_owner = CASE WHEN %(release)s THEN '' ELSE lease_owner END,
-    lease_until = CASE WHEN %(release)s THEN NULL ELSE lease_until END
-  WHERE id = %(run_id)s AND last_seq = %(cursor)s
-    AND (%(fence)s::int IS NULL OR (fence = %(fence)s::int AND lease_until IS NOT NULL))
-  RETURNING id
+  UPDATE runs_run AS run SET {SET_RUN},
+    lease_owner = CASE WHEN asked.release THEN '' ELSE run.lease_owner END,
+    lease_until = CASE WHEN asked.release THEN NULL
+      WHEN asked.fence IS NOT NULL THEN clock_timestamp() + make_interval(secs => %(lease_seconds)s::float8)
+      ELSE run.lease_until END
+  FROM {_records("runs", "asked", ["run_id", "cursor", "fence", "release", *MOVING_COLUMNS])}
+  WHERE run.id = asked.run_id AND run.last_seq = asked.cursor
+    AND (asked.fence IS NULL OR (run.fence = asked.fence AND run.lease_until IS NOT NULL))
+  RETURNING run.id
 ), written AS (
-  INSERT INTO runs_event (run_id, seq, kind, step, actor, data, at, prev_hash, hash)
-  SELECT head.id, e.seq, e.kind, e.step, e.actor, e.data, e.at, e.prev_hash, e.hash
-  FROM head, jsonb_to_recordset(%(facts)s::jsonb)
-    AS e(seq int, kind text, step int, actor text, data jsonb, at timestamptz, prev_hash text, hash text)
+  INSERT INTO runs_event ({_list(FACT_COLUMNS)})
+  SELECT {_list(FACT_COLUMNS, "e.")} FROM {_records("facts", "e", FACT_COLUMNS)} JOIN head ON head.id = e.run_id
 ), projected AS (
-  INSERT INTO runs_step (run_id, {STEP_LIST})
-  SELECT head.id, {", ".join("s." + name for name in STEP_COLUMNS)}
-  FROM head, jsonb_to_recordset(%(steps)s::jsonb) AS s({STEP_RECORD})
+  INSERT INTO runs_step (run_id, {_list(STEP_COLUMNS)})
+  SELECT s.run_id, {_list(STEP_COLUMNS, "s.")} FROM {_records("steps", "s", ["run_id", *STEP_COLUMNS])}
+  JOIN head ON head.id = s.run_id
   ON CONFLICT (run_id, position) DO UPDATE SET {SET_STEP}
+), kept AS (
+  INSERT INTO runs_payload (run_id, hash, body)
+  SELECT p.run_id, p.hash, p.body FROM {_records("payloads", "p", ["run_id", "hash", "body"])} JOIN head ON head.id = p.run_id
+  ON CONFLICT DO NOTHING
 )
-SELECT count(*) FROM head
+SELECT id FROM head
 """  # noqa: S608 - built from the constant column lists above
 
 
-def statement_values(
-    run_id: int, cursor: int, fence: int | None, state: RunState, written: list[Fact], *, release: bool
-) -> dict[str, Any]:
-    """The values of INSERT: it writes only where the run still has `cursor` events and, if given, the lease of `fence`."""
-    columns = run_columns(state)
-    values = columns | {name: _json(columns[name]) for name in JSON_RUN_COLUMNS}
-    values |= {"run_id": run_id, "cursor": cursor, "fence": fence, "release": release}
-    values["facts"] = dumps([_fact_columns(fact) for fact in written])
-    values["steps"] = dumps([step_columns(step) for step in _touched(state, written)])
-    return values
+class Write(NamedTuple):
+    """What one append writes: JSON texts of the objects in INSERT's four lists."""
+
+    run_id: int
+    run: str
+    facts: list[str]
+    steps: list[str]
+    payloads: list[str]
 
 
-def _touched(state: RunState, written: list[Fact]) -> list[StepState]:
-    """The steps that these facts changed; a cancel or a retry of the run may change any of them."""
-    if any(fact.kind in (Kind.RUN_CANCELLED, Kind.RUN_RETRIED) for fact in written):
-        return list(state.steps.values())
-    return [state.steps[position] for position in {fact.step for fact in written if fact.step} & state.steps.keys()]
+def write_of(
+    run_id: int, cursor: int, fence: int | None, state: RunState, written: list[tuple[Fact, str]], payloads: dict[str, str],
+    *, release: bool,
+) -> Write:  # fmt: skip
+    """It takes effect only where the run still has `cursor` events and, if given, the lease of `fence`.
+
+    `written` pairs each fact with the canonical text of its data; `payloads` maps hash to canonical text.
+    """
+    run = moving_columns(state) | {"run_id": run_id, "cursor": cursor, "fence": fence, "release": release}
+    return Write(
+        run_id,
+        _object(run),
+        [_fact(run_id, fact, text) for fact, text in written],
+        [_object(step_columns(step) | {"run_id": run_id}) for step in _touched(state, written)],
+        [_object({"run_id": run_id, "hash": hash_, "body": body}) for hash_, body in payloads.items()],
+    )
 
 
-def _fact_columns(fact: Fact) -> dict[str, Any]:
-    names = ("seq", "kind", "step", "actor", "data", "prev_hash", "hash")
-    return {name: getattr(fact, name) for name in names} | {"at": fact.at.isoformat()}
+def statement_values(writes: list[Write], lease_seconds: float) -> dict[str, Any]:
+    """The values of INSERT."""
+    return {
+        "runs": f"[{','.join(write.run for write in writes)}]",
+        "facts": f"[{','.join(fact for write in writes for fact in write.facts)}]",
+        "steps": f"[{','.join(step for write in writes for step in write.steps)}]",
+        "payloads": f"[{','.join(payload for write in writes for payload in write.payloads)}]",
+        "lease_seconds": lease_seconds,
+    }
 
 
-def _json(value: Any) -> str | None:
-    return None if value is None else dumps(value)
+def _touched(state: RunState, written: list[tuple[Fact, str]]) -> Iterable[StepState]:
+    """The steps that these facts changed."""
+    if any(fact.kind in CHANGE_EVERY_STEP for fact, _ in written):
+        return state.steps.values()
+    return [state.steps[position] for position in {fact.step for fact, _ in written if fact.step} & state.steps.keys()]
+
+
+def _fact(run_id: int, fact: Fact, data: str) -> str:
+    """The data is spliced in as it was hashed: it is turned into text once."""
+    rest = {"run_id": run_id, "seq": fact.seq, "kind": str(fact.kind), "step": fact.step, "actor": fact.actor, "at": fact.at}
+    return f'{_object(rest | {"prev_hash": fact.prev_hash, "hash": fact.hash})[:-1]},"data":{data}}}'
+
+
+def _object(columns: dict[str, Any]) -> str:
+    return dumps({name: value.isoformat() if isinstance(value, datetime) else value for name, value in columns.items()})

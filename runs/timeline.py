@@ -114,7 +114,7 @@ def cards(run: Run, *, positions: Iterable[int] | None = None, before: int | Non
     if before is not None:
         steps = steps.filter(position__lt=before)
     found = list(reversed(steps.order_by("-position")[:STEPS_SHOWN]))
-    made = {step.position: StepCard(step) for step in found}
+    made = {step.position: StepCard(step) for step in event_log.with_payloads(run.pk, found)}
     for position, review_id in run.reviews.filter(state="open", position__in=list(made)).values_list("position", "pk"):
         made[position].review_id = review_id
     _add_history(run, {position: card for position, card in made.items() if card.is_eventful})
@@ -201,8 +201,13 @@ def _render(name: str, **shown: Any) -> str:
     return render_to_string(f"runs/_{name}.html", shown)
 
 
+def steps_of(run_id: int, steps: Iterable[Step]) -> list[Step]:
+    """The steps of one run with `input`, `output` and `proposal`, for a page."""
+    return event_log.with_payloads(run_id, steps)
+
+
 def _facts(rows: QuerySet[Any]) -> list[Fact]:
-    return [Fact(e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash) for e in rows]
+    return [event_log.as_fact(row) for row in rows]
 
 
 def _titles(run_id: int, positions: set[int]) -> dict[int, str]:

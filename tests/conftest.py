@@ -8,15 +8,18 @@ import pytest
 from django.contrib.auth.models import User
 from pytest_django import DjangoDbBlocker
 
+from runs import pen
 from tests import cast
 from tests.desk import classifier, demo_bank, model, outside  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Tests that commit are cleaned by TRUNCATE, which our trigger refuses: test_event_log installs it for itself."""
     with django_db_blocker.unblock():
         pgtrigger.uninstall("runs.Event:no_truncate")
+    yield
+    pen.close()
 
 
 @pytest.fixture(autouse=True)

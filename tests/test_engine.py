@@ -45,7 +45,7 @@ def test_what_cannot_be_stored_is_named(value: object, words: str) -> None:
 
 def test_a_value_over_the_limit_names_the_limit() -> None:
     assert stored("x" * (PAYLOAD_LIMIT_BYTES - 2)).startswith("x")
-    with pytest.raises(Unstorable, match="the limit is 1,000,000 bytes"):
+    with pytest.raises(Unstorable, match="the limit is 10,000,000 bytes"):
         stored("x" * PAYLOAD_LIMIT_BYTES)
 
 

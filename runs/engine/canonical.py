@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
-PAYLOAD_LIMIT_BYTES = 1_000_000  # one value of a step; larger ones belong in a file store that the value names
+PAYLOAD_LIMIT_BYTES = 10_000_000  # one value of a step; larger ones belong in a file store that the value names
+INLINE_LETTERS = 65_536  # of an event's whole data; beyond, its largest values are set apart
 
 
 class Unstorable(ValueError):
@@ -55,7 +57,40 @@ def stored(value: Any) -> Any:
 
 def digest(*parts: Any) -> str:
     """SHA-256 (hex) over the canonical text of the parts."""
-    return hashlib.sha256(dumps(list(parts)).encode()).hexdigest()
+    return sha256(dumps(list(parts)))
+
+
+def sha256(text: str) -> str:
+    """In hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- values too large to stand in an event --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """Stands in a page where a value is that was set apart."""
+
+    run_id: int
+    hash: str
+    bytes: int
+
+
+def set_apart(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The data without its large values, and those by their SHA-256 as canonical text.
+
+    The first holds None for each, and under "large" {key: {"hash", "bytes"}}; `put_back` is its reverse.
+    """
+    texts = {key: text for key, value in data.items() if len(text := dumps(value)) > INLINE_LETTERS // 8}
+    apart = {key: {"hash": sha256(text), "bytes": len(text.encode())} for key, text in texts.items()}
+    stub = data | dict.fromkeys(texts) | {"large": apart}
+    return stub, {apart[key]["hash"]: text for key, text in texts.items()}
+
+
+def put_back(stub: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The data with its large values, from a mapping by SHA-256; "large" stays and says which they are."""
+    return stub | {key: values[one["hash"]] for key, one in stub.get("large", {}).items()}
 
 
 def _number(value: float) -> float | int:

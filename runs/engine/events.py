@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from .canonical import digest
+from .canonical import dumps, sha256
 
 GENESIS = "0" * 64  # the hash before the first event of a run
 
@@ -58,18 +58,17 @@ class Fact:
     hash: str
 
 
-def write(draft: Draft, *, run_id: int, seq: int, at: datetime, prev_hash: str) -> Fact:
-    """Give the draft its place in the chain."""
-    chained = chain(run_id, seq, draft.kind, draft.step, draft.actor, draft.data, at, prev_hash)
+def write(draft: Draft, *, run_id: int, seq: int, at: datetime, prev_hash: str, text: str = "") -> Fact:
+    """Give the draft its place in the chain; `text` is the canonical text of its data, where the caller has it."""
+    chained = chain(run_id, seq, draft.kind, draft.step, draft.actor, text or dumps(draft.data), at, prev_hash)
     return Fact(seq, str(draft.kind), draft.data, draft.step, draft.actor, at, prev_hash, chained)
 
 
-def chain(
-    run_id: int, seq: int, kind: str, step: int | None, actor: str, data: dict[str, Any], at: datetime, prev_hash: str
-) -> str:
-    """SHA-256 over everything the event says, and over the hash before it."""
+def chain(run_id: int, seq: int, kind: str, step: int | None, actor: str, data: str, at: datetime, prev_hash: str) -> str:
+    """SHA-256 over everything the event says (its data as canonical text), and over the hash before it."""
     moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-    return digest(prev_hash, run_id, seq, str(kind), step, actor, data, moment)
+    place = "null" if step is None else step
+    return sha256(f'["{prev_hash}",{run_id},{seq},"{kind}",{place},{dumps(actor)},{data},"{moment}"]')
 
 
 def first_broken(run_id: int, facts: list[Fact]) -> str:
@@ -80,7 +79,7 @@ def first_broken(run_id: int, facts: list[Fact]) -> str:
             return f"event {expected} is missing (found {fact.seq})"
         if fact.prev_hash != prev_hash:
             return f"event {fact.seq} does not follow event {fact.seq - 1}"
-        if fact.hash != chain(run_id, fact.seq, fact.kind, fact.step, fact.actor, fact.data, fact.at, prev_hash):
+        if fact.hash != chain(run_id, fact.seq, fact.kind, fact.step, fact.actor, dumps(fact.data), fact.at, prev_hash):
             return f"event {fact.seq} ({fact.kind}) was changed after it was written"
         prev_hash = fact.hash
     return ""

@@ -87,6 +87,7 @@ class RunState:
     seq: int = 0
     head_hash: str = ""
     last_at: datetime | None = None
+    set_apart: frozenset[str] = frozenset()  # of input and output: what is too large for a row
 
     @property
     def ended(self) -> bool:
@@ -116,6 +117,7 @@ def _run_requested(state: RunState, fact: Fact) -> None:
     state.input, state.config = fact.data["input"], fact.data["config"]
     state.summary = fact.data["summary"]
     state.started_by, state.requested_at = fact.actor, fact.at
+    state.set_apart = frozenset(fact.data.get("large", ())) & {"input"}
 
 
 def _run_taken(state: RunState, fact: Fact) -> None:
@@ -139,6 +141,7 @@ def _run_ended(status: str) -> Callable[[RunState, Fact], None]:
         state.status, state.finished_at = status, fact.at
         state.waiting_cause, state.waiting_step, state.wake_at = "", None, None
         state.output, state.error = fact.data.get("output"), fact.data.get("error")
+        state.set_apart |= frozenset(fact.data.get("large", ())) & {"output"}
         state.failed_step = fact.step
         if status == Status.CANCELLED:
             _cancel_open_steps(state, fact)
@@ -300,3 +303,5 @@ CHANGES: dict[str, Callable[[RunState, Fact], None]] = {
     Kind.STEP_ESCALATED: _step_escalated,
     Kind.STEP_DECIDED: _step_decided,
 }
+
+CHANGE_EVERY_STEP = frozenset({Kind.RUN_CANCELLED, Kind.RUN_RETRIED})  # what names no step may change any

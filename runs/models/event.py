@@ -1,15 +1,18 @@
-"""One immutable fact in a run's log; the database refuses to change, delete or truncate it."""
+"""One immutable fact in a run's log, and the large payloads beside it; the database refuses to change or delete either."""
 
 import pgtrigger
 from django.db import models
 
 from runs.models.run import Run
 
+NEVER_CHANGED = pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+
 
 class Event(models.Model):
     """`seq` counts from 1 within the run; `hash` covers the event and the hash before it (engine/events.py)."""
 
-    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="+")
+    # no row is written but by the statement that changes its run's row, so nothing is checked twice
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="+", db_constraint=False, db_index=False)
     seq = models.PositiveIntegerField()
     kind = models.CharField(max_length=40)
     step = models.PositiveIntegerField(null=True)
@@ -26,7 +29,7 @@ class Event(models.Model):
             models.UniqueConstraint(fields=["run", "seq"], name="event_seq_once"),
         ]
         triggers = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete),
+            NEVER_CHANGED,
             pgtrigger.Trigger(
                 name="no_truncate",
                 level=pgtrigger.Statement,
@@ -38,3 +41,21 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"Run {self.run_id}, event {self.seq} {self.kind}"
+
+
+class Payload(models.Model):
+    """A value of an event that is too large to stand in it: canonical JSON text, found by its SHA-256."""
+
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="+", db_constraint=False, db_index=False)
+    hash = models.CharField(max_length=64)
+    body = models.TextField()
+
+    class Meta:
+        constraints = [
+            # the same value of one run is kept once
+            models.UniqueConstraint(fields=["run", "hash"], name="payload_once"),
+        ]
+        triggers = [NEVER_CHANGED]
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id}, payload {self.hash[:12]}"

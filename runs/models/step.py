@@ -18,9 +18,13 @@ class StepStatus(models.TextChoices):
 
 
 class Step(models.Model):
-    """A projection: rebuilt from events by `manage.py reproject`, changed by nothing else."""
+    """A projection: rebuilt from events by `manage.py reproject`, changed by nothing else.
 
-    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="steps")
+    Its input, output and proposal are in the events alone, written once: `event_log.with_payloads` puts them on steps.
+    """
+
+    # checking the run of each step would lock a row that the same statement has just changed; its unique index serves joins
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="steps", db_constraint=False, db_index=False)
     position = models.PositiveIntegerField()
     name = models.CharField(max_length=120)
     worker = models.CharField(max_length=120)
@@ -28,8 +32,6 @@ class Step(models.Model):
     fingerprint = models.CharField(max_length=64)
     status = models.CharField(max_length=12, choices=StepStatus)
     effect = models.CharField(max_length=12, default="none")
-    input = models.JSONField(null=True)
-    output = models.JSONField(null=True)
     confidence = models.FloatField(null=True)
     threshold = models.FloatField(null=True)
     why = models.TextField(blank=True, default="")
@@ -38,7 +40,6 @@ class Step(models.Model):
     attempt = models.PositiveIntegerField(default=0)
     error = models.JSONField(null=True)
     cause = models.CharField(max_length=20, blank=True, default="")
-    proposal = models.JSONField(null=True)
     decision = models.CharField(max_length=20, blank=True, default="")
     decided_by = models.CharField(max_length=150, blank=True, default="")
     reason = models.TextField(blank=True, default="")

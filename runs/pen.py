@@ -1,0 +1,180 @@
+"""What the threads of a process write at the same moment is written together: one statement, one commit, many runs.
+
+The thread that finds nobody writing writes; those that come meanwhile wait, and the next statement carries all of theirs
+(group commit; Hagmann, "Reimplementing the Cedar File System Using Logging and Group Commit", SOSP 1987).
+"""
+
+import atexit
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.db import DataError, IntegrityError, InterfaceError, connection
+from django.db import Error as DatabaseError
+from psycopg_pool import ConnectionPool
+
+from runs.projections import INSERT, Write, statement_values
+
+MOST_AT_ONCE = 64  # runs in one statement
+Rows = list[tuple[Any, ...]]
+
+
+def execute(statement: str, values: dict[str, Any]) -> Rows:
+    """Within a transaction on its connection, else on one of this process's own, which is held for this statement only.
+
+    On those it is prepared on the server, where Django has each planned anew. Raises Django's database errors.
+    """
+    with connection.wrap_database_errors, _connection() as used, psycopg.Cursor(used) as cursor:
+        return cursor.execute(statement, values).fetchall()
+
+
+def write(asked: Write) -> bool:
+    """Execute INSERT for this write, perhaps together with others; False where its run has moved on or its lease is lost."""
+    if connection.in_atomic_block:
+        return bool(_insert([asked]))
+    return _group.write(asked)
+
+
+def close() -> None:
+    """Give this process's own connections back to the server."""
+    global _pool
+    with _opening:
+        if _pool:
+            _pool.close()
+        _pool = None
+
+
+def _insert(together: list[Write]) -> set[int]:
+    return {row[0] for row in execute(INSERT, statement_values(together, settings.LEASE_SECONDS))}
+
+
+# --- writing together -------------------------------------------------------------------------------------------
+
+
+class _Turn:
+    """One thread's write, and where it waits until somebody has carried it out or hands it the pen."""
+
+    __slots__ = ("asked", "error", "leads", "lock", "written")
+
+    def __init__(self, asked: Write) -> None:
+        self.asked, self.lock = asked, threading.Lock()
+        self.written, self.leads = False, False
+        self.error: Exception | None = InterfaceError("the thread that was writing was interrupted")
+        self.lock.acquire()
+
+    def settle(self, written: bool, error: Exception | None = None) -> None:
+        self.written, self.error = written, error
+
+
+class _Group:
+    """Those who wait to write, and whether somebody is writing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[_Turn] = []
+        self._busy = False
+
+    def write(self, asked: Write) -> bool:
+        turn = _Turn(asked)
+        with self._lock:
+            turn.leads, self._busy = not self._busy, True
+            if not turn.leads:
+                self._waiting.append(turn)
+        if not turn.leads:
+            turn.lock.acquire()
+        if turn.leads:
+            self._lead(turn)
+        if turn.error:
+            raise turn.error
+        return turn.written
+
+    def _lead(self, turn: _Turn) -> None:
+        """Write this turn with those that have come meanwhile, then hand the pen on."""
+        with self._lock:
+            together = [turn, *self._waiting[: MOST_AT_ONCE - 1]]
+            del self._waiting[: MOST_AT_ONCE - 1]
+        try:
+            _carry_out(together)
+        finally:
+            with self._lock:
+                following = self._waiting.pop(0) if self._waiting else None
+                self._busy = following is not None
+            for other in together[1:]:
+                other.lock.release()
+            if following:
+                following.leads = True
+                following.lock.release()
+
+
+def _carry_out(turns: list[_Turn]) -> None:
+    """One statement for all. What cannot be stored must fail alone; a database that is away fails for each."""
+    try:
+        written = _insert([turn.asked for turn in turns])
+    except (DataError, IntegrityError) as error:
+        if len(turns) == 1:
+            turns[0].settle(False, error)
+        else:
+            for turn in turns:
+                _carry_out([turn])
+    except DatabaseError as error:
+        for turn in turns:
+            turn.settle(False, error)
+    else:
+        for turn in turns:
+            turn.settle(turn.asked.run_id in written)
+
+
+# --- connections ------------------------------------------------------------------------------------------------
+
+# Every statement here names its rows by key; a plan made while the tables were small must not scan them when they are large.
+NEVER_SCANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+POINT_LOOKUPS = " ".join(
+    f"-c {name}={value}" for name, value in (NEVER_SCANS | {"plan_cache_mode": "force_generic_plan"}).items()
+)
+
+
+@contextmanager
+def _connection() -> Iterator["psycopg.Connection[Any]"]:
+    if connection.in_atomic_block:
+        connection.ensure_connection()
+        yield connection.connection
+        return
+    pool = _pool or _open()
+    try:
+        with pool.connection() as used:
+            yield used
+    except psycopg.OperationalError:
+        pool.check()  # after a restart of the server the others are dead as well: one failure tells for all
+        raise
+
+
+def _open() -> "ConnectionPool[psycopg.Connection[Any]]":
+    global _pool
+    with _opening:
+        if _pool is None:
+            given = connection.get_connection_params()
+            ways = {name: value for name, value in given.items() if name != "cursor_factory"}
+            ways |= {"autocommit": True, "prepare_threshold": 0}
+            ways["options"] = f"{ways.get('options', '')} {POINT_LOOKUPS}".strip()
+            most = settings.JOB_CONNECTIONS
+            _pool = ConnectionPool(kwargs=ways, min_size=1, max_size=most, timeout=10, open=True)
+        return _pool
+
+
+_pool: "ConnectionPool[psycopg.Connection[Any]] | None" = None
+_opening = threading.Lock()
+_group = _Group()
+
+
+def _after_fork() -> None:
+    """Neither connections nor those who wait for the pen survive a fork."""
+    global _pool, _opening, _group
+    _pool, _opening, _group = None, threading.Lock(), _Group()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(close)
