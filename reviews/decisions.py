@@ -13,7 +13,7 @@ from runs import access, commands
 from runs.engine.canonical import stored
 from runs.models import Run
 
-CARRIES_VALUE = (Decision.Kind.EDIT, Decision.Kind.ANSWER)
+CARRIES_VALUE = (Decision.Kind.EDIT, Decision.Kind.ANSWER, Decision.Kind.HAPPENED)
 
 
 class Conflict(Exception):

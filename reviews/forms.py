@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from reviews import consequences
 from reviews.models import Cause, Decision, Review
 from runs import commands, sdk
 from runs.engine.policy import Subject
@@ -15,8 +16,16 @@ Kind = Decision.Kind
 REASON_LETTERS = 4000
 
 
+REASONS = {
+    Kind.REJECT: ("Reason", "The supervisor reads it and may go another way; else the run fails with it."),
+    Kind.NOT_HAPPENED: ("How you know", "The supervisor reads it, and the run's history carries it."),
+    Kind.CANCEL: ("Reason", "The run's history carries it."),
+    Kind.RETRY: ("Remark for the worker", "What to do better. A worker that makes text or judgements takes it into account."),
+}
+
+
 class ReasonForm(forms.Form):
-    """Why it is rejected, or what the worker should do better."""
+    """Why it is rejected or cancelled, how one knows, or what the worker should do better."""
 
     reason = forms.CharField(max_length=REASON_LETTERS)
 
@@ -24,27 +33,39 @@ class ReasonForm(forms.Form):
         super().__init__(data, auto_id=f"id_{kind}_%s")
         reason = self.fields["reason"]
         reason.widget = forms.Textarea({"class": "form-control", "rows": 2, "maxlength": REASON_LETTERS})
-        if kind == Kind.REJECT:
-            reason.label, reason.error_messages["required"] = "Reason", "Say why: a rejection needs a reason."
-            reason.help_text = "The supervisor reads it and may go another way; else the run fails with it."
-        else:
-            reason.label, reason.required = "Remark for the worker", False
-            reason.help_text = "What to do better. A worker that makes text or judgements takes it into account."
-        reason.widget.is_required = reason.required
+        reason.label, reason.help_text = REASONS[Kind(kind)]
+        reason.error_messages["required"] = "Say why: a rejection needs a reason."
+        reason.required = reason.widget.is_required = kind == Kind.REJECT
+
+
+class TwiceForm(forms.Form):
+    """The confirmation without which nothing is carried out that may have happened before."""
+
+    twice = forms.BooleanField(label="I know that it may happen twice.")
+
+    def __init__(self, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data)
+        self.fields["twice"].error_messages["required"] = "Confirm it, or choose another decision."
 
 
 @dataclass
 class Choice:
-    """One decision that the review allows. Without a form it is a mere button."""
+    """One decision that the review allows. Without a form it is a mere button; `says` is what follows from it."""
 
     kind: str
     title: str
     button: str
     tone: str
     key: str
-    form: SchemaForm | ReasonForm | None = None
+    form: SchemaForm | ReasonForm | TwiceForm | None = None
     gone: bool = False
     is_open: bool = False
+    says: str = ""
+
+    @property
+    def word(self) -> str:
+        """For the line that explains the keys."""
+        return WORDS.get(Kind(self.kind), self.kind)
 
     @property
     def is_typed(self) -> bool:
@@ -71,6 +92,7 @@ class Choice:
         return {field.name.removeprefix("value."): field.data for field in self.form if field.data}
 
 
+WORDS = {Kind.RETRY: "try again", Kind.HAPPENED: "it happened", Kind.NOT_HAPPENED: "it did not"}
 EDIT_TITLES = {
     Cause.GATED: ("Edit the input, then approve", "Approve as edited"),
     Cause.LOW_CONFIDENCE: ("Correct the result, then approve", "Approve as corrected"),
@@ -84,7 +106,22 @@ def choices(review: Review, *, chosen: str = "", data: Mapping[str, Any] | None 
 
 
 def _choice(review: Review, kind: str, data: Mapping[str, Any] | None) -> Choice:
+    choice = _form_of(review, kind, data)
+    choice.says = consequences.of(review, kind)
+    return choice
+
+
+def _form_of(review: Review, kind: str, data: Mapping[str, Any] | None) -> Choice:
     bound = data is not None
+    match (kind, review.cause):
+        case (Kind.RETRY, Cause.CODE_CHANGED):
+            return Choice(kind, "Try again", "Try again", "primary", "t")
+        case (Kind.RETRY, Cause.OUTCOME_UNKNOWN):
+            return Choice(kind, "Carry it out once more", "Carry it out once more", "danger", "t", TwiceForm(data), is_open=bound)
+    return _form_of_any_cause(review, kind, data, bound=bound)
+
+
+def _form_of_any_cause(review: Review, kind: str, data: Mapping[str, Any] | None, *, bound: bool) -> Choice:
     match kind:
         case Kind.APPROVE:
             return Choice(kind, "Approve", "Approve", "success", "a")
@@ -95,6 +132,16 @@ def _choice(review: Review, kind: str, data: Mapping[str, Any] | None) -> Choice
         case Kind.ANSWER:
             form = editor(review, data)
             return Choice(kind, "Your answer", "Send the answer", "success", "e", form, form is None, is_open=True)
+        case Kind.HAPPENED:
+            form = editor(review, data)
+            return Choice(kind, "It happened", "Go on with this result", "success", "h", form, form is None, is_open=bound)
+        case Kind.NOT_HAPPENED:
+            told = "Tell the supervisor that it did not happen"
+            return Choice(kind, "It did not happen", told, "primary", "n", ReasonForm(kind, data), is_open=bound)
+        case Kind.FORK:
+            return Choice(kind, "Fork", "Fork the run from this step", "success", "f")
+        case Kind.CANCEL:
+            return Choice(kind, "Cancel the run", "Cancel the run", "danger", "c", ReasonForm(kind, data), is_open=bound)
         case _:
             title, button = EDIT_TITLES.get(Cause(review.cause), ("Edit, then approve", "Approve as edited"))
             form = editor(review, data)

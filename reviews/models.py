@@ -17,6 +17,7 @@ class Cause(models.TextChoices):
     FAILED = "failed", "Failed"
     QUESTION = "question", "Question"
     CODE_CHANGED = "code_changed", "Code changed"
+    OUTCOME_UNKNOWN = "outcome_unknown", "Outcome unknown"
 
 
 class ReviewQuerySet(models.QuerySet["Review"]):
@@ -117,10 +118,14 @@ class Decision(models.Model):
         REJECT = "reject", "Rejected"
         RETRY = "retry", "Sent to retry"
         ANSWER = "answer", "Answered"
+        HAPPENED = "happened", "It happened"
+        NOT_HAPPENED = "not_happened", "It did not happen"
+        FORK = "fork", "Forked"
+        CANCEL = "cancel", "Run cancelled"
 
     review = models.OneToOneField(Review, on_delete=models.PROTECT, related_name="decision")
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
-    kind = models.CharField(max_length=10, choices=Kind)
+    kind = models.CharField(max_length=20, choices=Kind)
     value = models.JSONField(null=True, help_text="The edited or answered value.")
     reason = models.TextField(blank=True, default="")
     seen_fingerprint = models.CharField(max_length=64)

@@ -10,7 +10,7 @@ from reviews.listing import agent_title
 from reviews.models import Cause, Claim, Decision, Review
 from runs import describe, sdk, timeline
 from runs.engine.policy import Subject
-from runs.models import Step
+from runs.models import Run, Step
 
 STEPS_BEFORE = 3
 
@@ -19,7 +19,8 @@ WHAT_HAPPENS = {
     Cause.LOW_CONFIDENCE: "Approve, and the run goes on with the result below as if it were certain.",
     Cause.FAILED: "“{title}” did not succeed. Have it tried again, or give its result yourself; then the run goes on.",
     Cause.QUESTION: "The run goes on with your answer.",
-    Cause.CODE_CHANGED: "Try again, and the run goes on with the code as it is now. Nothing is shown that could be edited.",
+    Cause.CODE_CHANGED: "The run stopped where the code no longer asks for what was recorded. Say how it ends or goes on.",
+    Cause.OUTCOME_UNKNOWN: "“{title}” may happen only once, and nobody knows whether it did. Look it up outside, then say it.",
 }
 DID = {
     Decision.Kind.APPROVE: "approved it",
@@ -27,6 +28,10 @@ DID = {
     Decision.Kind.REJECT: "rejected it",
     Decision.Kind.RETRY: "had it tried again",
     Decision.Kind.ANSWER: "answered it",
+    Decision.Kind.HAPPENED: "said that it happened",
+    Decision.Kind.NOT_HAPPENED: "said that it did not happen",
+    Decision.Kind.FORK: "forked the run",
+    Decision.Kind.CANCEL: "cancelled the run",
 }
 DONE = {
     Decision.Kind.APPROVE: "Approved review {id}.",
@@ -34,12 +39,25 @@ DONE = {
     Decision.Kind.REJECT: "Rejected review {id}.",
     Decision.Kind.RETRY: "Review {id}: it is tried again.",
     Decision.Kind.ANSWER: "Answered review {id}.",
+    Decision.Kind.HAPPENED: "Review {id}: it happened, and the run goes on with your result.",
+    Decision.Kind.NOT_HAPPENED: "Review {id}: it did not happen.",
+    Decision.Kind.FORK: "Review {id}: a new run goes on, and this one was cancelled.",
+    Decision.Kind.CANCEL: "Review {id}: the run was cancelled.",
 }
 
 
 def done(decision: Decision) -> str:
     """The message after a decision."""
     return DONE[Decision.Kind(decision.kind)].format(id=decision.review_id)
+
+
+def run_forked_by(decision: Decision) -> Run | None:
+    """The run that goes on where this decision ended its own."""
+    if decision.kind != Decision.Kind.FORK:
+        return None
+    review = decision.review
+    forks = Run.objects.filter(forked_from=review.run_id, forked_step=review.position, created_at__lte=decision.decided_at)
+    return forks.order_by("-pk").first()
 
 
 def did(decision: Decision) -> str:
@@ -108,6 +126,10 @@ class ReviewPage:
     @cached_property
     def decision(self) -> Decision | None:
         return Decision.objects.filter(review=self.review).select_related("actor").first()
+
+    @cached_property
+    def forked(self) -> Run | None:
+        return run_forked_by(self.decision) if self.decision else None
 
     @property
     def did(self) -> str:

@@ -1,17 +1,17 @@
-"""What a person or a system may do to a run: start, decide, cancel, retry; and to an agent: configure."""
+"""What a person or a system may do to a run: start, decide, cancel, retry, fork; and to an agent: configure."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from django.db import transaction
 from django.forms import model_to_dict
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from runs import dispatch, event_log, sdk
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.policy import ALLOWED, Cause, Subject
-from runs.engine.state import Status, StepState
+from runs.engine.state import RunState, Status, StepState, copied
 from runs.models import AgentConfig, Run
 
 SUMMARY_LETTERS = 160
@@ -33,9 +33,7 @@ def start(slug: str, given: Any, *, by: str) -> Run:
     """
     agent = find_agent(slug)
     value = agent.input_model.model_validate(given)
-    config = configuration(slug)
-    if not config.enabled:
-        raise Refused(f"The agent {agent.title} is disabled: an admin can enable it in its configuration.")
+    config = _enabled(agent)
     draft = Draft(Kind.RUN_REQUESTED, _request(agent, value, config), actor=by)
     with transaction.atomic():
         log = event_log.create(draft)
@@ -57,8 +55,23 @@ def decide(run_id: int, position: int, decision: str, *, by: str, fingerprint: s
         if fingerprint != seen(step):
             raise Refused("What is proposed has changed since you looked. Read it again, then decide.")
         data = {"decision": decision, "reason": clean(reason), "value": _decided_value(step, decision, value)}
+        if decision in ENDS_THE_RUN:
+            return _decide_to_end(log, position, data, by=by)
         log.append(Draft(Kind.STEP_DECIDED, data, position, actor=by))
         dispatch.enqueue(run_id, log.state.seq)
+
+
+ENDS_THE_RUN = ("fork", "cancel")
+
+
+def _decide_to_end(log: event_log.RunLog, position: int, data: dict[str, Any], *, by: str) -> None:
+    """The run ends as cancelled; where the decision is "fork", a new run goes on from the step."""
+    reason, is_running = data["reason"], log.state.status == Status.RUNNING
+    if data["decision"] == "fork":
+        data["fork"] = _fork(log.run_id, log.state, position, by=by, config="recorded").run_id
+        reason = f"Run {data['fork']} goes on from step {position}."
+    log.append(Draft(Kind.STEP_DECIDED, data, position, actor=by))
+    _cancel(log, {"reason": reason}, by=by, is_running=is_running)
 
 
 def seen(step: StepState) -> str:
@@ -68,16 +81,18 @@ def seen(step: StepState) -> str:
 
 def cancel(run_id: int, *, by: str, reason: str = "") -> None:
     """End the run: at once where it waits, after its present step where it is running. Raises Refused when it has ended."""
-    said = {"reason": clean(reason)}
     with event_log.locked(run_id) as log:
-        state = log.state
-        if state.ended:
-            raise Refused(f"The run has already ended ({state.status}); there is nothing to cancel.")
-        drafts = [] if state.cancel_requested else [Draft(Kind.RUN_CANCEL_REQUESTED, said, actor=by)]
-        if state.status == Status.RUNNING:
-            log.append(*drafts)
-        else:
-            log.append(*drafts, Draft(Kind.RUN_CANCELLED, said, actor=by), release=True)
+        if log.state.ended:
+            raise Refused(f"The run has already ended ({log.state.status}); there is nothing to cancel.")
+        _cancel(log, {"reason": clean(reason)}, by=by, is_running=log.state.status == Status.RUNNING)
+
+
+def _cancel(log: event_log.RunLog, said: dict[str, str], *, by: str, is_running: bool) -> None:
+    drafts = [] if log.state.cancel_requested else [Draft(Kind.RUN_CANCEL_REQUESTED, said, actor=by)]
+    if is_running:
+        log.append(*drafts)
+    else:
+        log.append(*drafts, Draft(Kind.RUN_CANCELLED, said, actor=by), release=True)
 
 
 def retry(run_id: int, *, by: str) -> None:
@@ -87,6 +102,68 @@ def retry(run_id: int, *, by: str) -> None:
             raise Refused(f"Only a failed or cancelled run can be retried; this one is {log.state.status}.")
         log.append(Draft(Kind.RUN_RETRIED, {}, actor=by))
         dispatch.enqueue(run_id, log.state.seq)
+
+
+# --- forks: a new run that takes over the first steps of another ---------------------------------------------------
+
+Terms = Literal["recorded", "current"]
+HAVE_ENDED = (Status.SUCCEEDED, Status.REJECTED)
+
+
+def fork(run_id: int, *, step: int, by: str, input: Any = None, config: Terms = "recorded") -> Run:  # noqa: A002 - the word
+    """Start a run that takes over the steps before `step` as recorded, and executes it and all after it with the present code.
+
+    `input` is given to that step instead of the supervisor's own; `config` says which configuration is in force. The
+    original stays as it is. Raises Run.DoesNotExist, Refused when it cannot be forked there, and pydantic's
+    ValidationError when the input does not fit.
+    """
+    state = event_log.RunLog.load(run_id).state
+    if not state.seq:
+        raise Run.DoesNotExist(f"There is no run {run_id}.")
+    with transaction.atomic():
+        log = _fork(run_id, state, step, by=by, config=config, given=input)
+    return Run.objects.get(pk=log.run_id)
+
+
+def unforkable(state: RunState, step: int) -> str:
+    """Why no run can be forked from the step, or "" when one can."""
+    if step not in state.steps:
+        return f"There is no step {step} to fork from; the run has {len(state.steps)}."
+    for position in range(1, step):
+        earlier = state.steps.get(position)
+        if earlier is None or earlier.status not in HAVE_ENDED:
+            named = f"{position} ({earlier.title})" if earlier else str(position)
+            return f"Step {named} has not ended, so nobody can go on after it: fork from it or an earlier one, or wait for it."
+    return ""
+
+
+def _fork(run_id: int, state: RunState, step: int, *, by: str, config: Terms, given: Any = None) -> event_log.RunLog:
+    """Within a transaction: the request, then each step before `step` as it was recorded."""
+    if why_not := unforkable(state, step):
+        raise Refused(why_not)
+    agent = find_agent(state.agent)
+    in_force = _in_force(_enabled(agent)) if config == "current" else state.config
+    _check_still_fits(agent, run_id, state.input, in_force["values"])
+    data = {"agent": agent.slug, "agent_version": agent.version, "input": state.input, "summary": state.summary}
+    data |= {"config": in_force, "forked_from": {"run": run_id, "step": step}}
+    if given is not None:
+        worker = state.steps[step].worker
+        data["override"] = {"worker": worker, "input": stored(check_value(worker, Subject.INPUT, given))}
+    log = event_log.create(Draft(Kind.RUN_REQUESTED, data, actor=by))
+    taken_over = [state.steps[position] for position in range(1, step)]
+    log.append(*(Draft(Kind.STEP_COPIED, copied(one) | {"run": run_id}, one.position, actor=by) for one in taken_over))
+    dispatch.enqueue(log.run_id, log.state.seq)
+    return log
+
+
+def _check_still_fits(agent: sdk.Agent, run_id: int, given: Any, values: Any) -> None:
+    for model, value, what in ((agent.input_model, given, "input"), (agent.config_model, values, "configuration")):
+        try:
+            model.model_validate(value)
+        except ValidationError as error:
+            told = f"The {what} of run {run_id} does not fit the agent {agent.title} as the code is now, so it cannot be forked"
+            first = error.errors()[0]
+            raise Refused(f"{told}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
 
 
 # --- agents and their configuration -----------------------------------------------------------------------------
@@ -158,14 +235,26 @@ def _dropped(given: Any, kept: Any, place: str = "") -> Iterator[tuple[str, list
             yield f"{place}{name}", list(kept)
 
 
+def _enabled(agent: sdk.Agent) -> AgentConfig:
+    config = configuration(agent.slug)
+    if not config.enabled:
+        raise Refused(f"The agent {agent.title} is disabled: an admin can enable it in its configuration.")
+    return config
+
+
+def _in_force(config: AgentConfig) -> dict[str, Any]:
+    """As a run keeps it."""
+    terms = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
+    return terms | {"values": config.values}
+
+
 def _request(agent: sdk.Agent, value: BaseModel, config: AgentConfig) -> dict[str, Any]:
-    in_force = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
     return {
         "agent": agent.slug,
         "agent_version": agent.version,
         "input": stored(sdk.dump_model(value)),
         "summary": summary(value),
-        "config": in_force | {"values": config.values},
+        "config": _in_force(config),
     }
 
 
@@ -176,11 +265,14 @@ def summary(value: BaseModel) -> str:
     return line if len(line) <= SUMMARY_LETTERS else line[: SUMMARY_LETTERS - 1] + "…"
 
 
+CARRY_NOTHING = ("reject", "retry", "not_happened", *ENDS_THE_RUN)
+
+
 def _decided_value(step: StepState, decision: str, value: Any) -> Any:
     """What the step goes on with. Raises Refused for a decision the cause does not allow, ValidationError for a bad value."""
-    if decision not in ALLOWED[Cause(step.cause)]:
+    if decision not in step.escalation.get("allowed", ALLOWED[Cause(step.cause)]):
         raise Refused(f"A step that waits because it is {step.cause.replace('_', ' ')} cannot be decided with {decision!r}.")
-    if decision in ("reject", "retry"):
+    if decision in CARRY_NOTHING:
         return None
     if decision == "approve":
         return step.proposal
@@ -194,7 +286,8 @@ def check_value(worker_name: str, subject: str, value: Any) -> Any:
     """
     worker = sdk.find_worker(worker_name)
     if worker is None:
-        raise Refused(f"The worker {worker_name} is no longer in the code, so nothing can be edited. Reject, or restore it.")
+        told = f"The worker {worker_name} is no longer in the code, so nothing can be edited."
+        raise Refused(f"{told} Choose otherwise, or restore it.")
     if subject == Subject.INPUT:
         return worker.dump_input(value)
     return worker.dump(value)

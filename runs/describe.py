@@ -15,6 +15,10 @@ DECISIONS = {
     "reject": "rejected",
     "retry": "sent back to be tried again",
     "answer": "answered",
+    "happened": "said to have happened",
+    "not_happened": "said not to have happened",
+    "fork": "answered with a fork of the run",
+    "cancel": "answered with a cancel of the run",
 }
 CAUSES = {
     Cause.GATED: "a person must approve it first",
@@ -22,6 +26,7 @@ CAUSES = {
     Cause.FAILED: "it failed",
     Cause.QUESTION: "the agent asks a person",
     Cause.CODE_CHANGED: "the code changed since it was recorded",
+    Cause.OUTCOME_UNKNOWN: "nobody knows whether it happened",
 }
 
 
@@ -82,6 +87,14 @@ def _when(at: datetime | None) -> str:
 Say = Callable[[dict[str, Any], str, str], str]
 
 
+def _run_requested(data: dict[str, Any], step: str, by: str) -> str:
+    what, origin = f"{data['agent']}, version {data['agent_version']}", data.get("forked_from")
+    if not origin:
+        return f"{by} started a run of {what}."
+    given = f" That step gets another input, given by {by}." if data.get("override") else ""
+    return f"{by} forked run {origin['run']} from step {origin['step']}, as a run of {what}.{given}"
+
+
 def _parked(data: dict[str, Any], step: str, by: str) -> str:
     if data["cause"] == "person":
         return "The run waits for a person; no process is held."
@@ -136,7 +149,7 @@ def _short(text: str) -> str:
 
 
 SENTENCES: dict[str, Say] = {
-    Kind.RUN_REQUESTED: lambda data, step, by: f"{by} started a run of {data['agent']}, version {data['agent_version']}.",
+    Kind.RUN_REQUESTED: _run_requested,
     Kind.RUN_STARTED: lambda data, step, by: f"Job process {data['owner']} began the run.",
     Kind.RUN_RESUMED: lambda data, step, by: f"Job process {data['owner']} went on with the run.",
     Kind.RUN_TAKEN_OVER: lambda data, step, by: (
@@ -157,4 +170,5 @@ SENTENCES: dict[str, Say] = {
     Kind.STEP_SUCCEEDED: _succeeded,
     Kind.STEP_ESCALATED: _escalated,
     Kind.STEP_DECIDED: _decided,
+    Kind.STEP_COPIED: lambda data, step, by: f"{step} was taken over from run {data['run']} as it was recorded.",
 }

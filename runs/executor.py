@@ -16,7 +16,7 @@ from django.db import Error as DatabaseError
 from pydantic import BaseModel
 
 from runs import dispatch, event_log, sdk
-from runs.engine import outcome, policy
+from runs.engine import divergence, outcome, policy
 from runs.engine.canonical import clean, digest, normalise, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.policy import ALLOWED, Cause, Subject
@@ -120,7 +120,7 @@ class Steps:
             raise Stopped
         if left_over := self.log.state.steps.get(self.position + 1):
             self.position += 1
-            self._code_changed(left_over, "the code now ends before it")
+            self._code_changed(left_over, None)
 
     # --- before a worker is called ------------------------------------------------------------------------------
 
@@ -139,20 +139,30 @@ class Steps:
         if step.status == Status.REJECTED and step.cause == Cause.CODE_CHANGED:
             raise self._rejection(step)
         if step.fingerprint != request["fingerprint"]:
-            same = (request["name"], worker.name) == (step.name, step.worker)
-            asked = "the same with another input" if same else f"{request['name']!r} by {worker.name}"
-            self._code_changed(step, f"the code now asks for {asked}")
+            self._code_changed(step, request)
 
     def _rejection(self, step: StepState) -> sdk.Rejected:
-        rejected = sdk.Rejected(step.reason, step.decided_by)
+        did = "says that it did not happen" if step.decision == "not_happened" else "rejected it"
+        rejected = sdk.Rejected(step.reason, step.decided_by, did)
         self.rejected[id(rejected)] = step.position
         return rejected
 
     def _first(self, request: dict[str, Any], worker: AnyWorker) -> Any:
+        request = self._overridden(request)
         if worker.asks or worker.gate:
             self.unwritten.append(Draft(Kind.STEP_REQUESTED, request, self.position))
             self._ask_first(request["input"], worker)
         return self._attempt(worker, Draft(Kind.STEP_STARTED, request | {"attempt": 1}, self.position))
+
+    def _overridden(self, request: dict[str, Any]) -> dict[str, Any]:
+        """With the input that a person gave the step from which this run was forked; the fingerprint stays the supervisor's."""
+        state = self.log.state
+        if state.override is None or self.position != state.forked_step:
+            return request
+        if request["worker"] != state.override["worker"]:
+            meant, now = state.override["worker"], request["worker"]
+            raise ValueError(f"The input given for step {self.position} is for {meant}, but the code now asks for {now}.")
+        return request | {"input": state.override["input"]}
 
     def _ask_first(self, value: Any, worker: AnyWorker) -> NoReturn:
         """Before anything is executed: a question, or a gate whose reviewer decides about the input."""
@@ -174,7 +184,7 @@ class Steps:
         """The job process ended during this step."""
         if step.effect == "once":
             why = f"The job process ended during this step. {outcome.UNKNOWN}"
-            self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=why)
+            self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, worker, why=why)
         if step.crashes + 1 >= MOST_CRASHES:
             why = f"The job process ended {step.crashes + 1} times during this step, so it is not tried again by itself."
             self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=why)
@@ -229,7 +239,8 @@ class Steps:
         if isinstance(next_, outcome.FailFinally) and isinstance(fallback, sdk.Worker) and not step.fallback:
             taken = {"worker": fallback.name, "effect": fallback.effect, "why": clean(next_.why)}
             return self.write(Draft(Kind.FALLBACK_TAKEN, taken, self.position))
-        self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=next_.why)
+        cause = Cause.OUTCOME_UNKNOWN if step.effect == "once" else Cause.FAILED
+        self._escalate(cause, Subject.OUTPUT, worker, why=next_.why)
 
     def _wait(self, failed: dict[str, Any], again: outcome.TryAgain) -> None:
         self.unwritten.append(Draft(Kind.ATTEMPT_FAILED, failed, self.position))
@@ -255,10 +266,10 @@ class Steps:
         self.unwritten.append(Draft(Kind.STEP_ESCALATED, step.escalation, self.position))
         self._park("person")
 
-    def _code_changed(self, step: StepState, now: str) -> NoReturn:
+    def _code_changed(self, step: StepState, asked: dict[str, Any] | None) -> NoReturn:
         if step.status == Status.REJECTED and step.cause == Cause.CODE_CHANGED:
             raise self._rejection(step)
-        why = f"The code changed: step {step.position} was {step.name!r} by {step.worker}; {now}. Nothing was executed."
+        why = f"The code changed: {divergence.told(step, asked, self.log.state.steps)} Nothing was executed."
         data: dict[str, Any] = {"cause": Cause.CODE_CHANGED, "subject": Subject.OUTPUT, "proposal": None, "why": clean(why)}
         data |= {"schema": {}, "allowed": list(ALLOWED[Cause.CODE_CHANGED])}
         self.unwritten.append(Draft(Kind.STEP_ESCALATED, data, step.position))

@@ -8,7 +8,10 @@ from runs.engine.canonical import dumps
 from runs.engine.events import Fact
 from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState
 
-BORN_COLUMNS = ["agent", "agent_version", "config_version", "input", "input_text", "started_by", "created_at"]  # never change
+BORN_COLUMNS = [
+    "agent", "agent_version", "config_version", "input", "input_text", "started_by", "created_at",
+    "forked_from_id", "forked_step",
+]  # fmt: skip
 MOVING_COLUMNS = [
     "status", "waiting_cause", "waiting_step", "wake_at", "output", "error", "cancel_requested", "step_count", "started_at",
     "finished_at", "last_seq", "head_hash",
@@ -35,6 +38,8 @@ def born_columns(state: RunState) -> dict[str, Any]:
         "input_text": state.summary,
         "started_by": state.started_by,
         "created_at": state.requested_at,
+        "forked_from_id": state.forked_from,
+        "forked_step": state.forked_step,
     }
 
 

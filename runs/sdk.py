@@ -36,8 +36,8 @@ Effect = Literal["none", "idempotent", "once"]
 class Rejected(Exception):
     """A reviewer said no to this step. The supervisor may catch it and go another way; else the run fails."""
 
-    def __init__(self, reason: str, by: str) -> None:
-        super().__init__(f"{by} rejected it: {reason}" if reason else f"{by} rejected it")
+    def __init__(self, reason: str, by: str, did: str = "rejected it") -> None:
+        super().__init__(f"{by} {did}: {reason}" if reason else f"{by} {did}")
         self.reason, self.by = reason, by
 
 

@@ -34,6 +34,9 @@ class Part:
     number: int = 0
     word: str = ""
 
+    def cause_of_failure(self) -> str:
+        return "outcome_unknown" if self.kind == "once" else "failed"
+
     def queue_again(self) -> None:
         self.status, self.tries, self.deaths, self.fallback = "queued", 0, 0, False
 
@@ -78,7 +81,7 @@ class Model:
         """The value that an edit carries (the input's where the input is decided about), and the word of the step then."""
         part = next(part for part in self.parts if part.status == "waiting")
         self.status, part.deaths = "queued", 0
-        if kind == "reject":
+        if kind in ("reject", "not_happened"):
             part.status = "rejected"
         elif kind == "retry":
             part.queue_again()
@@ -142,7 +145,7 @@ class Model:
         if self.unheard:
             return self._end("cancelled")
         if part.status == "running" and (part.kind == "once" or part.deaths >= MOST_DEATHS):
-            return self._park(part, "failed")
+            return self._park(part, part.cause_of_failure())
         return self._attempt(part)
 
     def _attempt(self, part: Part) -> bool:
@@ -175,7 +178,7 @@ class Model:
         if part.kind == "spare" and not part.fallback and said in (*LATER, "gave up"):
             part.fallback, part.tries = True, 0
             return self._attempt(part)
-        return self._park(part, "failed")
+        return self._park(part, part.cause_of_failure())
 
     def _die(self, part: Part) -> bool:
         part.deaths += 1

@@ -67,7 +67,8 @@ def test_confidence_under_the_threshold_needs_a_person(confidence: float | None,
 
 def test_every_cause_says_what_may_be_decided() -> None:
     assert set(policy.ALLOWED) == set(policy.Cause)
-    assert all("reject" in allowed for allowed in policy.ALLOWED.values())
+    says_no = {"reject", "not_happened", "cancel"}
+    assert all(says_no & set(allowed) for allowed in policy.ALLOWED.values())
     assert "approve" not in policy.ALLOWED[policy.Cause.FAILED]
 
 
@@ -190,6 +191,15 @@ PARKED = Draft(Kind.RUN_PARKED, {"cause": "person"}, 1)
         ),
         ([STEP_STARTED, escalated("code_changed", "output", None), PARKED, decided("retry")], Status.QUEUED, Status.RUNNING),
         ([STEP_STARTED, escalated("code_changed", "output", None), PARKED, decided("reject")], Status.QUEUED, Status.REJECTED),
+        (
+            [STEP_STARTED, escalated("code_changed", "output", None), PARKED, decided("fork"), Draft(Kind.RUN_CANCELLED)],
+            Status.CANCELLED,
+            Status.CANCELLED,
+        ),
+        ([STEP_STARTED, escalated("outcome_unknown", "output", None), decided("happened", 5)], Status.QUEUED, Status.SUCCEEDED),
+        ([STEP_STARTED, escalated("outcome_unknown", "output", None), decided("not_happened")], Status.QUEUED, Status.REJECTED),
+        ([STEP_STARTED, escalated("outcome_unknown", "output", None), decided("retry")], Status.QUEUED, Status.QUEUED),
+        ([Draft(Kind.STEP_COPIED, {**STEP_STARTED.data, "status": "rejected", "run": 3}, 1)], Status.RUNNING, Status.REJECTED),
         ([STEP_STARTED, Draft(Kind.RUN_CANCELLED)], Status.CANCELLED, Status.CANCELLED),
         ([STEP_STARTED, Draft(Kind.RUN_SUCCEEDED, {"output": {}})], Status.SUCCEEDED, Status.RUNNING),
         (

@@ -263,7 +263,7 @@ def test_changed_code_stops_at_exactly_that_step(monkeypatch: pytest.MonkeyPatch
     run = advanced(run)
     review = review_of(run)
     assert (review.cause, review.position) == ("code_changed", 2)
-    assert "step 2 was 'count_2' by agents.count; the code now asks for 'recount'" in review.why
+    assert "step 2 was `count_2`, the code now asks for `recount`" in review.why
     monkeypatch.setattr(sdk.AGENTS["counting"].function, "__code__", original)
     run = decide(run, "retry")
     assert (run.status, run.output) == ("succeeded", {"said": "3"})

@@ -122,7 +122,7 @@ def test_a_retry_after_a_cancel_repeats_no_effect_whose_end_is_unknown() -> None
     assert again(run).status == "waiting"
     assert "Nobody knows whether it happened" in why(run)
     assert EFFECTS == []
-    assert decided(run, "edit", value="it happened").output == {"said": "it happened"}
+    assert decided(run, "happened", value="it happened").output == {"said": "it happened"}
 
 
 def test_a_retry_after_a_cancel_asks_again_about_the_same_proposal() -> None:
@@ -246,7 +246,7 @@ def test_a_second_cancel_ends_a_run_that_did_not_hear_the_first() -> None:
 # --- code that changed ------------------------------------------------------------------------------------------------
 
 
-def test_rejecting_changed_code_ends_the_run_and_a_retry_compares_anew() -> None:
+def test_a_cancel_for_changed_code_ends_the_run_and_a_retry_compares_anew() -> None:
     SCRIPT["plain"] = lambda: "plain"
     SCRIPT["judged"] = lambda: Result("unsure", 0.1)
     both = lambda run: (run.step("one", plain, text="x"), run.step("two", judged, text="x"))[0]  # noqa: E731
@@ -254,8 +254,8 @@ def test_rejecting_changed_code_ends_the_run_and_a_retry_compares_anew() -> None
     commands.cancel(run.pk, by="operator")
     SCRIPT["supervisor"] = lambda run: run.step("other", plain, text="x")
     assert Review.objects.open().get(run=again(run)).cause == "code_changed"
-    run = decided(run, "reject")
-    assert (run.status, run.error["message"]) == ("failed", "reviewer rejected it: because")
+    run = decided(run, "cancel")
+    assert (run.status, run.error) == ("cancelled", None)
     SCRIPT["supervisor"] = both
     assert again(run).status == "waiting"
     assert Review.objects.open().get(run=run).cause == "low_confidence"

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     STEP_SUCCEEDED = "StepSucceeded"
     STEP_ESCALATED = "StepEscalated"
     STEP_DECIDED = "StepDecided"
+    STEP_COPIED = "StepCopied"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ class Cause(StrEnum):
     FAILED = "failed"
     QUESTION = "question"
     CODE_CHANGED = "code_changed"
+    OUTCOME_UNKNOWN = "outcome_unknown"
 
 
 class Subject(StrEnum):
@@ -46,5 +47,6 @@ ALLOWED: dict[Cause, tuple[str, ...]] = {
     Cause.LOW_CONFIDENCE: ("approve", "edit", "reject", "retry"),
     Cause.FAILED: ("retry", "edit", "reject"),
     Cause.QUESTION: ("answer", "reject"),
-    Cause.CODE_CHANGED: ("retry", "reject"),
+    Cause.CODE_CHANGED: ("retry", "fork", "cancel"),
+    Cause.OUTCOME_UNKNOWN: ("happened", "not_happened", "retry"),
 }

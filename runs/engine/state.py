@@ -1,7 +1,7 @@
 """The state of a run as a pure fold over its events: the same code for the executor, the projections and the audit."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -79,6 +79,9 @@ class RunState:
     error: dict[str, Any] | None = None
     failed_step: int | None = None  # the step whose rejection ended the run
     cancel_requested: bool = False
+    forked_from: int | None = None  # the run whose first steps this one took over
+    forked_step: int | None = None  # the first step that it executes itself
+    override: dict[str, Any] | None = None  # what a person gave that step: worker, input
     started_by: str = ""
     requested_at: datetime | None = None
     started_at: datetime | None = None
@@ -118,6 +121,9 @@ def _run_requested(state: RunState, fact: Fact) -> None:
     state.summary = fact.data["summary"]
     state.started_by, state.requested_at = fact.actor, fact.at
     state.set_apart = frozenset(fact.data.get("large", ())) & {"input"}
+    origin = fact.data.get("forked_from") or {}
+    state.forked_from, state.forked_step = origin.get("run"), origin.get("step")
+    state.override = fact.data.get("override")
 
 
 def _run_taken(state: RunState, fact: Fact) -> None:
@@ -236,18 +242,37 @@ def _step_decided(state: RunState, fact: Fact) -> None:
 
 def _after_decision(step: StepState, fact: Fact) -> StepState:
     decision = fact.data["decision"]
+    if step.cause == "code_changed" and decision != "reject":  # "reject": logs of the first version
+        return replace(step, status=step.resume_status, resume_status="")
     if step.cause == "code_changed":
-        if decision == "retry":
-            return replace(step, status=step.resume_status, resume_status="")
         return replace(step, status=Status.REJECTED, finished_at=fact.at)
     step = replace(step, resume_status="")
-    if decision == "reject":
+    if decision in ("reject", "not_happened"):
         return replace(step, status=Status.REJECTED, finished_at=fact.at)
     if decision == "retry":
         return _queued_again(replace(step, remark=fact.data["reason"]))
     if step.subject == "input":
         return replace(step, status=Status.QUEUED, input=fact.data["value"], gate_passed=True)
     return replace(step, status=Status.SUCCEEDED, output=fact.data["value"], error=None, finished_at=fact.at)
+
+
+def copied(step: StepState) -> dict[str, Any]:
+    """The step as another run takes it over: every field that says something, by its name."""
+    said = {one.name: (getattr(step, one.name), one.default) for one in fields(step) if one.name not in NOT_COPIED}
+    kept = {name: value for name, (value, default) in said.items() if value != default and value != {}}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in kept.items()}
+
+
+# Where it stands, and what only matters until it has ended.
+NOT_COPIED = frozenset({"position", "tries", "crashes", "escalation", "resume_status", "cancelled_status"})
+TIMES = ("started_at", "finished_at")
+
+
+def _step_copied(state: RunState, fact: Fact) -> None:
+    known = {one.name for one in fields(StepState)} - NOT_COPIED
+    values = {name: value for name, value in fact.data.items() if name in known}
+    values |= {name: datetime.fromisoformat(values[name]) for name in TIMES if values.get(name)}
+    _put(state, StepState(position=_position(fact), **values))
 
 
 def _before_the_change(step: StepState) -> StepState:
@@ -302,6 +327,7 @@ CHANGES: dict[str, Callable[[RunState, Fact], None]] = {
     Kind.STEP_SUCCEEDED: _step_succeeded,
     Kind.STEP_ESCALATED: _step_escalated,
     Kind.STEP_DECIDED: _step_decided,
+    Kind.STEP_COPIED: _step_copied,
 }
 
 CHANGE_EVERY_STEP = frozenset({Kind.RUN_CANCELLED, Kind.RUN_RETRIED})  # what names no step may change any

@@ -57,6 +57,8 @@ class Run(models.Model):
     cancel_requested = models.BooleanField(default=False)
     step_count = models.PositiveIntegerField(default=0)
     started_by = models.CharField(max_length=150, blank=True, default="")
+    forked_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="forks")
+    forked_step = models.PositiveIntegerField(null=True, help_text="The first step that it executes itself.")
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

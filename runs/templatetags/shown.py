@@ -36,6 +36,7 @@ CAUSES = {
     "failed": Look("Failed", "triangle-alert", "red"),
     "question": Look("Question", "message-circle-question-mark", "blue"),
     "code_changed": Look("Code changed", "git-compare-arrows", "amber"),
+    "outcome_unknown": Look("Outcome unknown", "circle-question-mark", "red"),
 }
 REVIEWS = {
     "open": Look("Open", "circle-pause", "amber"),
@@ -61,7 +62,17 @@ def cause_look(cause: str) -> Look:
     return CAUSES[cause]
 
 
-DECISIONS = {"approve": "Approved", "edit": "Edited", "reject": "Rejected", "retry": "Sent back", "answer": "Answered"}
+DECISIONS = {
+    "approve": "Approved",
+    "edit": "Edited",
+    "reject": "Rejected",
+    "retry": "Sent back",
+    "answer": "Answered",
+    "happened": "Said to have happened",
+    "not_happened": "Said not to have happened",
+    "fork": "Forked",
+    "cancel": "Run cancelled",
+}
 
 
 @register.filter

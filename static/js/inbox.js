@@ -25,7 +25,7 @@
     if (event.key === "Escape" && typing(event.target)) return event.target.blur();
     if (typing(event.target)) return;
     if (event.key === "j" || event.key === "k") move(event.key === "j" ? 1 : -1);
-    else if ("aert".includes(event.key)) choose(event.key);
+    else if ("aertfchn".includes(event.key)) choose(event.key);
     else if (event.key === "/") document.getElementById("filter-text")?.focus();
     else return;
     event.preventDefault();

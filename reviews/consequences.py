@@ -1,0 +1,43 @@
+"""Says what follows from a decision, before it is taken."""
+
+from reviews.models import Cause, Decision, Review
+from runs import sdk
+
+Kind = Decision.Kind
+SAID = {
+    (Cause.CODE_CHANGED, Kind.RETRY): (
+        "The code is compared with this step once more. Choose it when the code is again as it was; else it stops here again."
+    ),
+    (Cause.CODE_CHANGED, Kind.FORK): (
+        "A new run {prefix}executes step {position} and all after it with the code as it is now{version}. This run is cancelled."
+    ),
+    (Cause.CODE_CHANGED, Kind.CANCEL): "The run ends here. What its steps did stays done.",
+    (Cause.OUTCOME_UNKNOWN, Kind.HAPPENED): (
+        "“{title}” is not carried out again. The run goes on with the result that you give here."
+    ),
+    (Cause.OUTCOME_UNKNOWN, Kind.NOT_HAPPENED): (
+        "“{title}” is not carried out. The supervisor is told that it did not happen and may go another way; else the run fails."
+    ),
+    (Cause.OUTCOME_UNKNOWN, Kind.RETRY): "“{title}” is carried out once more. If it did happen, it will have happened twice.",
+}
+
+
+def of(review: Review, kind: str) -> str:
+    """One or two sentences, or "" where the button says it all."""
+    said = SAID.get((Cause(review.cause), Kind(kind)), "")
+    return said.format(title=review.title, position=review.position, prefix=_prefix(review.position), version=_version(review))
+
+
+def _prefix(position: int) -> str:
+    match position:
+        case 1:
+            return ""
+        case 2:
+            return "takes over step 1 as recorded, and "
+        case _:
+            return f"takes over steps 1 to {position - 1} as recorded, and "
+
+
+def _version(review: Review) -> str:
+    agent = sdk.AGENTS.get(review.run.agent)
+    return f" (version {agent.version})" if agent else ""
