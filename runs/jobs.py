@@ -1,24 +1,35 @@
-"""What RQ executes, and the job process that executes it with its agents already loaded."""
+"""What RQ executes, and the job process: it fetches jobs and carries each in a thread of its own."""
 
 import os
 import secrets
 import signal
 import socket
+import threading
+import time
 from types import FrameType
 from typing import Any
 
 import structlog
-from rq import Worker, get_current_job
+from django.conf import settings
+from django.db import connections
+from redis.exceptions import RedisError
+from rq import get_current_job, worker_registration
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
 from rq.serializers import JSONSerializer
-from rq.timeouts import UnixSignalDeathPenalty
+from rq.timeouts import BaseDeathPenalty
+from rq.utils import now
+from rq.worker import BaseWorker, WorkerStatus
 
-from runs import executor, live, sdk
+from runs import dispatch, executor, live, sdk
 
 logger = structlog.get_logger()
-# An idle job process says every 15 s that it lives (RQ subtracts 15 from this), a busy one every 5 s: RQ's own 405 and 30
-# leave a dead one on the dashboard for minutes.
+# A job process says every 5 s that it lives, and waits for a job at most 15 s at a time (RQ subtracts 15 from the first):
+# RQ's own 405 and 30 leave a dead one on the dashboard for minutes.
 IDLE_SECONDS = 30
-BUSY_BEAT_SECONDS = 5
+BEAT_SECONDS = 5
 
 
 def advance(run_id: int) -> None:
@@ -35,42 +46,173 @@ def process_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-class Overtime(BaseException):
-    """The job took longer than JOB_TIMEOUT_SECONDS. No worker's own error: for the run, its process ended here."""
+ALLOWED = {dispatch.ADVANCE: advance}
 
 
-class DeathPenalty(UnixSignalDeathPenalty):
-    """RQ's time limit, past any `except Exception` of a worker or supervisor."""
-
-    def handle_death_penalty(self, signum: int, frame: FrameType | None) -> None:
-        raise Overtime(f"the job took longer than {self._timeout} seconds")
+class NotAllowed(Exception):
+    """The job asks for a function that this queue does not offer."""
 
 
-class JobProcess(Worker):
-    """RQ's own worker, which loads what the agents need once, before it forks for each job."""
+class AllowedJob(Job):
+    """A job of the list above; whatever else somebody writes into Redis is neither imported nor called nor sent."""
 
-    death_penalty_class = DeathPenalty
+    success_callback = failure_callback = stopped_callback = property(lambda self: None)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    @property
+    def func(self) -> Any:
+        if not isinstance(self.func_name, str) or self.func_name not in ALLOWED or self.instance is not None:
+            raise NotAllowed(f"{self.func_name!r} is not a job of agentops: it knows {', '.join(ALLOWED)}.")
+        return ALLOWED[self.func_name]
+
+    def send_webhooks(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing leaves the process but through guard."""
+
+
+class NoDeathPenalty(BaseDeathPenalty):
+    """RQ's time limit is a Unix signal, which only the main thread can have; the keeper watches the steps instead."""
+
+    def setup_death_penalty(self) -> None: ...
+
+    def cancel_death_penalty(self) -> None: ...
+
+
+class JobProcess(BaseWorker):
+    """RQ's worker with JOB_THREADS threads: the main one fetches, each of the others carries one job through RQ's perform_job."""
+
+    death_penalty_class = NoDeathPenalty
+    max_connection_wait_time = 2.0  # RQ's minute would outlast Redis's own absence
+
+    def __init__(self, queues: Any, name: str | None = None, **kwargs: Any) -> None:
         """JSON always: RQ's default is pickle, which would execute what anybody writes into Redis."""
-        name = kwargs.get("name") or f"{process_name()}-{secrets.token_hex(2)}"
-        beats = {"worker_ttl": IDLE_SECONDS, "job_monitoring_interval": BUSY_BEAT_SECONDS}
-        super().__init__(*args, **kwargs | {"serializer": JSONSerializer, "name": name} | beats)
+        name = name or f"{process_name()}-{secrets.token_hex(2)}"
+        beats = {"worker_ttl": IDLE_SECONDS, "job_monitoring_interval": BEAT_SECONDS}
+        super().__init__(queues, name, **kwargs | {"serializer": JSONSerializer} | beats)
+        self._free = threading.Semaphore(settings.JOB_THREADS)
+        self._one_ended = threading.Condition()
+        self._fetching = self._cold = False
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         for agent in sdk.agents():
             _warm_up(agent)
-        return bool(super().work(*args, **kwargs))
+        threading.Thread(target=self._beat_for_ever, name="beat", daemon=True).start()
+        worked = bool(super().work(*args, **kwargs))
+        if self.executions:  # a thread that does not come back must not hold the process
+            os._exit(0)
+        return worked
 
-    def handle_warm_shutdown_request(self) -> None:
-        """Asked to stop: the run in hand is given back after its present step."""
-        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
-        if self.horse_pid:
-            os.kill(self.horse_pid, signal.SIGUSR1)
+    # --- one job ------------------------------------------------------------------------------------------------
 
-    def setup_work_horse_signals(self) -> None:
-        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
-        signal.signal(signal.SIGUSR1, lambda signum, frame: executor.hand_over.set())
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> tuple[Job, Queue] | None:
+        """Wait for a free thread, then for a job."""
+        self._fetching = True
+        try:
+            if self._stop_requested:
+                raise StopRequested
+            self._free.acquire()
+            fetched = super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        finally:
+            self._fetching = False
+        if fetched is None:
+            self._free.release()
+        return fetched
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """A job that Redis lost meanwhile is made good by the sweeper."""
+        try:
+            execution = self.prepare_execution(job)
+        except RedisError as error:
+            logger.warning("job_lost", job=job.id, error=str(error))
+            self._free.release()
+            return
+        threading.Thread(target=self._carry, args=(job, queue, execution), name=job.id, daemon=True).start()
+
+    def _carry(self, job: Job, queue: Queue, execution: Execution) -> None:
+        try:
+            self.perform_job(job, queue, execution)
+        except RedisError as error:
+            logger.warning("job_not_recorded", job=job.id, error=str(error))
+        finally:
+            self.executions.pop(execution.id, None)
+            connections.close_all()
+            self._free.release()
+            with self._one_ended:
+                self._one_ended.notify_all()
+
+    # --- what RQ says of itself in Redis ------------------------------------------------------------------------
+
+    def _beat_for_ever(self) -> None:
+        while True:
+            time.sleep(BEAT_SECONDS)
+            try:
+                self._beat()
+            except RedisError as error:
+                logger.warning("not_heard", error=str(error))
+
+    def _beat(self) -> None:
+        """This process lives, and so do its jobs; written whole, because Redis may have been emptied."""
+        if self.birth_date is None:
+            return
+        self.last_heartbeat = now()
+        state = WorkerStatus.BUSY if self.executions else WorkerStatus.IDLE
+        with self.connection.pipeline() as pipeline:
+            pipeline.hset(self.key, mapping=self.serialize() | {"state": state})
+            pipeline.expire(self.key, IDLE_SECONDS + 60)
+            worker_registration.register(self, pipeline)
+            pipeline.execute()
+        for execution in list(self.executions.values()):
+            self.maintain_heartbeats(execution.job, execution)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Only as part of something larger: between two jobs the thread above speaks for all."""
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+
+    def set_state(self, state: str, pipeline: Any = None) -> None:
+        """Idle is a process none of whose threads has a job."""
+        if state == WorkerStatus.IDLE and self.executions:
+            state = WorkerStatus.BUSY
+        if pipeline is not None or state != self._state:
+            _unless_away(super().set_state, state, pipeline)
+
+    def run_maintenance_tasks(self) -> None:
+        _unless_away(super().run_maintenance_tasks)
+
+    def check_for_suspension(self, burst: bool) -> None:
+        _unless_away(super().check_for_suspension, burst)
+
+    def procline(self, message: str) -> None:
+        """The title of a process cannot name the jobs of all its threads."""
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Take no more jobs, and give each run back after its present step."""
+        self._shutdown_requested_date = now()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.request_force_stop)
+        executor.hand_over.set()
+        self._stop_requested = True
+        if self._fetching:
+            raise StopRequested
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """A second request, but not its echo from a process group or supervisor: end at once."""
+        self._cold = self._cold or (now() - self._shutdown_requested_date).total_seconds() >= 1
+
+    def teardown(self) -> None:
+        """Wait for the jobs in hand, when asked to stop at most JOB_GRACE_SECONDS."""
+        end = time.monotonic() + settings.JOB_GRACE_SECONDS
+        while self.executions and not self._cold and not (self._stop_requested and time.monotonic() > end):
+            with self._one_ended:
+                self._one_ended.wait(0.5)
+        _unless_away(super().teardown)
+
+
+def _unless_away(what: Any, *args: Any) -> None:
+    try:
+        what(*args)
+    except RedisError as error:
+        logger.warning("redis_away", error=str(error))
 
 
 def _warm_up(agent: sdk.Agent) -> None:

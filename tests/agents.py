@@ -79,14 +79,31 @@ def warm_up() -> None:
 
 
 @worker
-def parent() -> int:
-    return os.getppid()
+def process_id() -> int:
+    return os.getpid()
+
+
+@worker(effect="idempotent")
+def hold(ledger: str) -> int:
+    """Stay in the step until the test makes the file."""
+    note(ledger, f"{current_step().key} {current_step().attempt} {os.getpid()}")
+    while not Path(f"{ledger}.open").exists():
+        time.sleep(0.02)
+    return os.getpid()
+
+
+@agent("holding", title="Holding", version="1")
+def holding(run: Run, order: Order) -> Answer:
+    """Holds its job process until it is let go, then takes one more step."""
+    held_by = run.step("hold", hold, ledger=order.ledger)
+    run.step("count", count, number=1)
+    return Answer(said=str(held_by))
 
 
 @agent("warm", title="Warm", version="1", warm_up=warm_up)
 def warm(run: Run, order: Order) -> Answer:
-    """Says which process is the parent of the one that executes it."""
-    return Answer(said=str(run.step("parent", parent)))
+    """Says which process executes it."""
+    return Answer(said=str(run.step("process", process_id)))
 
 
 @agent("counting", title="Counting", version="1")
