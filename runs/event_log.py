@@ -70,8 +70,8 @@ class RunLog:
                 stub, values = set_apart(data)
                 text, data, apart = dumps(stub), data | {"large": stub["large"]}, apart | values
             at = max(now(), state.last_at or now())
-            place = {"run_id": self.run_id, "seq": state.seq + 1, "at": at, "prev_hash": state.head_hash or GENESIS}
-            fact = write(replace(draft, data=data), text=text, **place)
+            draft_ = draft if data is draft.data else replace(draft, data=data)
+            fact = write(draft_, run_id=self.run_id, seq=state.seq + 1, at=at, prev_hash=state.head_hash or GENESIS, text=text)
             fold([fact], state)
             written.append((fact, text))
         facts_ = [fact for fact, _ in written]

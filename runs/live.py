@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ logger = structlog.get_logger()
 EVERY_RUN = "runs"  # the group of pages that show more than one run
 INBOX = "inbox"  # the group of pages that show reviews, or how many are open
 FLUSH_SECONDS = 2.0
+BETWEEN_SECONDS = 0.05  # a run that writes a thousand events a second is still announced twenty times
 
 
 def run_group(run_id: int) -> str:
@@ -32,7 +34,10 @@ def send(groups: tuple[str, ...], message: dict[str, Any]) -> None:
 
 def flush() -> None:
     """Wait until what was sent is out: before a process ends."""
-    _bell().rest.wait(FLUSH_SECONDS)
+    bell = _bell()
+    if not bell.rest.is_set():
+        bell.hurry()
+        bell.rest.wait(FLUSH_SECONDS)
 
 
 class Bell(threading.Thread):
@@ -43,16 +48,21 @@ class Bell(threading.Thread):
         self.rest = threading.Event()
         self.rest.set()
         self._loop = asyncio.new_event_loop()
-        self._rung = asyncio.Event()
+        self._rung, self._hurried = asyncio.Event(), asyncio.Event()
         self._waiting: dict[tuple[object, ...], tuple[tuple[str, ...], dict[str, Any]]] = {}
         self._lock = threading.Lock()
 
     def ring(self, groups: tuple[str, ...], message: dict[str, Any]) -> None:
         about = (*groups, message.get("run"), message.get("review"))
         with self._lock:
-            self._waiting[about] = (groups, message)
+            silent, self._waiting[about] = not self._waiting, (groups, message)
             self.rest.clear()
-        self._loop.call_soon_threadsafe(self._rung.set)
+        if silent:
+            self._loop.call_soon_threadsafe(self._rung.set)
+
+    def hurry(self) -> None:
+        """Send what waits without a pause."""
+        self._loop.call_soon_threadsafe(self._hurried.set)
 
     def run(self) -> None:
         self._loop.run_until_complete(self._ring_for_ever())
@@ -68,6 +78,12 @@ class Bell(threading.Thread):
             with self._lock:
                 if not self._waiting:
                     self.rest.set()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), BETWEEN_SECONDS)
+        self._hurried.clear()
 
 
 async def _send_all(groups: tuple[str, ...], message: dict[str, Any]) -> None:

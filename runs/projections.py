@@ -56,7 +56,8 @@ def _inline(state: RunState, name: str) -> Any:
 
 def step_columns(step: StepState) -> dict[str, Any]:
     """Column -> value."""
-    return {name: getattr(step, name) for name in STEP_COLUMNS}
+    said = vars(step)
+    return {name: said[name] for name in STEP_COLUMNS}
 
 
 # --- one statement writes the events, the rows and the large payloads of any number of runs ------------------------

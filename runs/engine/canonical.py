@@ -43,7 +43,10 @@ def clean(text: str, limit: int = 2000) -> str:
 
 def dumps(value: Any) -> str:
     """Text of a normalised value: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _encode(value)
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def stored(value: Any) -> Any:

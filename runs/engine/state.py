@@ -1,7 +1,7 @@
 """The state of a run as a pure fold over its events: the same code for the executor, the projections and the audit."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ class Status:
 ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepState:
     """One named action of a run. `subject` is what a person was last asked about (input or output)."""
 
@@ -60,6 +60,14 @@ class StepState:
     crashes: int = 0  # attempts that a process did not survive, since a person last decided
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+def replace(step: StepState, **changes: Any) -> StepState:
+    """The step with these fields changed. As dataclasses.replace, which costs ten times as much for so many fields."""
+    changed = StepState.__new__(StepState)
+    changed.__dict__.update(step.__dict__)
+    changed.__dict__.update(changes)
+    return changed
 
 
 @dataclass(slots=True)

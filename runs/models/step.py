@@ -1,5 +1,7 @@
 """One named action of a run, as the run's events left it."""
 
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 
@@ -23,6 +25,9 @@ class Step(models.Model):
     Its input, output and proposal are in the events alone, written once: `event_log.with_payloads` puts them on steps.
     """
 
+    input: Any
+    output: Any
+    proposal: Any
     # checking the run of each step would lock a row that the same statement has just changed; its unique index serves joins
     run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="steps", db_constraint=False, db_index=False)
     position = models.PositiveIntegerField()
