@@ -22,6 +22,7 @@ ACCOUNTS = ("stranger", "outsider", "reviewer", "reviewer2", "operator", "admin"
 # name -> method and the status for each account in the order above; 302 is "sign in first", or "done" for a POST that redirects
 TABLE: dict[str, tuple[str, str]] = {
     "dashboard": ("GET", "302 403 200 200 200 200"),
+    "about": ("GET", "302 403 200 200 200 200"),
     "runs": ("GET", "302 403 200 200 200 200"),
     "run": ("GET", "302 403 200 200 200 200"),
     "run_events": ("GET", "302 403 200 200 200 200"),

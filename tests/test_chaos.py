@@ -33,7 +33,8 @@ Lines = list[dict[str, Any]]
 
 
 def line(run: Run, step: str, **other: Any) -> dict[str, Any]:
-    return {"key": f"{run.pk}:{step}", "errand": step, "effect": "idempotent", "attempt": 1, "pid": 1} | other
+    key = {"run_id": run.pk, "step": step, "key": f"{run.pk}:{step}", "errand": step}
+    return key | {"effect": "idempotent", "attempt": 1, "pid": 1, "at": run.created_at} | other
 
 
 def sql(statement: str) -> Callable[[Run, Lines], None]:

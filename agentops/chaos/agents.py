@@ -1,6 +1,7 @@
-"""The agent that `manage.py chaos` alone runs: a step of each kind, with every effect noted in a ledger outside the database."""
+"""The agents that `manage.py chaos` alone runs: a step of each kind, with every effect noted in a ledger outside the database."""
 
 import os
+import signal
 import time
 from typing import Literal
 
@@ -11,6 +12,8 @@ from agentops.chaos.ledger import STEP_SECONDS
 from runs.sdk import Result, Run, TryLater, agent, ask_human, current_step, worker
 
 PAID = "paid {}"
+RELEASE = "AGENTOPS_CHAOS_RELEASE"  # "2" is a release in which the fourth step of an errand has another name
+CHANGED_STEP = 4
 
 
 class Errand(BaseModel):
@@ -32,7 +35,7 @@ class Receipt(BaseModel):
 def note(errand: str, effect: str) -> None:
     """The effect, and then the time it takes. Its errand tells effects apart that its key should not."""
     step = current_step()
-    ledger.write({"errand": errand, "effect": effect, "key": step.key, "attempt": step.attempt, "pid": os.getpid()})
+    ledger.write(errand=errand, effect=effect, key=step.key, attempt=step.attempt)
     time.sleep(float(os.environ.get(STEP_SECONDS, "0")))
 
 
@@ -63,6 +66,17 @@ def pay(errand: str, number: int) -> str:
     return PAID.format(number)
 
 
+@worker(effect="idempotent")
+def die(errand: str, way: str) -> int:
+    """Ends its process before anybody can catch anything."""
+    note(errand, "idempotent")
+    if way == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), getattr(signal, way))
+    time.sleep(5)
+    return 0
+
+
 @agent("chaos-errand", title="Chaos: errand", version="1", threshold=0.8)
 def errand(run: Run, given: Errand) -> Receipt:
     """Eight or nine steps: keyed effects, a judged one, a late one, a gated payment that may happen only once, a question."""
@@ -70,10 +84,35 @@ def errand(run: Run, given: Errand) -> Receipt:
     total = run.step("look_up", add, errand=f"{name} look_up", number=number)
     total = run.step("reserve", add, errand=f"{name} reserve", number=total)
     kind = run.step("classify", classify, errand=f"{name} classify", number=number)
-    total = run.step("fetch", fetch_late, errand=f"{name} fetch", number=total)
+    fetch = "fetch_anew" if os.environ.get(RELEASE) == "2" else "fetch"
+    total = run.step(fetch, fetch_late, errand=f"{name} fetch", number=total)
     paid = run.step("pay", pay.gated("Money leaves." if number % 2 else ""), errand=f"{name} pay", number=number)
     total = run.step("book", add, errand=f"{name} book", number=total)
     colour = run.step("choose", ask_human(Colour), question="Which colour?").colour if number % 5 == 0 else "none"
     total = run.step("file", add, errand=f"{name} file", number=total)
     total = run.step("close", add, errand=f"{name} close", number=total)
     return Receipt(said=f"{total} {kind} {paid} {colour}")
+
+
+@agent("chaos-tick", title="Chaos: one step", version="1")
+def tick(run: Run, given: Errand) -> Receipt:
+    total = run.step("add", add, errand=f"{given.phase}-{given.which} add", number=given.number)
+    return Receipt(said=str(total))
+
+
+@agent("chaos-wait", title="Chaos: waits for a person", version="1")
+def wait(run: Run, given: Errand) -> Receipt:
+    total = run.step("add", add.gated("It waits long."), errand=f"{given.phase}-{given.which} add", number=given.number)
+    return Receipt(said=str(total))
+
+
+WAYS_TO_DIE = ("exit", "SIGKILL", "SIGSEGV")
+
+
+@agent("chaos-poison", title="Chaos: poison", version="1")
+def poison(run: Run, given: Errand) -> Receipt:
+    """One good step, and then one that no process survives."""
+    name, way = f"{given.phase}-{given.which}", WAYS_TO_DIE[given.number % len(WAYS_TO_DIE)]
+    total = run.step("add", add, errand=f"{name} add", number=given.number)
+    total = run.step("die", die, errand=f"{name} die", way=way)
+    return Receipt(said=str(total))

@@ -19,42 +19,71 @@ if TYPE_CHECKING:
 Injected = Iterator[float]
 COPIES = 3
 NOBODY_WRITES_SECONDS = 3.0  # a fault that waits for somebody at work waits no longer than this
+GRACE_SECONDS = 30.0  # within which a process that is asked to stop has ended
+REPLIES = 20  # swallowed in one go
+KINDS_OF_WRITES = ("start", "step", "decision", "lease", "cancel", "retry", "park", "end")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`times` in the quick and in the full form, at random moments `every` so many seconds."""
+    """`times` and at least so many `runs`, each in the quick and in the full form, at random moments `every` so many seconds."""
 
     name: str
+    proof: str
     inject: Callable[["World"], Injected]
-    quick_times: int
-    times: int
+    times: tuple[int, int]
     every: tuple[float, float] = (0.2, 1.2)
+    runs: tuple[int, int] = (6, 60)
     limit_seconds: float = 15.0  # for the recovery of 95 of 100 runs
-    through_proxy: bool = False  # whether job processes reach the database only by way of the proxy
+    through_proxy: bool = False  # whether everybody reaches the database only by way of the proxy
+    errors_allowed: bool = False  # whether people may be told of an error, because the database was away
 
 
 def kill_9(world: "World") -> Injected:
     """Of a job process, of what it forked for its job, or of both; it is replaced at once."""
     victim = yield from somebody_at_work(world)
-    horses = victim.horses()
-    pids = world.chance.choice([*[horses] * 5, *[[*horses, victim.pid]] * 3, *[[victim.pid]] * 2])
-    send(signal.SIGKILL, pids)
-    if set(horses) & set(pids):  # without its parent a horse goes on to the end of its job
-        world.recovery.expect(owned_by([victim.pid, *horses]))
+    children = victim.children()
+    world.recovery.expect(owned_by([victim.pid, *children]))
+    if not children or world.chance.random() < 0.4:
+        victim.send(signal.SIGKILL)
+    send(signal.SIGKILL, children)
+    world.count(1)
     yield 0
 
 
-def pause(world: "World") -> Injected:
-    """SIGSTOP for longer than the lease: another takes over, and then the first one wakes up."""
+def stop_in_order(world: "World") -> Injected:
+    """SIGTERM, SIGINT or SIGQUIT, or five SIGTERMs in a row: what it carries goes on elsewhere, and it ends within its grace."""
     victim = yield from somebody_at_work(world)
-    pids = [victim.pid, *victim.horses()]
+    pid, begun = victim.pid, time.monotonic()
+    world.recovery.expect(owned_by([pid, *victim.children()]))
+    number, times = world.chance.choice(
+        [(signal.SIGTERM, 1), (signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGQUIT, 1), (signal.SIGTERM, 5)]
+    )
+    for _ in range(times):
+        victim.send(number)
+        yield 0.01
+    world.count(1)
+    while victim.pid == pid:
+        if time.monotonic() - begun > GRACE_SECONDS:
+            world.broken.append(f"A job process that was asked to stop was still there after {GRACE_SECONDS:g} s.")
+            victim.end()
+        yield 0
+
+
+def pause(world: "World") -> Injected:
+    """SIGSTOP of most job processes for longer than the lease: another takes over, and then they wake up."""
+    yield from somebody_at_work(world)
+    working = [worker for worker in world.fleet.workers if owned_by([worker.pid, *worker.children()])] or world.fleet.workers
+    most = max(1, len(world.fleet.workers) * 2 // 3)
+    victims = world.chance.sample(working, min(most, len(working)))
+    pids = [pid for victim in victims for pid in (victim.pid, *victim.children())]
     world.people.outcomes_are_certain = False
     send(signal.SIGSTOP, pids)
     world.recovery.expect(owned_by(pids))
-    yield world.lease_seconds * world.chance.uniform(1.5, 2.0)
+    world.count(len(victims))
+    yield world.lease_seconds * world.chance.uniform(1.4, 1.8)
     send(signal.SIGCONT, pids)
-    yield 1.0  # what it was about to do, it has done by now
+    yield 0.6  # what it was about to do, it has done by now
     world.people.outcomes_are_certain = True
 
 
@@ -62,15 +91,36 @@ def flushall(world: "World") -> Injected:
     """Redis forgets everything."""
     django_rq.get_connection("default").flushall()
     world.recovery.expect(due(), on_the_queue=True)
+    world.count(1)
     yield 0
 
 
-def redis_down(world: "World") -> Injected:
-    """Redis ends and comes back empty; meanwhile people go on starting and deciding."""
-    world.redis.stop()
-    yield world.chance.uniform(2.0, 4.0)
+def redis_falls(world: "World") -> Injected:
+    """kill -9 of Redis, which comes back empty; meanwhile people go on starting and deciding."""
+    world.redis.fall()
+    yield world.chance.uniform(1.0, 3.0)
     world.redis.start()
     world.recovery.expect(due(), on_the_queue=True)
+    world.count(1)
+    yield 0
+
+
+def redis_away(world: "World") -> Injected:
+    """Redis is away for long: everything that people do is accepted, and goes on when it is back."""
+    world.redis.fall()
+    errors = world.people.errors
+    end = time.monotonic() + (2.0 if world.quick else 40.0)
+    while time.monotonic() < end:
+        world.people.keep_busy()
+        if Run.objects.filter(status="queued").count() < 60:
+            world.people.wanted += 1
+            world.people.at_once += 1
+        yield 0.1
+    world.redis.start()
+    world.recovery.expect(due(), on_the_queue=True)
+    world.count(1)
+    if world.people.errors > errors:
+        world.broken.append(f"{world.people.errors - errors} commands of people failed while Redis was away.")
     yield 0
 
 
@@ -81,22 +131,33 @@ def postgres_restart(world: "World") -> Injected:
     world.postgres.start()
     connection.close()
     world.recovery.expect(unfinished())
+    world.count(1)
     yield 0
 
 
-def lost_reply(world: "World") -> Injected:
-    """The database commits, and the job process hears that its connection broke."""
-    before, end = world.proxy.swallowed(), time.monotonic() + NOBODY_WRITES_SECONDS
-    world.proxy.swallow_one()
-    while world.proxy.swallowed() == before and time.monotonic() < end:
+def lost_replies(world: "World") -> Injected:
+    """The database commits, and who asked hears that the connection broke: twenty times, over every kind of write."""
+    world.people.change_their_minds = True
+    before = world.proxy.swallowed()
+    wanted = 2 if world.quick else REPLIES
+    end = time.monotonic() + NOBODY_WRITES_SECONDS
+    while (done := (world.proxy.swallowed() - before).total()) < wanted and time.monotonic() < end:
+        for kind in world.chance.sample(KINDS_OF_WRITES, 4):
+            world.proxy.swallow(kind)
+        world.people.keep_busy()
         yield 0
+    for kind in KINDS_OF_WRITES:
+        world.proxy.swallow(kind, 0)
+    world.count(done)
     world.recovery.expect(unfinished())
+    world.figures |= {f"replies of {kind}": number for kind, number in sorted(world.proxy.swallowed().items())}
 
 
 def duplicate_delivery(world: "World") -> Injected:
     """Every run that is under way is put on the queue three times more."""
     queue = django_rq.get_queue("default")
     for run_id, last_seq in unfinished():
+        world.count(1)
         for copy in range(COPIES):
             job_id = f"copy-{run_id}-{last_seq}-{copy}-{time.monotonic_ns()}"
             queue.enqueue_call(dispatch.ADVANCE, args=(run_id,), job_id=job_id, result_ttl=0)
@@ -104,8 +165,14 @@ def duplicate_delivery(world: "World") -> Injected:
 
 
 def lost_wake_ups(world: "World") -> Injected:
-    """Every job that waits on the queue disappears, as if its process had died between commit and enqueue."""
-    django_rq.get_queue("default").empty()  # type: ignore[no-untyped-call]
+    """While job processes stand still people go on; then every job that waits disappears, as if it had never been enqueued."""
+    pids = [pid for worker in world.fleet.workers for pid in (worker.pid, *worker.children())]
+    send(signal.SIGSTOP, pids)
+    yield 0.2
+    queue = django_rq.get_queue("default")
+    world.count(len(queue))
+    queue.empty()  # type: ignore[no-untyped-call]
+    send(signal.SIGCONT, pids)
     world.recovery.expect(due(), on_the_queue=True)
     yield 0
 
@@ -118,15 +185,17 @@ def several_at_once(world: "World") -> Injected:
 
 
 FAULTS = [
-    Fault("kill -9 of job processes", kill_9, quick_times=4, times=200, every=(0.2, 1.6)),
-    Fault("SIGSTOP longer than the lease", pause, quick_times=1, times=12),
-    Fault("FLUSHALL", flushall, quick_times=3, times=20, limit_seconds=10),
-    Fault("Redis down", redis_down, quick_times=1, times=10, limit_seconds=10),
-    Fault("PostgreSQL immediate restart", postgres_restart, quick_times=1, times=12),
-    Fault("reply of COMMIT lost", lost_reply, quick_times=2, times=60, through_proxy=True),
-    Fault("duplicate delivery", duplicate_delivery, quick_times=3, times=50, every=(0.1, 0.5)),
-    Fault("lost wake-ups", lost_wake_ups, quick_times=4, times=100, every=(0.1, 0.4), limit_seconds=10),
-    Fault("several at once", several_at_once, quick_times=0, times=40),
+    Fault("kill -9 of job processes", "R1", kill_9, times=(5, 200), every=(0.1, 0.5), runs=(8, 500)),
+    Fault("asked to stop", "R2", stop_in_order, times=(2, 30), every=(0.1, 0.5)),
+    Fault("SIGSTOP longer than the lease", "R3", pause, times=(1, 25), every=(0.1, 0.6)),
+    Fault("FLUSHALL", "R4", flushall, times=(3, 20), runs=(6, 100), limit_seconds=10),
+    Fault("kill -9 of Redis, which comes back empty", "R4", redis_falls, times=(1, 10), runs=(6, 100), limit_seconds=10),
+    Fault("Redis away for long", "R5", redis_away, times=(1, 1)),
+    Fault("PostgreSQL immediate restart", "R6", postgres_restart, times=(1, 20), runs=(6, 300), errors_allowed=True),
+    Fault("reply of COMMIT lost", "R7", lost_replies, times=(2, 50), every=(0, 0.2), through_proxy=True, errors_allowed=True),
+    Fault("duplicate delivery", "R8", duplicate_delivery, times=(3, 100), every=(0.05, 0.3), runs=(6, 300)),
+    Fault("lost wake-ups", "R9", lost_wake_ups, times=(2, 50), every=(0.1, 0.4), limit_seconds=10),
+    Fault("several at once", "", several_at_once, times=(0, 40)),
 ]
 
 
@@ -136,7 +205,7 @@ def somebody_at_work(world: "World") -> Generator[float, None, Member]:
     while True:
         workers = world.chance.sample(world.fleet.workers, len(world.fleet.workers))
         for worker in workers:
-            if owned_by([worker.pid, *worker.horses()]):
+            if worker.alive and owned_by([worker.pid, *worker.children()]):
                 return worker
         if time.monotonic() > end:
             return workers[0]

@@ -1,73 +1,111 @@
 """The job processes and the sweeper of a trial: starts them, replaces what died, and kills or pauses them by their ids."""
 
 import os
+import select
 import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from agentops.services import process
-from agentops.services.places import PROJECT
+from agentops.chaos.nursery import Nursery
 
 JOB_PROCESS = ("rqworker", "default", "--verbosity", "0")
 SWEEPER = ("sweeper",)
 
 
 class Member:
-    """One process that is to be there always."""
+    """One process that is to be there always. Its handle is the kernel's, so that no stranger is ever hit by a signal."""
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        self.arguments, self.log = arguments, log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def keep_alive(self, database_url: str) -> None:
-        if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, str(PROJECT / "manage.py"), *self.arguments]
-            environment = os.environ | {"DATABASE_URL": database_url}
-            # SIGKILL, because a job process that is asked to stop would first wait for Redis, which is gone by then.
-            ends = signal.SIGKILL
-            self._process = process.launch(
-                command, log=self.log, directory=PROJECT, environment=environment, on_parents_death=ends
-            )
+    def __init__(self, arguments: Sequence[str], *, skew_seconds: float = 0) -> None:
+        self.arguments, self.skew_seconds = arguments, skew_seconds
+        self.pid, self._handle = 0, -1
 
     @property
-    def pid(self) -> int:
-        return self._process.pid if self._process else 0
+    def alive(self) -> bool:
+        return self._handle >= 0 and not select.select([self._handle], [], [], 0)[0]
 
-    def horses(self) -> list[int]:
-        """What it has forked for its job; found by parentage, since RQ gives horses a group of their own."""
-        with suppress(FileNotFoundError, ProcessLookupError):
-            return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
-        return []
+    def keep_alive(self, nursery: Nursery) -> None:
+        if self.alive:
+            return
+        self._forget()
+        self.pid = nursery.bear(self.arguments, skew_seconds=self.skew_seconds)
+        with suppress(ProcessLookupError):
+            self._handle = os.pidfd_open(self.pid)
+
+    def send(self, number: signal.Signals) -> None:
+        if self._handle >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, number)
+
+    def children(self) -> list[int]:
+        """What it has forked for a job; found by parentage, since RQ gives them a group of their own."""
+        found: list[int] = []
+        for task in Path(f"/proc/{self.pid}/task").glob("*/children") if self.alive else ():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, task.read_text().split())
+        return found
 
     def end(self) -> None:
-        send(signal.SIGKILL, [*self.horses(), self.pid])
-        if self._process:
-            self._process.wait(timeout=10)
+        send(signal.SIGKILL, self.children())
+        self.send(signal.SIGKILL)
+        if self._handle >= 0:
+            select.select([self._handle], [], [], 10)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+        self.pid, self._handle = 0, -1
 
 
 class Fleet:
-    """`job_processes` job processes and one sweeper, with this process's environment but for the way to the database."""
+    """`job_processes` job processes and a sweeper, with this process's environment and what `environment` adds to it."""
 
     def __init__(self, job_processes: int, log: Path) -> None:
-        self.database_url = os.environ["DATABASE_URL"]
-        self.workers = [Member(JOB_PROCESS, log) for _ in range(job_processes)]
-        self.members = [*self.workers, Member(SWEEPER, log)]
+        self.log, self.job_processes = log, job_processes
+        self.environment: dict[str, str] = {}
+        self.workers: list[Member] = []
+        self.sweeper = Member(SWEEPER)
+        self._nurseries: dict[tuple[tuple[str, str], ...], Nursery] = {}
+        self.man(job_processes)
+
+    @property
+    def members(self) -> list[Member]:
+        return [*self.workers, self.sweeper]
+
+    def man(self, job_processes: int, *, skews: Sequence[float] = (0,)) -> None:
+        """Have so many job processes, each with the next of these clocks, and the sweeper with the last."""
+        for member in self.members:
+            member.end()
+        self.workers = [Member(JOB_PROCESS, skew_seconds=skews[number % len(skews)]) for number in range(job_processes)]
+        self.sweeper = Member(SWEEPER, skew_seconds=skews[-1])
 
     def keep_alive(self) -> None:
         for member in self.members:
-            member.keep_alive(self.database_url)
+            if not member.alive:
+                member.keep_alive(self._nursery())
 
-    def reach_the_database_by(self, url: str) -> None:
-        """From now on; every process begins anew."""
-        self.end()
-        self.database_url = url
+    def move_to(self, environment: dict[str, str]) -> None:
+        """From now on; where it differs, every process begins anew."""
+        if environment != self.environment:
+            self.rest()
+            self.environment = environment
 
-    def end(self) -> None:
+    def rest(self) -> None:
+        """End every process, until they are kept alive again."""
         for member in self.members:
             member.end()
+
+    def end(self) -> None:
+        self.rest()
+        for nursery in self._nurseries.values():
+            nursery.end()
+
+    def _nursery(self) -> Nursery:
+        key = tuple(sorted(self.environment.items()))
+        if key not in self._nurseries:
+            self._nurseries[key] = Nursery(os.environ | self.environment, self.log)
+        return self._nurseries[key]
 
 
 def send(number: signal.Signals, pids: Iterable[int]) -> None:

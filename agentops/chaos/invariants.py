@@ -22,7 +22,8 @@ class Invariant:
 # An effect as it stands in the ledger; and where the log says that a step got its result.
 PREPARE = """
 DROP TABLE IF EXISTS chaos_ledger, chaos_completion;
-CREATE TEMPORARY TABLE chaos_ledger (run_id bigint, step text, errand text, effect text, key text, attempt int, pid int);
+CREATE TEMPORARY TABLE chaos_ledger
+  (run_id bigint, step text, errand text, effect text, key text, attempt int, pid int, at timestamptz);
 CREATE TEMPORARY TABLE chaos_completion AS
 SELECT e.run_id, e.step, e.seq,
   (SELECT coalesce(max((s.data->>'attempt')::int), 0) FROM runs_event s
@@ -33,13 +34,15 @@ WHERE e.kind = 'StepSucceeded' OR (
   SELECT q.data->>'subject' FROM runs_event q
   WHERE q.run_id = e.run_id AND q.step = e.step AND q.seq < e.seq AND q.kind = 'StepEscalated' ORDER BY q.seq DESC LIMIT 1));
 """
-LEDGER_LINE = "INSERT INTO chaos_ledger VALUES (%(run_id)s, %(step)s, %(errand)s, %(effect)s, %(key)s, %(attempt)s, %(pid)s)"
+LEDGER_LINE = """INSERT INTO chaos_ledger
+  VALUES (%(run_id)s, %(step)s, %(errand)s, %(effect)s, %(key)s, %(attempt)s, %(pid)s, %(at)s)"""
 
 INVARIANTS = [
     Invariant(
         "lost",
-        "every run has ended, or a person is asked",
-        "SELECT id FROM runs_run WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'waiting')",
+        "every run has ended, and of those with a step that kills its process each waits for a person",
+        """SELECT id FROM runs_run WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'waiting')
+           OR (status = 'waiting') <> (agent = 'chaos-poison')""",
     ),
     Invariant(
         "re-executed",
@@ -93,8 +96,30 @@ INVARIANTS = [
         "other",
         "a run gives the result that the same errand gave without faults",
         """SELECT r.id FROM runs_run r JOIN runs_run u ON u.input->>'phase' = 'none' AND u.input->>'number' = r.input->>'number'
-           WHERE r.status IN ('succeeded', 'failed', 'cancelled', 'waiting')
+           WHERE r.agent = 'chaos-errand' AND u.agent = r.agent AND r.status IN ('succeeded', 'failed', 'cancelled', 'waiting')
              AND (r.status <> 'succeeded' OR r.output IS DISTINCT FROM u.output)""",
+    ),
+    Invariant(
+        "stale writes",
+        "no effect of an attempt happens after another process has taken its run",
+        """SELECT l.run_id FROM chaos_ledger l JOIN runs_step s ON s.run_id = l.run_id AND s.name = l.step
+           JOIN runs_event b ON b.run_id = l.run_id AND b.step = s.position AND b.kind IN ('StepStarted', 'AttemptStarted')
+             AND (b.data->>'attempt')::int = l.attempt
+           JOIN runs_event t ON t.run_id = l.run_id AND t.seq > b.seq AND t.kind = 'RunTakenOver' AND t.at < l.at
+           GROUP BY l.run_id, l.key, l.attempt""",
+    ),
+    Invariant(
+        "other",
+        "code that changed never goes on silently: the run stops at the step that has another name",
+        """SELECT run_id FROM runs_event WHERE kind = 'StepEscalated' AND data->>'cause' = 'code_changed' AND step <> 4
+           UNION ALL SELECT run_id FROM runs_step WHERE name IN ('fetch', 'fetch_anew') GROUP BY run_id HAVING count(*) > 1""",
+    ),
+    Invariant(
+        "other",
+        "a step that kills its process is tried three times",
+        """SELECT s.run_id FROM runs_step s JOIN runs_run r ON r.id = s.run_id LEFT JOIN chaos_ledger l
+             ON l.run_id = s.run_id AND l.step = s.name
+           WHERE r.agent = 'chaos-poison' AND s.name = 'die' GROUP BY s.run_id HAVING count(l.key) > 3""",
     ),
     Invariant(
         "other",
@@ -137,12 +162,19 @@ INVARIANTS = [
 ]
 
 
+def how_it_stands(run_id: int) -> str:
+    """What there is to know of a run that did not come to its end."""
+    run, events = Run.objects.get(pk=run_id), [row.kind for row in event_log.rows(run_id)]
+    held = f"held by {run.lease_owner} until {run.lease_until}" if run.lease_until else "owned by nobody"
+    return f"Run {run_id} is {run.status} ({run.waiting_cause or 'no cause'}), {held}, wakes at {run.wake_at}; {events[-4:]}."
+
+
 def broken(ledger: Iterable[dict[str, Any]]) -> list[tuple[Invariant, list[int]]]:
     """Each invariant that does not hold, with the runs for which it does not."""
     found = []
     with connection.cursor() as cursor:
         cursor.execute(PREPARE)
-        cursor.executemany(LEDGER_LINE, [_of_a_run(line) for line in ledger])
+        cursor.executemany(LEDGER_LINE, list(ledger))
         for invariant in INVARIANTS:
             cursor.execute(invariant.broken)
             if run_ids := [row[0] for row in cursor.fetchall()]:
@@ -150,8 +182,3 @@ def broken(ledger: Iterable[dict[str, Any]]) -> list[tuple[Invariant, list[int]]
     if wrong := [run_id for run_id in Run.objects.values_list("pk", flat=True) if event_log.first_wrong(run_id)]:
         found.append((Invariant("other", "the events fold to the rows, and their chain holds", ""), wrong))
     return found
-
-
-def _of_a_run(line: dict[str, Any]) -> dict[str, Any]:
-    run_id, step = line["key"].split(":")
-    return line | {"run_id": int(run_id), "step": step}

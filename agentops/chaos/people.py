@@ -1,5 +1,6 @@
 """The people of a trial: they keep errands going and answer whatever is asked, always the same to the same question."""
 
+from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -14,51 +15,88 @@ from reviews.models import Review
 from runs import commands
 from runs.models import Run
 
-AT_ONCE = 6  # errands under way
+ERRAND = "chaos-errand"
 
 
 class People:
     """`kinds` errands differ; after those they begin again, so that every result has its like in the reference."""
 
-    def __init__(self, phase: str, kinds: int) -> None:
-        self.phase, self.kinds = phase, kinds
+    def __init__(self, phase: str, kinds: int, at_once: int) -> None:
+        self.phase, self.kinds, self.at_once = phase, kinds, at_once
         self.wanted = 0
         self.started = 0
+        self.errors = 0  # commands that ended in an error of the database
         self.outcomes_are_certain = True  # False while a process that is only paused may still do what it began
+        self.code_has_changed = False  # True while the code does not fit: who is asked about that waits
+        self.leave_alone: set[str] = set()  # agents whose reviews nobody decides now
+        self.change_their_minds = False  # cancel every tenth errand once, and retry it
+        self._cancelled: set[int] = set()
 
     def work(self) -> None:
         """Start what is wanted and decide what waits. Who meets a database that is away tries again later."""
         try:
             self._start()
-            for review in Review.objects.open().select_related("run"):
+            self._change_minds()
+            reviews = Review.objects.open().select_related("run").exclude(run__agent__in=["chaos-poison", *self.leave_alone])
+            for review in reviews:
                 self._decide(review)
         except DatabaseError:
+            self.errors += 1
             connection.close()
 
     def runs(self) -> Any:
-        return Run.objects.filter(input__phase=self.phase)
+        return Run.objects.filter(agent=ERRAND, input__phase=self.phase)
 
     def done(self) -> bool:
-        return self.started >= self.wanted and self.runs().ended().count() >= self.wanted
+        return self.started >= self.wanted and self._ended() >= self.wanted
 
     def keep_busy(self) -> None:
         """Want more errands where there are not enough under way for a fault to hit."""
-        self.wanted = max(self.wanted, self.runs().ended().count() + AT_ONCE)
+        self.wanted = max(self.wanted, self._ended() + self.at_once)
+
+    def start(self, agent: str, count: int) -> list[int]:
+        """Other runs than errands, at once."""
+        there = Run.objects.filter(agent=agent, input__phase=self.phase).count()
+        given = [{"phase": self.phase, "which": which, "number": which} for which in range(there, there + count)]
+        return [commands.start(agent, one, by="operator").pk for one in given]
+
+    def decide_about(self, agent: str, count: int) -> list[tuple[int, int]]:
+        """Decide the oldest reviews of that agent; the runs, and the event that each has come to."""
+        reviews = Review.objects.open().select_related("run").filter(run__agent=agent).order_by("pk")[:count]
+        for review in reviews:
+            self._decide(review)
+        return list(Run.objects.filter(pk__in=[review.run_id for review in reviews]).values_list("pk", "last_seq"))
+
+    def _ended(self) -> int:
+        return int(self.runs().filter(status="succeeded").count())
 
     def _start(self) -> None:
         """What was started is counted in the database: an answer that got lost does not say that nothing happened."""
         self.started = self.runs().count()
-        under_way = self.started - self.runs().ended().count()
-        for _ in range(min(AT_ONCE - under_way, self.wanted - self.started)):
+        under_way = self.started - self._ended()
+        for _ in range(min(self.at_once - under_way, self.wanted - self.started)):
             errand = {"phase": self.phase, "which": self.started, "number": self.started % self.kinds}
-            commands.start("chaos-errand", errand, by="operator")
+            commands.start(ERRAND, errand, by="operator")
             self.started += 1
+
+    def _change_minds(self) -> None:
+        if not self.change_their_minds:
+            return
+        for run in self.runs().exclude(status__in=["succeeded", "failed"]).exclude(pk__in=self._cancelled):
+            if run.input["which"] % 10 == 9:
+                self._cancelled.add(run.pk)
+                with suppress(commands.Refused):  # it has ended meanwhile
+                    commands.cancel(run.pk, by="operator", reason="changed their mind")
+        for run_id in self.runs().filter(status="cancelled").values_list("pk", flat=True):
+            with suppress(commands.Refused):
+                commands.retry(run_id, by="operator")
 
     def _decide(self, review: Review) -> None:
         kind, value = self._answer(review)
         if kind:
-            actor = _somebody()
-            decisions.decide(review.pk, actor=actor, kind=kind, seen=review.fingerprint, value=value, reason="as in every trial")
+            said = {"actor": _somebody(), "kind": kind, "seen": review.fingerprint, "value": value, "reason": "as in every trial"}
+            with suppress(commands.Refused, decisions.Conflict):  # it was withdrawn meanwhile
+                decisions.decide(review.pk, **said)
 
     def _answer(self, review: Review) -> tuple[str, Any]:
         """The decision and its value; "" to look again later."""
@@ -66,16 +104,13 @@ class People:
             return "approve", None
         if review.cause == "question":
             return "answer", {"colour": "green"}
+        if review.cause == "code_changed":
+            return ("", None) if self.code_has_changed else ("retry", None)
         if review.step_name == "pay" and not self.outcomes_are_certain:
             return "", None
-        if review.step_name == "pay" and happened(f"{review.run_id}:pay"):
+        if review.step_name == "pay" and ledger.happened(f"{review.run_id}:pay"):
             return "edit", PAID.format((review.run.input or {})["number"])
         return "retry", None
-
-
-def happened(key: str) -> bool:
-    """What somebody finds out who looks it up outside."""
-    return any(line["key"] == key for line in ledger.lines())
 
 
 def _somebody() -> User:

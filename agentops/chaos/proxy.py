@@ -1,17 +1,30 @@
-"""Stands between job processes and PostgreSQL and, when asked by SIGUSR1, swallows the reply to the next commit.
+"""Stands between processes and PostgreSQL and, when asked to, swallows the reply to the next commit of a kind of write.
 
-`python -m agentops.chaos.proxy LISTEN SERVER COUNT`: two sockets, and a file that gets a byte for each reply swallowed.
+`python -m agentops.chaos.proxy LISTEN SERVER SWALLOWED`: two sockets, and a file that gets the kind of each reply swallowed.
+A line on its standard input arms it: how often, then which kind. Each line replaces what was asked for of that kind.
 """
 
 import asyncio
-import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 CHUNK_BYTES = 65_536
 READY, IDLE = b"Z", b"I"  # "ready for the next query", outside a transaction: what was asked for is committed
-CHANGES = (b"COMMIT", b"WITH HEAD", b"INSERT", b"UPDATE")
+CHANGES = (b"COMMIT", b"WITH", b"INSERT", b"UPDATE", b"DELETE")
+WRITES = (b"INSERT ", b"UPDATE ", b"COMMIT", b"DELETE ")  # a WITH that has none of these changes nothing
+# What stands in a transaction of each kind, the first that fits; the names of events stand in their rows.
+KINDS = {
+    "start": (b"RunRequested",),
+    "decision": (b"StepDecided",),
+    "cancel": (b"RunCancelRequested", b"RunCancelled"),
+    "retry": (b"RunRetried",),
+    "end": (b"RunSucceeded", b"RunFailed"),
+    "park": (b"RunParked",),
+    "step": (b"StepSucceeded", b"StepStarted", b"AttemptStarted"),
+    "lease": (b"lease_until",),
+}
 
 
 class Messages:
@@ -40,12 +53,13 @@ class Messages:
 
 
 class Link:
-    """One connection of a client: what it asked for last, and whether the answer is held back until it is known."""
+    """One connection of a client: what it asked for since it was idle, and whether the answer is held back until it is known."""
 
     def __init__(self, proxy: "Proxy") -> None:
         self.proxy = proxy
         self.asked, self.answered = Messages(begins_untyped=True), Messages(begins_untyped=False)
-        self.prepared: dict[bytes, bool] = {}  # name of a statement -> whether it changes something
+        self.prepared: dict[bytes, bytes] = {}  # name of a statement -> its text
+        self.text = b""
         self.changes = False
         self.held_back = b""
 
@@ -53,28 +67,36 @@ class Link:
         for letter, body in self.asked.cut(data):
             if letter == b"P":
                 name, query = body.split(b"\0")[:2]
-                self.prepared[name] = _changes(query)
+                self.prepared[name] = query
             elif letter == b"B":
-                self.changes = self.prepared.get(body.split(b"\0")[1], False)
+                self._note(self.prepared.get(body.split(b"\0")[1], b""), body)
             elif letter == b"Q":
-                self.changes = _changes(body)
+                self._note(body, b"")
         return data
 
     def answer(self, data: bytes) -> bytes:
         """What to pass on. Raises Swallowed at the end of the answer to something that is committed now."""
         messages = self.answered.cut(data)
-        if not (self.changes and self.proxy.armed):
-            passed, self.held_back = self.held_back + data, b""
-            return passed
-        self.held_back += data
         states = [body for letter, body in messages if letter == READY]
-        if states and states[-1] == IDLE:
-            self.proxy.swallow()
-            raise Swallowed
-        if not states:
-            return b""
-        passed, self.held_back = self.held_back, b""
+        idle = bool(states) and states[-1] == IDLE
+        if self.changes and self.proxy.armed:
+            self.held_back += data
+            if not states:
+                return b""
+            if idle and self.proxy.swallow(self.kind()):
+                raise Swallowed
+            data = b""
+        passed, self.held_back = self.held_back + data, b""
+        if idle:
+            self.text, self.changes = b"", False
         return passed
+
+    def kind(self) -> str:
+        return next((kind for kind, words in KINDS.items() if any(word in self.text for word in words)), "other")
+
+    def _note(self, query: bytes, values: bytes) -> None:
+        self.text += query + values
+        self.changes = self.changes or _changes(query)
 
 
 class Swallowed(Exception):
@@ -86,18 +108,25 @@ class Ended(Exception):
 
 
 class Proxy:
-    """`armed` until the next reply has been swallowed."""
+    """`armed` says how many replies of each kind are still to be swallowed."""
 
-    def __init__(self, server: str, count: Path) -> None:
-        self.server, self.count, self.armed = server, count, False
+    def __init__(self, server: str, swallowed: Path) -> None:
+        self.server, self.swallowed, self.armed = server, swallowed, Counter[str]()
 
-    def arm(self) -> None:
-        self.armed = True
+    def arm(self, line: bytes) -> None:
+        count, kind = line.decode().split()
+        self.armed[kind] = int(count)
+        self.armed = +self.armed  # without those that are nought
 
-    def swallow(self) -> None:
-        self.armed = False
-        with self.count.open("ab") as file:
-            file.write(b".")
+    def swallow(self, kind: str) -> bool:
+        """Whether this one is to be swallowed; then it is counted."""
+        if not self.armed[kind]:
+            return False
+        self.armed.subtract([kind])
+        self.armed = +self.armed
+        with self.swallowed.open("a") as file:
+            file.write(f"{kind}\n")
+        return True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = Link(self)
@@ -123,14 +152,22 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look
 
 
 def _changes(query: bytes) -> bool:
-    return query.strip().upper().startswith(CHANGES)
+    """A statement that takes a lease or writes events may begin with its parts (WITH)."""
+    asked = query.strip().upper()
+    return asked.startswith(CHANGES) and any(word in asked for word in WRITES)
 
 
-async def _main(listen: str, server: str, count: str) -> None:
-    proxy = Proxy(server, Path(count))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, proxy.arm)
-    async with await asyncio.start_unix_server(proxy.serve, listen) as serving:
-        await serving.serve_forever()
+async def _obey(proxy: Proxy) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        proxy.arm(line)
+
+
+async def _main(listen: str, server: str, swallowed: str) -> None:
+    proxy = Proxy(server, Path(swallowed))
+    async with await asyncio.start_unix_server(proxy.serve, listen):
+        await _obey(proxy)  # until who started it has gone
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """One trial: services and processes of its own, a phase of runs for each fault, then the judgement."""
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +17,57 @@ from django.db import connection
 
 from agentops import people as accounts
 from agentops.chaos import invariants, ledger
-from agentops.chaos.faults import FAULTS, Fault
+from agentops.chaos.faults import FAULTS, Fault, Injected
 from agentops.chaos.fleet import Fleet
+from agentops.chaos.operations import OPERATIONS, RESTORE
 from agentops.chaos.people import People
 from agentops.chaos.recovery import Recovery
-from agentops.chaos.servers import DurablePostgres, Proxy, servers
-from agentops.services.valkey import Valkey
+from agentops.chaos.servers import DurablePostgres, MortalValkey, Proxy, servers
+from runs import pen
 from runs.models import Run
 
-TICK_SECONDS = 0.05
+TICK_SECONDS = 0.03
 REFERENCE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How much of it: runs of each phase, job processes, and how long runs may take to end when the faults are over."""
+    """How much of it: job processes, errands under way, and how long runs may take to end when the faults are over."""
 
     name: str
-    runs: int
+    index: int  # of what is for this form in a fault's pairs
+    kinds: int  # of errands
     job_processes: int
+    at_once: int
     patience_seconds: float
 
 
-QUICK = Form("quick", runs=6, job_processes=2, patience_seconds=25.0)
-FULL = Form("full", runs=60, job_processes=3, patience_seconds=60.0)
+QUICK = Form("quick", index=0, kinds=12, job_processes=2, at_once=6, patience_seconds=25.0)
+FULL = Form("full", index=1, kinds=60, job_processes=6, at_once=24, patience_seconds=60.0)
 
 
 @dataclass(slots=True)
 class World:
-    """What a fault can reach."""
+    """What a fault can reach. `broken` are sentences of what did not hold, `figures` what is worth knowing besides."""
 
+    directory: Path
     postgres: DurablePostgres
-    redis: Valkey
+    redis: MortalValkey
     proxy: Proxy
     fleet: Fleet
-    people: People
-    recovery: Recovery
     chance: random.Random
     lease_seconds: float
+    quick: bool
+    patience_seconds: float
+    people: People
+    recovery: Recovery = field(default_factory=Recovery)
+    hits: int = 0
+    broken: list[str] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def count(self, hits: int) -> None:
+        """So often more has the present fault come over something."""
+        self.hits += hits
 
     def go_on(self, seconds: float) -> None:
         """Let people and processes work for so long."""
@@ -72,9 +86,10 @@ class World:
 
 @dataclass(slots=True)
 class Row:
-    """One line of the report. Each of the counts after `recovery` is to be nought."""
+    """One line of the report. Each of the counts after `errors` is to be nought."""
 
     fault: str
+    proof: str
     count: int
     runs: int
     recovered: int
@@ -82,6 +97,8 @@ class Row:
     recovery_max: float | None
     seconds: float
     limit_seconds: float
+    errors: int
+    figures: dict[str, float]
     lost: int = 0
     re_executed: int = 0
     duplicates: int = 0
@@ -93,14 +110,18 @@ class Row:
         return nothing_broken and (self.recovery_p95 or 0.0) <= self.limit_seconds
 
 
-def conduct(directory: Path, *, form: Form, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Carry out every fault and judge. The result says in `held` whether everything held."""
+def conduct(directory: Path, *, form: Form, seed: int, only: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Carry out every fault (or those with `only` in their name) and judge. The result says in `held` whether everything held."""
     begun = time.monotonic()
     with _started(directory, form, seed) as world:
-        phases = [Fault(REFERENCE, _nothing, 0, 0), *(fault for fault in FAULTS if form is FULL or fault.quick_times)]
-        rows = [_phase(world, fault, form, say) for fault in phases]
-        say("judging")
-        broken = [_sentence(rows, *one) for one in invariants.broken(ledger.lines())]
+        reference = Fault(REFERENCE, "", _nothing, (0, 0), runs=(form.kinds, form.kinds))
+        faults = [fault for fault in (*FAULTS, *OPERATIONS) if fault.times[form.index] and only in fault.name]
+        rows = [_phase(world, fault, form, say) for fault in (reference, *faults)]
+        broken = _judge(world, rows, say)
+        if only in RESTORE.name:
+            rows.append(_phase(world, RESTORE, form, say))
+            broken += _judge(world, rows[-1:], say)
+        broken += world.broken
     lines = [asdict(row) | {"held": row.held()} for row in rows]
     held = not broken and all(row.held() for row in rows)
     seconds = round(time.monotonic() - begun, 1)
@@ -108,42 +129,66 @@ def conduct(directory: Path, *, form: Form, seed: int, say: Callable[[str], None
 
 
 def _phase(world: World, fault: Fault, form: Form, say: Callable[[str], None]) -> Row:
-    say(fault.name)
     begun = time.monotonic()
-    world.people, world.recovery = People(fault.name, form.runs), Recovery()
-    url = world.proxy.url if fault.through_proxy else world.postgres.url
-    if url != world.fleet.database_url:
-        world.fleet.reach_the_database_by(url)
-    world.people.wanted = form.runs
-    times = fault.quick_times if form is QUICK else fault.times
-    for _ in range(times):
+    world.people, world.recovery = People(fault.name, form.kinds, form.at_once), Recovery()
+    world.hits, world.figures = 0, {}
+    _reach_the_database(world, world.proxy if fault.through_proxy else world.postgres)
+    world.people.wanted = fault.runs[form.index]
+    times = fault.times[form.index]
+    for number in range(1, times + 1):
+        say(f"{fault.name}: {number} of {times}, {world.people.started} runs")
         world.people.keep_busy()
         world.go_on(world.chance.uniform(*fault.every))
         for seconds in fault.inject(world):
             world.go_on(seconds)
-    _let_end(world, form)
-    return _row(world, fault, times, time.monotonic() - begun)
+    say(f"{fault.name}: {world.people.started} runs come to their end")
+    _let_end(world)
+    _reach_the_database(world, world.postgres)
+    if world.people.errors and not fault.errors_allowed:
+        world.broken.append(f"{fault.name}: {world.people.errors} commands of people ended in an error.")
+    return _row(world, fault, time.monotonic() - begun)
 
 
-def _let_end(world: World, form: Form) -> None:
+def _reach_the_database(world: World, way: Proxy | DurablePostgres) -> None:
+    """People here and processes there, from now on."""
+    world.fleet.move_to({"DATABASE_URL": way.url})
+    connection.settings_dict["OPTIONS"]["host"] = way.directory if isinstance(way, Proxy) else str(way.sockets)
+    disconnect()
+
+
+def disconnect() -> None:
+    """This process; its next question connects it again."""
+    connection.close()
+    pen.close()
+
+
+def _let_end(world: World) -> None:
     """The faults are over: everything that was started must end."""
-    end = time.monotonic() + form.patience_seconds
+    end = time.monotonic() + world.patience_seconds
     while not world.people.done() and time.monotonic() < end:
         world.go_on(TICK_SECONDS)
 
 
-def _row(world: World, fault: Fault, times: int, seconds: float) -> Row:
+def _row(world: World, fault: Fault, seconds: float) -> Row:
     took = sorted(world.recovery.seconds)
     return Row(
         fault=fault.name,
-        count=world.proxy.swallowed() if fault.through_proxy else times,  # it asks, but somebody must commit
-        runs=world.people.runs().count(),
+        proof=fault.proof,
+        count=world.hits,
+        runs=Run.objects.filter(input__phase=fault.name).count(),
         recovered=len(took),
         recovery_p95=round(took[math.ceil(0.95 * len(took)) - 1], 2) if took else None,
         recovery_max=round(took[-1], 2) if took else None,
         seconds=round(seconds, 1),
         limit_seconds=fault.limit_seconds,
+        errors=world.people.errors,
+        figures=world.figures,
     )
+
+
+def _judge(world: World, rows: list[Row], say: Callable[[str], None]) -> list[str]:
+    say(f"judging {Run.objects.count()} runs")
+    return [_sentence(rows, *one) for one in invariants.broken(ledger.rows())]
 
 
 def _sentence(rows: list[Row], invariant: invariants.Invariant, run_ids: list[int]) -> str:
@@ -153,29 +198,35 @@ def _sentence(rows: list[Row], invariant: invariants.Invariant, run_ids: list[in
     for row in rows:
         hit = sum(phase_of[run_id] == row.fault for run_id in run_ids)
         setattr(row, column, getattr(row, column) + hit)
-    return f"Not so: {invariant.sentence}. Runs {', '.join(map(str, run_ids[:10]))} ({len(run_ids)} in all)."
+    about = [invariants.how_it_stands(run_id) for run_id in run_ids[:3]]
+    said = f"Not so: {invariant.sentence}. Runs {', '.join(map(str, run_ids[:10]))} ({len(run_ids)} in all)."
+    return " ".join([said, *about])
 
 
-def _nothing(world: World) -> Iterator[float]:
+def _nothing(world: World) -> Injected:
     yield 0
 
 
 @contextmanager
 def _started(directory: Path, form: Form, seed: int) -> Iterator[World]:
-    postgres, redis = servers(directory)
+    postgres, redis, outside = servers(directory)
+    os.environ[ledger.LEDGER] = outside.url
     proxy, fleet = Proxy(directory, postgres), Fleet(form.job_processes, directory / "processes.log")
     try:
         redis.start()
+        outside.start()
         postgres.start()
         proxy.start()
+        ledger.create()
         call_command("migrate", verbosity=0, interactive=False)
         accounts.ensure_groups()
         chance = random.Random(seed)  # noqa: S311 - chance that can be repeated
-        people, recovery = People(REFERENCE, form.runs), Recovery()
-        yield World(postgres, redis, proxy, fleet, people, recovery, chance, settings.LEASE_SECONDS)
+        people = People(REFERENCE, form.kinds, form.at_once)
+        quick, patience = form is QUICK, form.patience_seconds
+        yield World(directory, postgres, redis, proxy, fleet, chance, settings.LEASE_SECONDS, quick, patience, people)
     finally:
         fleet.end()
-        connection.close()
+        disconnect()
         proxy.stop()
-        postgres.stop()
-        redis.stop()
+        for server in (postgres, redis, outside):
+            server.stop()

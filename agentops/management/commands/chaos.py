@@ -17,11 +17,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agentops.arguments import whole_number
+from agentops.chaos import result as results
 from agentops.services import process
 
 INSIDE = "AGENTOPS_CHAOS"  # the directory of the trial, set in the process that conducts it
-FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1", "SWEEP_SECONDS": "0.2"}
-COLUMNS = ("fault", "count", "runs", "lost", "re_executed", "duplicates", "stale_writes", "other", "recovery_p95", "recovery_max")
+RESULT = "result.json"  # in that directory
+FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1", "SWEEP_SECONDS": "0.2", "JOB_THREADS": "8"}
 
 
 class Command(BaseCommand):
@@ -32,36 +33,40 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--quick", action="store_true", help="some faults of each kind in at most 90 s, not 15 minutes")
+        parser.add_argument("--only", default="", help="only the faults with this in their name; the result is not kept")
         parser.add_argument("--seed", type=whole_number(least=0), help="chooses moments and victims; the report names it")
         parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
-    def handle(self, *, quick: bool, seed: int | None, **options: Any) -> None:
+    def handle(self, *, quick: bool, only: str, seed: int | None, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("chaos starts services of its own and kills them: it is not for production.")
-        if not os.environ.get(INSIDE):
-            return _in_a_place_of_its_own()
-        result = self._conduct(quick, secrets.randbelow(10**6) if seed is None else seed)
-        self.stdout.write(json.dumps(result) if options["json"] else _table(result))
+        if os.environ.get(INSIDE):
+            return self._conduct(quick, only, secrets.randbelow(10**6) if seed is None else seed)
+        result = _in_a_place_of_its_own()
+        if not only:
+            results.keep(result)
+        self.stdout.write(json.dumps(result) if options["json"] else results.table(result))
         if not result["held"]:
             sys.exit(1)
         return None
 
-    def _conduct(self, quick: bool, seed: int) -> dict[str, Any]:
+    def _conduct(self, quick: bool, only: str, seed: int) -> None:
         from agentops.chaos import trial
 
         process.die_with_parent(signal.SIGTERM)
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        form = trial.QUICK if quick else trial.FULL
-        return trial.conduct(Path(os.environ[INSIDE]), form=form, seed=seed, say=lambda line: self.stderr.write(line))
+        form, directory = trial.QUICK if quick else trial.FULL, Path(os.environ[INSIDE])
+        result = trial.conduct(directory, form=form, seed=seed, only=only, say=_progress)
+        (directory / RESULT).write_text(json.dumps(results.stamped(result)))
 
 
-def _in_a_place_of_its_own() -> None:
+def _in_a_place_of_its_own() -> dict[str, Any]:
     """The same command again, in the environment of a new directory that is removed afterwards."""
-    from agentops.chaos.ledger import LEDGER, STEP_SECONDS
+    from agentops.chaos.ledger import STEP_SECONDS
     from agentops.chaos.servers import servers
 
     with _directory() as directory:
-        postgres, redis = servers(directory)
+        postgres, redis, _ = servers(directory)
         own = {
             "DATABASE_URL": postgres.url,
             "REDIS_URL": redis.url,
@@ -69,13 +74,14 @@ def _in_a_place_of_its_own() -> None:
             "AGENTOPS_MODEL_CACHE": str(directory),  # empty: the shipped agent has nothing to load here
             "AGENT_APPS": "agentops.chaos",
             "LOG_LEVEL": "ERROR",
-            LEDGER: str(directory / "ledger"),
             STEP_SECONDS: "0.03",
             INSIDE: str(directory),
         }
         code = subprocess.run([sys.executable, *sys.argv], env=os.environ | FAST | own, check=False).returncode
-    if code:
-        sys.exit(code)
+        if code or not (directory / RESULT).exists():
+            sys.exit(code or 1)
+        result: dict[str, Any] = json.loads((directory / RESULT).read_text())
+        return result
 
 
 @contextmanager
@@ -88,15 +94,10 @@ def _directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _table(result: dict[str, Any]) -> str:
-    rows = [COLUMNS, *([_cell(fault[column]) for column in COLUMNS] for fault in result["faults"])]
-    widths = [max(len(str(row[index])) for row in rows) for index in range(len(COLUMNS))]
-    lines = ["  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    verdict = "Everything held." if result["held"] else "Not everything held."
-    return "\n".join(
-        [*lines, "", *result["broken"], f"{verdict} Seed {result['seed']}, {result['seconds']:g} s, {result['form']}."]
-    )
-
-
-def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _progress(line: str) -> None:
+    """One line that is written over on a terminal; elsewhere only what a phase begins with."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{line}")
+    elif ": " not in line or ": 1 of" in line:
+        sys.stderr.write(f"{line.split(': 1 of')[0]}\n")
+    sys.stderr.flush()
