@@ -132,6 +132,7 @@ CACHES = {
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=12)
 LEASE_RENEW_SECONDS = env.int("LEASE_RENEW_SECONDS", default=3)
 STEP_TIMEOUT_SECONDS = env.float("STEP_TIMEOUT_SECONDS", default=900)
+CANCEL_SECONDS = env.float("CANCEL_SECONDS", default=12)
 JOB_THREADS = env.int("JOB_THREADS", default=16)
 JOB_GRACE_SECONDS = env.float("JOB_GRACE_SECONDS", default=25)
 JOB_CONNECTIONS = env.int("JOB_CONNECTIONS", default=8)  # to PostgreSQL, for all threads of a job process

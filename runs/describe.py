@@ -108,6 +108,10 @@ def _attempt_failed(data: dict[str, Any], step: str, by: str) -> str:
     return f"{step} failed at attempt {data['attempt']}: {_short(data['error']['message'])}{then}"
 
 
+def _crashed(data: dict[str, Any], step: str, by: str) -> str:
+    return f"{step} did not come to the end of attempt {data['attempt']}: its process ended {_short(data['reason'])}."
+
+
 def _succeeded(data: dict[str, Any], step: str, by: str) -> str:
     if "threshold" not in data:
         return f"{step} succeeded."
@@ -166,6 +170,7 @@ SENTENCES: dict[str, Say] = {
     Kind.STEP_STARTED: lambda data, step, by: f"The supervisor gave {_lower(step)} to {data['worker']}.",
     Kind.ATTEMPT_STARTED: lambda data, step, by: f"{step} began attempt {data['attempt']}.",
     Kind.ATTEMPT_FAILED: _attempt_failed,
+    Kind.ATTEMPT_CRASHED: _crashed,
     Kind.FALLBACK_TAKEN: lambda data, step, by: f"{step} went to its fallback {data['worker']}: {_short(data['why'])}",
     Kind.STEP_SUCCEEDED: _succeeded,
     Kind.STEP_ESCALATED: _escalated,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from django.conf import settings
 from django.db import transaction
@@ -248,11 +248,29 @@ WITH taken AS (
 SELECT taken.fence, taken.lease_owner, taken.last_seq, e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
 FROM taken JOIN runs_event AS e ON e.run_id = taken.id ORDER BY e.seq
 """
-RENEW = """
-UPDATE runs_run SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8)
-WHERE id = %(run_id)s AND fence = %(fence)s AND lease_until IS NOT NULL
-RETURNING id
+# A row that somebody else has locked is skipped: waiting for it could deadlock, and the next round finds it free.
+RENEW_ALL = """
+WITH mine AS (
+  SELECT * FROM unnest(%(run_ids)s::bigint[], %(fences)s::int[]) AS mine(run_id, fence)
+), free AS (
+  SELECT run.id FROM runs_run AS run JOIN mine ON mine.run_id = run.id AND mine.fence = run.fence
+  WHERE run.lease_until IS NOT NULL FOR NO KEY UPDATE OF run SKIP LOCKED
+), renewed AS (
+  UPDATE runs_run AS run SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8)
+  FROM free WHERE run.id = free.id RETURNING run.id
+)
+SELECT mine.run_id, mine.fence, run.fence = mine.fence AND run.lease_until IS NOT NULL, renewed.id IS NOT NULL,
+  run.cancel_requested
+FROM mine JOIN runs_run AS run ON run.id = mine.run_id LEFT JOIN renewed ON renewed.id = run.id
 """
+
+
+class Lease(NamedTuple):
+    """A lease as one look found it; it may be ours and not renewed, while its row is locked."""
+
+    ours: bool
+    renewed: bool
+    cancel_requested: bool
 
 
 def take(run_id: int, *, owner: str) -> tuple[RunLog, Draft] | None:
@@ -271,9 +289,11 @@ def take(run_id: int, *, owner: str) -> tuple[RunLog, Draft] | None:
     return None if log.state.ended else (log, _taking(log.state, owner, fence, lost_owner))
 
 
-def renew(run_id: int, fence: int) -> bool:
-    """Extend the lease; False when it is no longer ours."""
-    return bool(pen.execute(RENEW, {"seconds": settings.LEASE_SECONDS, "run_id": run_id, "fence": fence}))
+def renew_all(leases: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Lease]:
+    """Extend these leases, each of a run and a fence, in one statement, and say of each how it is."""
+    run_ids, fences = [run_id for run_id, _ in leases], [fence for _, fence in leases]
+    found = pen.execute(RENEW_ALL, {"seconds": settings.LEASE_SECONDS, "run_ids": run_ids, "fences": fences})
+    return {(run_id, fence): Lease(*how) for run_id, fence, *how in found}
 
 
 def _taking(state: RunState, owner: str, fence: int, lost_owner: str) -> Draft:

@@ -1,32 +1,36 @@
 """Carries one run as far as it can go: takes the lease, replays what is recorded, executes what is not, parks or ends it."""
 
 import random
-import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, NoReturn
 
 import structlog
-from django.conf import settings
-from django.db import DataError, IntegrityError, connection
+from django.db import DataError, IntegrityError
 from django.db import Error as DatabaseError
 from pydantic import BaseModel
 
-from runs import dispatch, event_log, sdk
+from runs import dispatch, event_log, keeper, sdk
 from runs.engine import divergence, outcome, policy
 from runs.engine.canonical import clean, digest, normalise, stored
 from runs.engine.events import Draft, Kind
+from runs.engine.outcome import ALONE_AFTER, MOST_CRASHES, Ending, crashed, why_crashed
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import Status, StepState
 
 logger = structlog.get_logger()
 AnyWorker = sdk.Worker[..., Any]
-MOST_CRASHES = 3  # a step that its process did not survive so often goes to a person
 NAME_LETTERS = 120
-hand_over = threading.Event()  # set when this process is asked to stop: runs are given back between two steps
+ROOM_SECONDS = 5.0  # how long a run waits where no process of its own can be had for it
+hand_over = keeper.hand_over
+
+# How a job process carries a run in a process of its own: by run and fence, with its end as the result (runs/alone.py).
+# Elsewhere a step that has crashed is simply tried again.
+alone: Callable[[int, int], Ending | None] | None = None
 
 
 class Stopped(BaseException):
@@ -42,14 +46,29 @@ def advance(run_id: int, *, owner: str) -> None:
 
     Raises the database's error when it cannot be reached: the lease then runs out, and another process takes over.
     """
-    taken = event_log.take(run_id, owner=owner)
-    if taken is None:
-        return
-    log, opening = taken
-    with structlog.contextvars.bound_contextvars(run=run_id), _lease_kept(log):
+    asked = time.monotonic()
+    if taken := event_log.take(run_id, owner=owner):
+        log, opening = taken
+        with keeper.kept(run_id, log.fence, asked) as held:
+            _carry_to_the_end(Steps(log, opening, held=held))
+
+
+def carry_alone(run_id: int, *, fence: int) -> None:
+    """Carry on a run whose lease the parent of this process has."""
+    asked = time.monotonic()
+    log = event_log.RunLog.load(run_id, fence=fence)
+    with keeper.kept(run_id, fence, asked) as held:
+        _carry_to_the_end(Steps(log, held=held))
+
+
+def _carry_to_the_end(steps: "Steps") -> None:
+    """In this process, but for a step that has ended processes before."""
+    with structlog.contextvars.bound_contextvars(run=steps.log.run_id):
         try:
-            _carry(Steps(log, opening))
-        except (Stopped, event_log.LeaseLost):
+            left: Steps | None = steps
+            while left:
+                left = _carried_alone(left) if _carry_until_stopped(left).needs_process else None
+        except event_log.LeaseLost:
             return
         except Interrupted as interrupted:
             if not isinstance(interrupted.__cause__, event_log.LeaseLost):
@@ -57,9 +76,30 @@ def advance(run_id: int, *, owner: str) -> None:
             logger.warning("lease_lost", reason=str(interrupted.__cause__))
 
 
+def _carry_until_stopped(steps: "Steps") -> "Steps":
+    with suppress(Stopped):
+        _carry(steps)
+    return steps
+
+
+def _carried_alone(steps: "Steps") -> "Steps | None":
+    """What is left to do here once a process of its own has carried the run on."""
+    assert alone is not None and steps.log.fence is not None  # noqa: S101, PT018 - else no step needs it
+    steps.held.between = float("inf")
+    ending = alone(steps.log.run_id, steps.log.fence)
+    steps.held.between = time.monotonic()
+    log = event_log.RunLog.load(steps.log.run_id, fence=steps.log.fence)
+    left = Steps(log, held=steps.held, ending=ending)
+    if ending is None:
+        left.wait_for_room(steps.needs_process)
+        return None
+    return left if log.state.status == Status.RUNNING else None
+
+
 def _carry(steps: "Steps") -> None:
     """Call the supervisor and write how it ended."""
     log = steps.log
+    steps.stop_if_asked()
     agent = sdk.AGENTS.get(log.state.agent)
     if agent is None:
         told = f"This job process does not know the agent {log.state.agent!r}. Restart the job processes, then retry the run."
@@ -85,11 +125,16 @@ def _carry(steps: "Steps") -> None:
 class Steps:
     """The steps of one pass through a supervisor. Successes are written together with the next start."""
 
-    def __init__(self, log: event_log.RunLog, *opening: Draft) -> None:
-        self.log = log
+    def __init__(
+        self, log: event_log.RunLog, *opening: Draft, held: keeper.Held | None = None, ending: Ending | None = None
+    ) -> None:
+        self.log, self.held = log, held or keeper.not_kept(log.run_id, log.fence)
+        self.ending = ending  # of the process that the present attempt had to itself
+        self.needs_process = 0  # position of the step that is to have a process to itself
         self.position = 0
         self.names: set[str] = set()
         self.unwritten = list(opening)
+        self.lost_owner = next((draft.data["from"] for draft in opening if draft.kind == Kind.RUN_TAKEN_OVER), "")
         self.rejected: dict[int, int] = {}  # id of a raised Rejected -> position of its step
         self.stopped = False
 
@@ -101,7 +146,7 @@ class Steps:
             raise Interrupted from error
 
     def _perform(self, name: str, worker: AnyWorker, inputs: dict[str, Any]) -> Any:
-        self._stop_if_asked()
+        self.stop_if_asked()
         self.position += 1
         request = self._request(name, worker, inputs)
         step = self.log.state.steps.get(self.position)
@@ -177,17 +222,35 @@ class Steps:
         if worker.asks or (worker.gate and not step.gate_passed):
             self._ask_first(step.input, worker)
         if step.status == Status.RUNNING:
+            step = self._crashed(step, self.ending or self._unseen(step))
+        if step.crash:
             self._check_survivable(step, worker)
         return self._attempt(worker, self._next_start(step))
 
+    def _unseen(self, step: StepState) -> Ending:
+        """How the attempt ended, of which nobody saw more than that its process is gone."""
+        since = step.attempted_at or event_log.now()
+        return Ending(f"together with {self.lost_owner or 'its run'}", (event_log.now() - since).total_seconds())
+
+    def _crashed(self, step: StepState, ending: Ending) -> StepState:
+        self.write(crashed(step.position, step.attempt, ending))
+        return self.log.state.steps[step.position]
+
     def _check_survivable(self, step: StepState, worker: AnyWorker) -> None:
-        """The job process ended during this step."""
+        """The last attempt did not come to its end."""
+        why = why_crashed(step.crashes, step.crash)
         if step.effect == "once":
-            why = f"The job process ended during this step. {outcome.UNKNOWN}"
-            self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, worker, why=why)
-        if step.crashes + 1 >= MOST_CRASHES:
-            why = f"The job process ended {step.crashes + 1} times during this step, so it is not tried again by itself."
-            self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=why)
+            self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, worker, why=f"{why} {outcome.UNKNOWN}")
+        if step.crashes >= MOST_CRASHES:
+            self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=f"{why} It is not tried again by itself.")
+        if step.crashes >= ALONE_AFTER and alone:
+            self.needs_process, self.stopped = step.position, True
+            raise Stopped
+
+    def wait_for_room(self, position: int) -> None:
+        """Too many runs have a process to themselves already."""
+        wake_at = event_log.now() + timedelta(seconds=ROOM_SECONDS)
+        self.write(Draft(Kind.RUN_PARKED, {"cause": "retry", "wake_at": wake_at.isoformat()}, position), release=True)
 
     def _next_start(self, step: StepState) -> Draft:
         return Draft(Kind.ATTEMPT_STARTED, {"attempt": step.attempt + 1, "remark": step.remark}, step.position)
@@ -200,6 +263,11 @@ class Steps:
             step = self.log.state.steps[self.position]
             try:
                 accepted = _Accepted(worker, self._call(worker.fallback if step.fallback else worker, step))
+            except keeper.CutOff as cut:
+                step = self._crashed(step, Ending(cut.reason, cut.seconds))
+                self.stop_if_asked()
+                self._check_survivable(step, worker)
+                start = self._next_start(step)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the worker raises is recorded on the step
                 self._after_failure(error, worker, step)
                 start = self._next_start(self.log.state.steps[self.position])
@@ -211,7 +279,7 @@ class Steps:
         inputs = {name: getattr(given, name) for name in type(given).model_fields}
         context = sdk.StepContext(f"{self.log.run_id}:{step.name}", step.attempt, step.remark)
         with structlog.contextvars.bound_contextvars(step=step.name), sdk.executing(context):
-            return worker.function(**inputs)
+            return self.held.attempt(step.position, worker.timeout, partial(worker.function, **inputs))
 
     def _accept(self, worker: AnyWorker, accepted: "_Accepted") -> Any:
         judgement = accepted.judgement
@@ -283,7 +351,7 @@ class Steps:
         self.stopped = True
         raise Stopped
 
-    def _stop_if_asked(self) -> None:
+    def stop_if_asked(self) -> None:
         if self.stopped:
             raise Stopped
         if self.log.state.cancel_requested:
@@ -298,12 +366,13 @@ class Steps:
 
     def write(self, *drafts: Draft, release: bool = False) -> None:
         """Append what is unwritten and these. A cancel that came meanwhile keeps what happened, and nothing new begins."""
-        together = [*self.unwritten, *drafts]
+        together, asked = [*self.unwritten, *drafts], time.monotonic()
         try:
             self.log.append(*together, release=release)
+            self.held.renewed(asked)
         except event_log.CancelRequested:
             self.unwritten = [draft for draft in together if draft.kind not in NOT_AFTER_CANCEL]
-            self._stop_if_asked()
+            self.stop_if_asked()
         self.unwritten = []
 
     def fail(self, kind: str, message: str, *, step: int | None = None, trace: str = "") -> None:
@@ -356,26 +425,3 @@ def _described(error: BaseException) -> dict[str, Any]:
         "message": clean(str(error) or type(error).__name__),
         "trace": clean(trace, 20_000),
     }
-
-
-@contextmanager
-def _lease_kept(log: event_log.RunLog) -> Iterator[None]:
-    """Renew the lease from a thread of its own until the block ends."""
-    done = threading.Event()
-    thread = threading.Thread(target=_renew_until, args=(done, log.run_id, log.fence), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=settings.LEASE_RENEW_SECONDS)
-
-
-def _renew_until(done: threading.Event, run_id: int, fence: int) -> None:
-    while not done.wait(settings.LEASE_RENEW_SECONDS):
-        try:
-            event_log.renew(run_id, fence)
-        except DatabaseError as error:
-            logger.warning("lease_not_renewed", run=run_id, error=str(error))
-        finally:
-            connection.close()

@@ -103,6 +103,7 @@ class Worker(Generic[P, R]):
     fallback: Any = None  # another Worker, or ask_human
     gate: str = ""
     attempts: int | None = None
+    timeout: float | None = None  # seconds for one attempt
     asks: bool = False
 
     def gated(self, reason: str | None) -> "Worker[P, R]":
@@ -138,7 +139,7 @@ def worker(function: Callable[P, R | Result[R]], /) -> Worker[P, R]: ...
 @overload
 def worker(
     *, title: str = "", effect: Effect = "none", critical: bool = False, fallback: Any = None, gated: str = "",
-    attempts: int | None = None,
+    attempts: int | None = None, timeout: float | None = None,
 ) -> "Decorator": ...  # fmt: skip
 def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a worker: annotated keyword parameters in, a Result[T] (judged) or a plain T (a fact) out.
@@ -152,7 +153,7 @@ def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     return lambda function: _declare(function, **options)
 
 
-OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts")
+OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout")
 
 
 class Decorator(Protocol):
@@ -234,6 +235,8 @@ def _check(made: Worker[..., Any]) -> None:
         raise BadDeclaration(f"The worker {made.name} has the effect {made.effect!r}; it must be none, idempotent or once.")
     if made.attempts is not None and made.attempts < 1:
         raise BadDeclaration(f"The worker {made.name} has {made.attempts} attempts; it needs at least 1.")
+    if made.timeout is not None and made.timeout <= 0:
+        raise BadDeclaration(f"The worker {made.name} has a timeout of {made.timeout:g} s; it needs more than 0.")
     if made.critical and made.fallback is None:
         raise BadDeclaration(
             f"The worker {made.name} is critical but names no fallback: add fallback=ask_human or another worker."

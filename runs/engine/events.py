@@ -28,6 +28,7 @@ class Kind(StrEnum):
     STEP_STARTED = "StepStarted"
     ATTEMPT_STARTED = "AttemptStarted"
     ATTEMPT_FAILED = "AttemptFailed"
+    ATTEMPT_CRASHED = "AttemptCrashed"
     FALLBACK_TAKEN = "FallbackTaken"
     STEP_SUCCEEDED = "StepSucceeded"
     STEP_ESCALATED = "StepEscalated"

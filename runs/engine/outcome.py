@@ -1,9 +1,11 @@
 """What follows a failed attempt: a closed set of outcomes, so that nothing falls between them."""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from .backoff import wait_seconds
 from .errors import GiveUp, TryLater
+from .events import Draft, Kind
 
 SHORT_WAIT_SECONDS = 2.0  # waits up to this may sleep in the process; longer ones park the run
 
@@ -54,3 +56,33 @@ def after_failure(error: BaseException, *, attempt: int, attempts: int, chance: 
         tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
         return FailFinally(f"It still failed after {tries}: {error}")
     return TryAgain(wait_seconds(attempt, chance=chance, retry_after=error.retry_after))
+
+
+# --- crashes: attempts that their process did not survive ----------------------------------------------------------
+
+ALONE_AFTER = 2  # crashes: from then on the step has a process to itself
+MOST_CRASHES = 3  # then a person decides
+
+
+class Ending(NamedTuple):
+    """How the process of an attempt ended; `reason` continues the sentence "its process ended"."""
+
+    reason: str
+    seconds: float
+    signal: int | None = None
+    exit_code: int | None = None
+    memory_mb: int | None = None
+
+
+def crashed(position: int, attempt: int, ending: Ending) -> Draft:
+    """What is recorded of an attempt that its process did not survive."""
+    return Draft(Kind.ATTEMPT_CRASHED, {"attempt": attempt} | ending._asdict() | {"seconds": round(ending.seconds, 3)}, position)
+
+
+def why_crashed(crashes: int, crash: dict[str, Any]) -> str:
+    """What a person reads about a step that crashed so often."""
+    times = "once" if crashes == 1 else f"{crashes} times"
+    memory = f" with {crash['memory_mb']} MB in use" if crash.get("memory_mb") else ""
+    return (
+        f"The job process ended {times} during this step: the last time {crash['reason']} after {crash['seconds']:.1f} s{memory}."
+    )

@@ -58,6 +58,8 @@ class StepState:
     resume_status: str = ""  # where the step was before it was escalated
     cancelled_status: str = ""  # where it was when the run was cancelled
     crashes: int = 0  # attempts that a process did not survive, since a person last decided
+    crash: dict[str, Any] = field(default_factory=dict)  # how the last attempt crashed, until another begins
+    attempted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -213,13 +215,19 @@ def _attempt_started(state: RunState, fact: Fact) -> None:
     started_at = step.started_at or fact.at
     attempt, crashes = fact.data["attempt"], step.crashes + (step.status == Status.RUNNING)
     step = replace(step, status=Status.RUNNING, attempt=attempt, tries=step.tries + 1, crashes=crashes)
-    _put(state, replace(step, started_at=started_at, resume_status=""))
+    _put(state, replace(step, started_at=started_at, attempted_at=fact.at, crash={}, resume_status=""))
 
 
 def _attempt_failed(state: RunState, fact: Fact) -> None:
     step = state.steps[_position(fact)]
     status = Status.FAILED if fact.data["wait_seconds"] is None else Status.RETRYING
     _put(state, replace(step, status=status, error=fact.data["error"]))
+
+
+def _attempt_crashed(state: RunState, fact: Fact) -> None:
+    step = state.steps[_position(fact)]
+    error = {"kind": "crashed", "message": f"Its process ended {fact.data['reason']}.", "trace": ""}
+    _put(state, replace(step, status=Status.RETRYING, crashes=step.crashes + 1, crash=fact.data, error=error))
 
 
 def _fallback_taken(state: RunState, fact: Fact) -> None:
@@ -272,7 +280,9 @@ def copied(step: StepState) -> dict[str, Any]:
 
 
 # Where it stands, and what only matters until it has ended.
-NOT_COPIED = frozenset({"position", "tries", "crashes", "escalation", "resume_status", "cancelled_status"})
+NOT_COPIED = frozenset(
+    {"position", "tries", "crashes", "crash", "attempted_at", "escalation", "resume_status", "cancelled_status"}
+)
 TIMES = ("started_at", "finished_at")
 
 
@@ -291,7 +301,7 @@ def _before_the_change(step: StepState) -> StepState:
 
 
 def _queued_again(step: StepState) -> StepState:
-    return replace(step, status=Status.QUEUED, tries=0, crashes=0, fallback="", finished_at=None)
+    return replace(step, status=Status.QUEUED, tries=0, crashes=0, crash={}, fallback="", finished_at=None)
 
 
 def _judgement(fact: Fact) -> dict[str, Any]:
@@ -331,6 +341,7 @@ CHANGES: dict[str, Callable[[RunState, Fact], None]] = {
     Kind.STEP_STARTED: _step_started,
     Kind.ATTEMPT_STARTED: _attempt_started,
     Kind.ATTEMPT_FAILED: _attempt_failed,
+    Kind.ATTEMPT_CRASHED: _attempt_crashed,
     Kind.FALLBACK_TAKEN: _fallback_taken,
     Kind.STEP_SUCCEEDED: _step_succeeded,
     Kind.STEP_ESCALATED: _step_escalated,
