@@ -237,12 +237,3 @@ def test_verify_and_reproject_speak_of_runs() -> None:
     for command in ("verify", "reproject"):
         with pytest.raises(CommandError, match=f"There is no run {run.pk + 1}, {run.pk + 2}"):
             said(command, str(run.pk), str(run.pk + 2), str(run.pk + 1))
-
-
-def test_the_benchmark_measures_something() -> None:
-    command = [sys.executable, "manage.py", "bench", "engine", "--quick", "--json"]
-    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    figures = json.loads(ended.stdout)
-    assert figures["steps_per_second_1"] > 0
-    assert figures["event_to_page_ms_p50"] > 0

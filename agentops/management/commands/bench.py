@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,34 +18,51 @@ from agentops.arguments import whole_number
 DATABASE = "agentops_bench"
 REDIS_DATABASE = "9"
 INSIDE = "AGENTOPS_BENCH"  # set in the process that measures
+FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1"}  # so that --quick need not wait for a lease to run out
 
 
 class Command(BaseCommand):
-    help = "Measure: `bench engine`. Rates are per second, times in milliseconds, ratios to inserts of 1 KB on the same server."
+    help = (
+        "Measure the engine (steps per second beside the server's limit, latencies, counts, memory), or how long verify takes. "
+        "Rates are per second, times as their names say, with targets; docs/benchmark.md says how."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("what", choices=["engine"])
-        parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
         count = whole_number(least=1)
-        parser.add_argument("--rounds", type=count, default=3, help="how often each figure is taken; medians (default 3)")
-        parser.add_argument("--runs", type=count, default=40, help="runs of ten steps per throughput figure (default 40)")
+        parser.add_argument("what", choices=["engine", "verify"])
+        parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+        parser.add_argument("--rounds", type=count, default=5, help="how often each figure is taken; medians (default 5)")
+        parser.add_argument("--runs", type=count, default=150, help="runs of ten steps for one process (default 150; two: x4)")
         parser.add_argument("--quick", action="store_true", help="one small round: shows that it works, measures nothing well")
+        parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this measure only; may be repeated")
+        parser.add_argument("--events", type=count, default=1_000_000, help="for verify: how many (default 1,000,000)")
 
-    def handle(self, *, rounds: int, runs: int, quick: bool, **options: Any) -> None:
+    def handle(self, *, what: str, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("bench makes a database and starts processes of its own: it is not for production.")
         if not os.environ.get(INSIDE):
-            return self._in_a_database_of_its_own()
+            return self._in_a_database_of_its_own(quick=options["quick"])
         call_command("migrate", verbosity=0, interactive=False)
-        from agentops.benchmarks import engine
-
-        rounds, runs = (1, 4) if quick else (rounds, runs)
-        figures = engine.measure(rounds=rounds, runs=runs, say=lambda line: self.stderr.write(line))
-        self.stdout.write(json.dumps(figures) if options["json"] else _table(figures))
+        result, table = self._engine(**options) if what == "engine" else self._verify(**options)
+        self.stdout.write(json.dumps(result) if options["json"] else table)
         return None
 
-    def _in_a_database_of_its_own(self) -> None:
-        _create_database()
+    def _engine(self, *, rounds: int, runs: int, quick: bool, only: list[str], **options: Any) -> tuple[dict[str, Any], str]:
+        from agentops.benchmarks import engine, figures
+
+        if unknown := set(only) - engine.MEASURES.keys():
+            raise CommandError(f"There is no measure {', '.join(sorted(unknown))}; there are {', '.join(engine.MEASURES)}.")
+        form = engine.QUICK if quick else replace(engine.Form(), rounds=rounds, runs=runs)
+        result = engine.measure(form, only=only, say=self.stderr.write)
+        return result, figures.table(result)
+
+    def _verify(self, *, events: int, **options: Any) -> tuple[dict[str, Any], str]:
+        from agentops.benchmarks import history
+
+        result = history.measure(events, say=self.stderr.write)
+        return result, "\n".join(f"{name:<32} {value:>14,}" for name, value in result.items())
+
+    def _in_a_database_of_its_own(self, *, quick: bool) -> None:
         environment = os.environ | {
             "DATABASE_URL": _with_path(os.environ["DATABASE_URL"], DATABASE),
             "REDIS_URL": _with_redis_database(os.environ["REDIS_URL"]),
@@ -52,17 +70,19 @@ class Command(BaseCommand):
             "LOG_LEVEL": "ERROR",
             INSIDE: "1",
         }
-        code = subprocess.run([sys.executable, *sys.argv], env=environment, check=False).returncode
-        if code:
-            sys.exit(code)
+        _execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", f"CREATE DATABASE {DATABASE}")
+        try:
+            ended = subprocess.run([sys.executable, *sys.argv], env=environment | (FAST if quick else {}), check=False)
+        finally:
+            _execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        if ended.returncode:
+            sys.exit(ended.returncode)
 
 
-def _create_database() -> None:
-    connection.ensure_connection()
+def _execute(*statements: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
-        if not cursor.fetchone():
-            cursor.execute(f"CREATE DATABASE {DATABASE}")
+        for statement in statements:
+            cursor.execute(statement)
 
 
 def _with_path(url: str, path: str) -> str:
@@ -73,7 +93,3 @@ def _with_redis_database(url: str) -> str:
     if url.startswith("unix:"):
         return f"{url}{'&' if '?' in url else '?'}db={REDIS_DATABASE}"
     return _with_path(url, REDIS_DATABASE)
-
-
-def _table(figures: dict[str, Any]) -> str:
-    return "\n".join(f"{name:<40} {value:>12}" for name, value in figures.items())
