@@ -72,6 +72,11 @@ class ReviewPage:
     review: Review
     choices: list[Choice]
 
+    @cached_property
+    def run(self) -> Run:
+        """With its input, however large."""
+        return timeline.with_large(self.review.run)
+
     @property
     def agent(self) -> str:
         return agent_title(self.review.run.agent)

@@ -125,8 +125,12 @@ def fork(run_id: int, *, step: int, by: str, input: Any = None, config: Terms = 
     return Run.objects.get(pk=log.run_id)
 
 
-def unforkable(state: RunState, step: int) -> str:
+def unforkable(run_id: int, step: int) -> str:
     """Why no run can be forked from the step, or "" when one can."""
+    return _unforkable(event_log.RunLog.load(run_id).state, step)
+
+
+def _unforkable(state: RunState, step: int) -> str:
     if step not in state.steps:
         return f"There is no step {step} to fork from; the run has {len(state.steps)}."
     for position in range(1, step):
@@ -139,10 +143,11 @@ def unforkable(state: RunState, step: int) -> str:
 
 def _fork(run_id: int, state: RunState, step: int, *, by: str, config: Terms, given: Any = None) -> event_log.RunLog:
     """Within a transaction: the request, then each step before `step` as it was recorded."""
-    if why_not := unforkable(state, step):
+    if why_not := _unforkable(state, step):
         raise Refused(why_not)
     agent = find_agent(state.agent)
-    in_force = _in_force(_enabled(agent)) if config == "current" else state.config
+    current = _in_force(_enabled(agent))
+    in_force = current if config == "current" else state.config
     _check_still_fits(agent, run_id, state.input, in_force["values"])
     data = {"agent": agent.slug, "agent_version": agent.version, "input": state.input, "summary": state.summary}
     data |= {"config": in_force, "forked_from": {"run": run_id, "step": step}}

@@ -11,10 +11,11 @@ from django.urls import reverse
 
 from runs import describe, event_log, sdk
 from runs.engine.events import Fact, Kind
-from runs.models import Run, Step
+from runs.models import Run, RunStatus, Step
 
 EVENTS_SHOWN = 200  # on the run's page; its events page has all
 STEPS_SHOWN = 200
+FORKS_SHOWN = 10
 EVENTS_READ = 500  # in one go, for a page that was away for long
 ENDINGS = {Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED, Kind.RUN_RETRIED, Kind.RUN_CANCEL_REQUESTED}
 TAKEN = {Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER}
@@ -51,10 +52,14 @@ class Clock:
 
 @dataclass(slots=True)
 class StepCard:
-    """A step as a page shows it. `review_id` is its open review; `failures` are its failed attempts."""
+    """A step as a page shows it. `review_id` is its open review; `failures` are its failed attempts.
+
+    `original` is the run from which it was taken over as recorded.
+    """
 
     step: Step
     review_id: int | None = None
+    original: int | None = None
     failures: list[Fact] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
 
@@ -66,7 +71,7 @@ class StepCard:
     @property
     def worked_ms(self) -> float | None:
         """Milliseconds of all attempts, without what lay between them; None before an end, and where nothing was tried."""
-        if self.step.started_at is None or self.step.finished_at is None:
+        if self.step.started_at is None or self.step.finished_at is None or self.original:
             return None
         return self.clock.worked.total_seconds() * 1000 if self.is_eventful else self.step.duration_ms
 
@@ -79,6 +84,19 @@ class StepCard:
     def needs_attention(self) -> bool:
         """Shown opened: what waits, fails or is happening now."""
         return self.step.status in ("waiting", "failed", "running", "retrying")
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """The runs that came from this one, the newest first, as many as a page shows."""
+
+    forks: list[Run]
+    forks_count: int
+    any: bool
+
+    @property
+    def forks_more(self) -> bool:
+        return self.forks_count > len(self.forks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +132,15 @@ def cards(run: Run, *, positions: Iterable[int] | None = None, before: int | Non
     if before is not None:
         steps = steps.filter(position__lt=before)
     found = list(reversed(steps.order_by("-position")[:STEPS_SHOWN]))
-    made = {step.position: StepCard(step) for step in event_log.with_payloads(run.pk, found)}
+    made = {step.position: StepCard(step, original=_original(run, step)) for step in event_log.with_payloads(run.pk, found)}
     for position, review_id in run.reviews.filter(state="open", position__in=list(made)).values_list("position", "pk"):
         made[position].review_id = review_id
     _add_history(run, {position: card for position, card in made.items() if card.is_eventful})
     return list(made.values())
+
+
+def _original(run: Run, step: Step) -> int | None:
+    return run.forked_from_id if step.position < (run.forked_step or 0) else None
 
 
 def _add_history(run: Run, eventful: dict[int, StepCard]) -> None:
@@ -166,8 +188,30 @@ def head(run: Run) -> dict[str, Any]:
     """What the parts beside the steps show: the run, its agent, why it waits, and the review that would let it go on."""
     step = run.steps.filter(position=run.waiting_step).first() if run.waiting_step else None
     review = run.reviews.filter(state="open").order_by("pk").first()
-    why = describe.waiting(run, step)
-    return {"run": run, "agent": sdk.AGENTS.get(run.agent), "waiting": why, "review_id": review.pk if review else None}
+    with_large(run)
+    shown = {"waiting": describe.waiting(run, step), "review_id": review.pk if review else None, "related": related(run)}
+    return {"run": run, "agent": sdk.AGENTS.get(run.agent)} | shown
+
+
+def with_large(run: Run) -> Run:
+    """The run, with a Large in the place of an input or output that is too large for its row."""
+    missing = [kind for kind, value in ((Kind.RUN_REQUESTED, run.input), (Kind.RUN_SUCCEEDED, run.output)) if value is None]
+    if run.input is None or (run.output is None and run.status == RunStatus.SUCCEEDED):
+        for fact in event_log.outlined(run.pk, _facts(event_log.rows(run.pk).filter(kind__in=missing))):
+            name = "input" if fact.kind == Kind.RUN_REQUESTED else "output"
+            setattr(run, name, fact.data[name])
+    return run
+
+
+def related(run: Run) -> Related:
+    forks, count = _first(run.forks.order_by("-pk"), FORKS_SHOWN)
+    return Related(forks, count, any=bool(forks or run.forked_from_id))
+
+
+def _first(runs: QuerySet[Run], most: int) -> tuple[list[Run], int]:
+    """As many as a page shows, and how many there are; counted only where they are more."""
+    found = list(runs[: most + 1])
+    return found[:most], runs.count() if len(found) > most else len(found)
 
 
 def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:
@@ -183,7 +227,7 @@ def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:
 
 def _head_parts(run: Run, facts: list[Fact], viewer: dict[str, bool]) -> list[Part]:
     shown = head(run) | viewer
-    names = ["state", "waiting", "result"] + ["facts"] * any(fact.kind in TAKEN for fact in facts)
+    names = ["state", "waiting", "result", "related"] + ["facts"] * any(fact.kind in TAKEN for fact in facts)
     parts = [Part(f"run-{name}", _render(name, **shown)) for name in names]
     if any(fact.kind in ENDINGS for fact in facts):
         parts.append(Part("run-actions", url=reverse("run_part", args=[run.pk, "actions"])))

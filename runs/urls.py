@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from runs.views import agents, runs
+from runs.views import agents, forks, payloads, runs
 
 urlpatterns = [
     path("runs/", runs.runs, name="runs"),
@@ -11,6 +11,8 @@ urlpatterns = [
     path("runs/<int:run_id>/parts/<slug:name>/", runs.run_part, name="run_part"),
     path("runs/<int:run_id>/cancel/", runs.cancel_run, name="cancel_run"),
     path("runs/<int:run_id>/retry/", runs.retry_run, name="retry_run"),
+    path("runs/<int:run_id>/payloads/<slug:hash_>/", payloads.run_payload, name="run_payload"),
+    path("runs/<int:run_id>/steps/<int:position>/fork/", forks.fork_run, name="fork_run"),
     path("agents/", agents.agents, name="agents"),
     path("agents/<slug:slug>/", agents.agent, name="agent"),
     path("agents/<slug:slug>/start/", agents.start_run, name="start_run"),

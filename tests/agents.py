@@ -68,6 +68,16 @@ def other_way(text: str) -> str:
     return "another way"
 
 
+@worker(effect="once")
+def stumble_once(text: str) -> str:
+    return str(stumble(text=text))
+
+
+@worker
+def repeat(text: str, times: int) -> str:
+    return text * times
+
+
 @worker(critical=True, fallback=other_way)
 def stumble_critically(text: str) -> str:
     return str(stumble(text=text))

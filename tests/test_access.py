@@ -29,6 +29,8 @@ TABLE: dict[str, tuple[str, str]] = {
     "run_part": ("GET", "302 403 200 200 200 200"),
     "cancel_run": ("POST", "302 403 403 403 302 302"),
     "retry_run": ("POST", "302 403 403 403 302 302"),
+    "fork_run": ("GET", "302 403 403 403 200 200"),
+    "run_payload": ("GET", "302 403 404 404 404 404"),
     "agents": ("GET", "302 403 200 200 200 200"),
     "agent": ("GET", "302 403 200 200 200 200"),
     "start_run": ("GET", "302 403 403 403 200 200"),
@@ -64,6 +66,10 @@ def waiting(db: None) -> Run:
 def arguments(name: str, run: Run) -> list[Any]:
     if name in ("agent", "start_run"):
         return ["guessing"]
+    if name == "fork_run":
+        return [run.pk, 1]
+    if name == "run_payload":
+        return [run.pk, "0" * 64]
     if name == "run_part":
         return [run.pk, "step-1"]
     if name in ("run", "run_events", "cancel_run", "retry_run"):

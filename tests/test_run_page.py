@@ -1,11 +1,12 @@
 """What the page of a run says in words: how long it worked and waited, what went another way, and what a worker said."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from runs import commands, executor, timeline
+from runs import commands, executor, sdk, timeline
 from runs.engine.events import Kind
 from tests import agents
 from tests.test_pages_runs import carried, signed_in
@@ -111,6 +112,27 @@ def test_hidden_letters_are_marked_on_every_page(signed_in):
         page = signed_in().get(path).text
         assert "\u202e" not in page, path
         assert "U+202E" in page, path
+
+
+def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeypatch):
+    def supervisor(run, order):
+        text = run.step("repeat", agents.repeat, text="<b>é", times=order.number * 100_000)
+        return agents.Answer(said=text)
+
+    monkeypatch.setattr(agents, "counting", replace(agents.counting, function=supervisor))
+    monkeypatch.setitem(sdk.AGENTS, "counting", agents.counting)
+    run = carried("counting", number=3)
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert page.count("1.5 MB, stored beside the log") == 2  # the step's output and the run's
+    address = re.search(rf'href="(/runs/{run.pk}/payloads/[0-9a-f]+/)"', page)[1]
+    opened = signed_in("reviewer").get(address)
+    assert b"".join(opened.streaming_content).decode() == "<b>é" * 300_000
+    assert opened["Content-Type"] == "text/plain; charset=utf-8"
+    assert "no-store" in opened["Cache-Control"]
+    assert opened["Content-Disposition"].startswith("attachment; ")
+    another = carried("counting", number=0)
+    assert signed_in().get(address.replace(f"/{run.pk}/", f"/{another.pk}/")).status_code == 404
+    assert signed_in("outsider").get(address).status_code == 403
 
 
 __all__ = ["signed_in"]

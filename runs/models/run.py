@@ -33,6 +33,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         runs = runs.filter(status=status) if status else runs
         return runs.filter(input_text__icontains=text) if text else runs
 
+    def related_to(self, *, original: int | None = None) -> Self:
+        """The forks of a run."""
+        return self if original is None else self.filter(forked_from=original)
+
     def due(self) -> Self:
         """Runs that a job process should advance now: nobody owns them, and their time has come."""
         unowned = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())

@@ -12,6 +12,7 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from runs import describe
+from runs.engine.canonical import Large
 from runs.forms.fields import Schema, label_for
 
 register = template.Library()
@@ -45,6 +46,7 @@ class Piece:
     table: Table | None = None
     inner: "tuple[Piece, ...]" = ()  # the fields of a small object, or the nameless items of a small list
     outline: str = ""  # what is in it, for when it is folded
+    large: Large | None = None  # it is not shown: it stands beside the log
 
     @property
     def folded(self) -> bool:
@@ -115,6 +117,8 @@ class Reader:
     def piece(self, name: str, value: Any, schema: Schema, level: int = 0) -> Piece:
         if value is None or value == "" or value == [] or value == {}:
             return Piece(name, "none" if value is None else "empty", nothing=True)
+        if isinstance(value, Large):
+            return Piece(name, _size(value.bytes), large=value)
         if not isinstance(value, dict | list):
             return Piece(name, self.text(value, schema))
         text, table = _json(value), self.table(value, schema)
@@ -174,6 +178,10 @@ class Reader:
             else:
                 return schema
         return {}
+
+
+def _size(of_bytes: int) -> str:
+    return f"{of_bytes / 1_000_000:.1f} MB" if of_bytes >= 1_000_000 else f"{of_bytes / 1000:.0f} kB"
 
 
 def _fits(cell: Any) -> bool:

@@ -14,8 +14,9 @@ from runs.views import keyset
 
 EVENTS_A_PAGE = 200
 LARGEST = 2**63 - 1  # a greater number fits no column and names no row
-HEAD_PARTS = ("state", "waiting", "result", "actions", "facts")
+HEAD_PARTS = ("state", "waiting", "result", "actions", "facts", "related")
 FILTERS = ("agent", "status", "text")
+RELATIVES = ("original",)  # of whose forks the list is
 
 
 @require_GET
@@ -23,10 +24,12 @@ FILTERS = ("agent", "status", "text")
 def runs(request: HttpRequest) -> HttpResponse:
     """Newest first; filtered by agent, status and a text of the input."""
     filters = {name: request.GET.get(name, "").replace("\x00", "").strip() for name in FILTERS}
+    relatives = {name: found for name in RELATIVES if (found := _number(request.GET.get(name))) is not None}
+    found = Run.objects.matching(**filters).related_to(**relatives)
     shown = {
-        "page": keyset.page(Run.objects.matching(**filters), ("created_at", "id"), request.GET),
-        "filters": filters,
-        "filtered": any(filters.values()),
+        "page": keyset.page(found, ("created_at", "id"), request.GET),
+        "filters": filters | relatives,
+        "filtered": any(filters.values()) or bool(relatives),
         "agents": sdk.agents(),
         "statuses": RunStatus.choices,
         "may_start": access.may_start(request.user),
@@ -39,7 +42,7 @@ def runs(request: HttpRequest) -> HttpResponse:
 @access.permits(access.may_look)
 def run(request: HttpRequest, run_id: int) -> HttpResponse:
     """The timeline; `?before=7` shows the steps before the seventh, `?open=all` opens every one."""
-    found = _run(run_id)
+    found = found_run(run_id)
     shown = timeline.page(found, before=_number(request.GET.get("before")))
     shown |= viewer(request.user) | {"open_all": request.GET.get("open") == "all", "agent": sdk.AGENTS.get(found.agent)}
     return render(request, "runs/run.html", shown)
@@ -49,7 +52,7 @@ def run(request: HttpRequest, run_id: int) -> HttpResponse:
 @access.permits(access.may_look)
 def run_part(request: HttpRequest, run_id: int, name: str) -> HttpResponse:
     """One part of the run's page by its name, for what does not fit into a message of the socket."""
-    found = _run(run_id)
+    found = found_run(run_id)
     kind, _, number = name.partition("-")
     if kind in HEAD_PARTS and not number:
         shown = timeline.head(found)
@@ -76,7 +79,7 @@ def _numbered_part(run: Run, kind: str, number: int) -> dict[str, Any]:
 @access.permits(access.may_look)
 def run_events(request: HttpRequest, run_id: int) -> HttpResponse:
     """Every event, oldest first, a page at a time; `?format=json` is the raw record."""
-    found, after = _run(run_id), _number(request.GET.get("after")) or 0
+    found, after = found_run(run_id), _number(request.GET.get("after")) or 0
     lines = timeline.log(run_id, after=after, most=EVENTS_A_PAGE)
     if request.GET.get("format") == "json":
         return JsonResponse({"run": run_id, "events": [_raw(line) for line in lines]})
@@ -94,7 +97,7 @@ def run_events(request: HttpRequest, run_id: int) -> HttpResponse:
 @access.permits(access.may_control)
 def cancel_run(request: HttpRequest, run_id: int) -> HttpResponse:
     """End the run; what is being executed is finished first."""
-    found = _run(run_id)
+    found = found_run(run_id)
     if request.method == "GET":
         return _only_opened(request, found)
     try:
@@ -109,7 +112,7 @@ def cancel_run(request: HttpRequest, run_id: int) -> HttpResponse:
 @access.permits(access.may_control)
 def retry_run(request: HttpRequest, run_id: int) -> HttpResponse:
     """Let a failed or cancelled run go on from where it ended."""
-    found = _run(run_id)
+    found = found_run(run_id)
     if request.method == "GET":
         return _only_opened(request, found)
     try:
@@ -131,7 +134,7 @@ def _only_opened(request: HttpRequest, run: Run) -> HttpResponse:
     return redirect(run)
 
 
-def _run(run_id: int) -> Run:
+def found_run(run_id: int) -> Run:
     return get_object_or_404(Run, pk=run_id if run_id <= LARGEST else 0)
 
 
