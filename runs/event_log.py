@@ -50,7 +50,7 @@ class RunLog:
 
     def _try(self, drafts: Sequence[Draft], release: bool) -> bool:
         before, kept = self.state, _before(self.state, drafts)
-        self.state = replace(before)  # the steps are the same dict, in which `kept` can be put back
+        self.state = before.copy()  # its steps are the same dict, in which `kept` can be put back
         try:
             written, asked = self._fold_in(drafts, before.seq, release)
             if not self._write(asked, written):

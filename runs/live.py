@@ -24,12 +24,13 @@ def run_group(run_id: int) -> str:
 
 def nudge(run_id: int, seq: int) -> None:
     """Say "run `run_id` now has `seq` events"; when Redis is down the pages find out by asking (consumers.py)."""
-    send((run_group(run_id), EVERY_RUN), {"type": "changed", "run": run_id, "seq": seq})
+    message = {"type": "changed", "run": run_id, "seq": seq}
+    _bell().ring({run_group(run_id): (run_group(run_id), message), EVERY_RUN: (EVERY_RUN, message)})
 
 
-def send(groups: tuple[str, ...], message: dict[str, Any]) -> None:
-    """Send one message to each group soon, from a thread of this process; only the newest about one thing is sent."""
-    _bell().ring(groups, message)
+def send(group: str, message: dict[str, Any], *, about: object) -> None:
+    """Send a message to a group soon, from a thread of this process; only the newest about one thing is sent."""
+    _bell().ring({(group, about): (group, message)})
 
 
 def flush() -> None:
@@ -38,6 +39,9 @@ def flush() -> None:
     if not bell.rest.is_set():
         bell.hurry()
         bell.rest.wait(FLUSH_SECONDS)
+
+
+Sending = tuple[str, dict[str, Any]]  # a group, and what to tell it
 
 
 class Bell(threading.Thread):
@@ -49,13 +53,14 @@ class Bell(threading.Thread):
         self.rest.set()
         self._loop = asyncio.new_event_loop()
         self._rung, self._hurried = asyncio.Event(), asyncio.Event()
-        self._waiting: dict[tuple[object, ...], tuple[tuple[str, ...], dict[str, Any]]] = {}
+        self._waiting: dict[object, Sending] = {}
         self._lock = threading.Lock()
 
-    def ring(self, groups: tuple[str, ...], message: dict[str, Any]) -> None:
-        about = (*groups, message.get("run"), message.get("review"))
+    def ring(self, sendings: "dict[object, Sending]") -> None:
+        """Each replaces what waits about the same thing."""
         with self._lock:
-            silent, self._waiting[about] = not self._waiting, (groups, message)
+            silent = not self._waiting
+            self._waiting |= sendings
             self.rest.clear()
         if silent:
             self._loop.call_soon_threadsafe(self._rung.set)
@@ -73,8 +78,7 @@ class Bell(threading.Thread):
             self._rung.clear()
             with self._lock:
                 waiting, self._waiting = list(self._waiting.values()), {}
-            for groups, message in waiting:
-                await _send_all(groups, message)
+            await _send_all(waiting)
             with self._lock:
                 if not self._waiting:
                     self.rest.set()
@@ -86,15 +90,26 @@ class Bell(threading.Thread):
         self._hurried.clear()
 
 
-async def _send_all(groups: tuple[str, ...], message: dict[str, Any]) -> None:
-    """A lost message is logged and made good by the next look."""
+async def _send_all(sendings: list[Sending]) -> None:
+    """Where somebody listens. A lost message is logged and made good by the next look."""
+    layer = get_channel_layer()
     try:
-        for group in groups:
-            await get_channel_layer().group_send(group, message)
+        listening = await _listening(layer, [group for group, _ in sendings])
+        for group, message in sendings:
+            if group in listening:
+                await layer.group_send(group, message)
     except (RedisError, OSError) as error:
-        logger.warning("nudge_lost", groups=groups, error=str(error))
+        logger.warning("nudge_lost", messages=len(sendings), error=str(error))
     except Exception:
-        logger.exception("nudge_lost", groups=groups)  # whatever it is, the bell must go on ringing
+        logger.exception("nudge_lost", messages=len(sendings))  # whatever it is, the bell must go on ringing
+
+
+async def _listening(layer: Any, groups: list[str]) -> set[str]:
+    """Most runs are looked at by nobody: one round trip says which groups have members."""
+    pipeline = layer.connection(0).pipeline(transaction=False)
+    for group in groups:
+        pipeline.exists(f"{layer.prefix}:group:{group}")
+    return {group for group, exists in zip(groups, await pipeline.execute(), strict=True) if exists}
 
 
 _ringing: Bell | None = None

@@ -17,7 +17,7 @@ from django.db import DataError, IntegrityError, InterfaceError, connection
 from django.db import Error as DatabaseError
 from psycopg_pool import ConnectionPool
 
-from runs.projections import INSERT, Write, statement_values
+from runs.projections import Write, statement
 
 MOST_AT_ONCE = 64  # runs in one statement
 Rows = list[tuple[Any, ...]]
@@ -28,14 +28,14 @@ def execute(statement: str, values: dict[str, Any]) -> Rows:
 
     On those it is prepared on the server, where Django has each planned anew. Raises Django's database errors.
     """
-    with connection.wrap_database_errors, _connection() as used, psycopg.Cursor(used) as cursor:
-        return cursor.execute(statement, values).fetchall()
+    with connection.wrap_database_errors, _connection() as used:
+        return psycopg.Cursor(used).execute(statement, values).fetchall()
 
 
 def write(asked: Write) -> bool:
-    """Execute INSERT for this write, perhaps together with others; False where its run has moved on or its lease is lost."""
+    """Carry out this write, perhaps together with others; False where its run has moved on or its lease is lost."""
     if connection.in_atomic_block:
-        return bool(_insert([asked]))
+        return bool(execute(*statement([asked], settings.LEASE_SECONDS)))
     return _group.write(asked)
 
 
@@ -46,10 +46,7 @@ def close() -> None:
         if _pool:
             _pool.close()
         _pool = None
-
-
-def _insert(together: list[Write]) -> set[int]:
-    return {row[0] for row in execute(INSERT, statement_values(together, settings.LEASE_SECONDS))}
+        _group.close()
 
 
 # --- writing together -------------------------------------------------------------------------------------------
@@ -71,12 +68,18 @@ class _Turn:
 
 
 class _Group:
-    """Those who wait to write, and whether somebody is writing."""
+    """Those who wait to write, whether somebody is writing, and the connection for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[_Turn] = []
         self._busy = False
+        self._cursor: psycopg.Cursor[Any] | None = None
+
+    def close(self) -> None:
+        if self._cursor:
+            self._cursor.connection.close()
+        self._cursor = None
 
     def write(self, asked: Write) -> bool:
         turn = _Turn(asked)
@@ -98,7 +101,7 @@ class _Group:
             together = [turn, *self._waiting[: MOST_AT_ONCE - 1]]
             del self._waiting[: MOST_AT_ONCE - 1]
         try:
-            _carry_out(together)
+            self._carry_out(together)
         finally:
             with self._lock:
                 following = self._waiting.pop(0) if self._waiting else None
@@ -109,23 +112,29 @@ class _Group:
                 following.leads = True
                 following.lock.release()
 
-
-def _carry_out(turns: list[_Turn]) -> None:
-    """One statement for all. What cannot be stored must fail alone; a database that is away fails for each."""
-    try:
-        written = _insert([turn.asked for turn in turns])
-    except (DataError, IntegrityError) as error:
-        if len(turns) == 1:
-            turns[0].settle(False, error)
+    def _carry_out(self, turns: list[_Turn]) -> None:
+        """One statement for all. What cannot be stored must fail alone; a database that is away fails for each."""
+        try:
+            written = self._insert([turn.asked for turn in turns])
+        except (DataError, IntegrityError) as error:
+            if len(turns) == 1:
+                turns[0].settle(False, error)
+            else:
+                for turn in turns:
+                    self._carry_out([turn])
+        except DatabaseError as error:
+            self.close()
+            for turn in turns:
+                turn.settle(False, error)
         else:
             for turn in turns:
-                _carry_out([turn])
-    except DatabaseError as error:
-        for turn in turns:
-            turn.settle(False, error)
-    else:
-        for turn in turns:
-            turn.settle(turn.asked.run_id in written)
+                turn.settle(turn.asked.run_id in written)
+
+    def _insert(self, together: list[Write]) -> set[int]:
+        asked, values = statement(together, settings.LEASE_SECONDS)
+        with connection.wrap_database_errors:
+            self._cursor = self._cursor or psycopg.connect(**_ways()).cursor()
+            return {row[0] for row in self._cursor.execute(asked, values).fetchall()}
 
 
 # --- connections ------------------------------------------------------------------------------------------------
@@ -156,13 +165,15 @@ def _open() -> "ConnectionPool[psycopg.Connection[Any]]":
     global _pool
     with _opening:
         if _pool is None:
-            given = connection.get_connection_params()
-            ways = {name: value for name, value in given.items() if name != "cursor_factory"}
-            ways |= {"autocommit": True, "prepare_threshold": 0}
-            ways["options"] = f"{ways.get('options', '')} {POINT_LOOKUPS}".strip()
-            most = settings.JOB_CONNECTIONS
-            _pool = ConnectionPool(kwargs=ways, min_size=1, max_size=most, timeout=10, open=True)
+            _pool = ConnectionPool(kwargs=_ways(), min_size=1, max_size=settings.JOB_CONNECTIONS, timeout=10, open=True)
         return _pool
+
+
+def _ways() -> dict[str, Any]:
+    """As Django connects, but each statement is prepared at its first use, and a transaction of its own."""
+    ways = {name: value for name, value in connection.get_connection_params().items() if name != "cursor_factory"}
+    options = f"{ways.get('options', '')} {POINT_LOOKUPS}".strip()
+    return ways | {"autocommit": True, "prepare_threshold": 0, "options": options}
 
 
 _pool: "ConnectionPool[psycopg.Connection[Any]] | None" = None

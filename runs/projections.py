@@ -1,5 +1,6 @@
 """What the rows of a run and its steps are, given the state that the events fold to, and the one statement that writes them."""
 
+import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ MOVING_COLUMNS = [
     "finished_at", "last_seq", "head_hash",
 ]  # fmt: skip
 RUN_COLUMNS = BORN_COLUMNS + MOVING_COLUMNS
+MOVING_AS_FOLDED = [name for name in MOVING_COLUMNS if name not in ("output", "step_count", "last_seq")]
 STEP_COLUMNS = [
     "position", "name", "worker", "title", "fingerprint", "status", "effect", "confidence", "threshold", "why", "source",
     "alternatives", "attempt", "error", "cause", "decision", "decided_by", "reason", "fallback", "started_at", "finished_at",
@@ -45,8 +47,8 @@ def born_columns(state: RunState) -> dict[str, Any]:
 
 def moving_columns(state: RunState) -> dict[str, Any]:
     """What its later events change."""
-    columns = {name: getattr(state, name) for name in MOVING_COLUMNS if hasattr(state, name)}
-    return columns | {"output": _inline(state, "output"), "step_count": len(state.steps), "last_seq": state.seq}
+    same = {name: getattr(state, name) for name in MOVING_AS_FOLDED}
+    return same | {"output": _inline(state, "output"), "step_count": len(state.steps), "last_seq": state.seq}
 
 
 def _inline(state: RunState, name: str) -> Any:
@@ -103,13 +105,17 @@ WITH head AS (
   SELECT s.run_id, {_list(STEP_COLUMNS, "s.")} FROM {_records("steps", "s", ["run_id", *STEP_COLUMNS])}
   JOIN head ON head.id = s.run_id
   ON CONFLICT (run_id, position) DO UPDATE SET {SET_STEP}
-), kept AS (
+)
+SELECT id FROM head
+"""  # noqa: S608 - built from the constant column lists above
+
+KEEP = f"""), kept AS (
   INSERT INTO runs_payload (run_id, hash, body)
   SELECT p.run_id, p.hash, p.body FROM {_records("payloads", "p", ["run_id", "hash", "body"])} JOIN head ON head.id = p.run_id
   ON CONFLICT DO NOTHING
 )
-SELECT id FROM head
-"""  # noqa: S608 - built from the constant column lists above
+SELECT id FROM head"""  # noqa: S608
+INSERT_LARGE = INSERT.replace(")\nSELECT id FROM head", KEEP)  # only where there is something to set apart
 
 
 class Write(NamedTuple):
@@ -140,15 +146,16 @@ def write_of(
     )
 
 
-def statement_values(writes: list[Write], lease_seconds: float) -> dict[str, Any]:
-    """The values of INSERT."""
-    return {
+def statement(writes: list[Write], lease_seconds: float) -> tuple[str, dict[str, Any]]:
+    """INSERT for all of them, and its values."""
+    values = {
         "runs": f"[{','.join(write.run for write in writes)}]",
         "facts": f"[{','.join(fact for write in writes for fact in write.facts)}]",
         "steps": f"[{','.join(step for write in writes for step in write.steps)}]",
-        "payloads": f"[{','.join(payload for write in writes for payload in write.payloads)}]",
         "lease_seconds": lease_seconds,
     }
+    payloads = [payload for write in writes for payload in write.payloads]
+    return (INSERT_LARGE, values | {"payloads": f"[{','.join(payloads)}]"}) if payloads else (INSERT, values)
 
 
 def _touched(state: RunState, written: list[tuple[Fact, str]]) -> Iterable[StepState]:
@@ -159,10 +166,12 @@ def _touched(state: RunState, written: list[tuple[Fact, str]]) -> Iterable[StepS
 
 
 def _fact(run_id: int, fact: Fact, data: str) -> str:
-    """The data is spliced in as it was hashed: it is turned into text once."""
-    rest = {"run_id": run_id, "seq": fact.seq, "kind": str(fact.kind), "step": fact.step, "actor": fact.actor, "at": fact.at}
-    return f'{_object(rest | {"prev_hash": fact.prev_hash, "hash": fact.hash})[:-1]},"data":{data}}}'
+    """The data is spliced in as it was hashed: it is turned into text once. Hashes, kinds and times need no escape."""
+    step = "null" if fact.step is None else fact.step
+    return (
+        f'{{"run_id":{run_id},"seq":{fact.seq},"kind":"{fact.kind}","step":{step},"actor":{dumps(fact.actor)},'
+        f'"at":"{fact.at.isoformat()}","prev_hash":"{fact.prev_hash}","hash":"{fact.hash}","data":{data}}}'
+    )
 
 
-def _object(columns: dict[str, Any]) -> str:
-    return dumps({name: value.isoformat() if isinstance(value, datetime) else value for name, value in columns.items()})
+_object = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat).encode

@@ -72,7 +72,7 @@ def replace(step: StepState, **changes: Any) -> StepState:
     return changed
 
 
-@dataclass(slots=True)
+@dataclass
 class RunState:
     """Everything the events of one run say. Mutable: `apply` moves it forward, event by event."""
 
@@ -105,6 +105,12 @@ class RunState:
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+    def copy(self) -> "RunState":
+        """With the same dict of steps."""
+        copied = RunState.__new__(RunState)
+        copied.__dict__.update(self.__dict__)
+        return copied
 
 
 def fold(facts: Iterable[Fact], state: RunState | None = None) -> RunState:
