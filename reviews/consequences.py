@@ -1,7 +1,7 @@
 """Says what follows from a decision, before it is taken."""
 
 from reviews.models import Cause, Decision, Review
-from runs import sdk
+from runs import describe, sdk
 
 Kind = Decision.Kind
 SAID = {
@@ -29,13 +29,7 @@ def of(review: Review, kind: str) -> str:
 
 
 def _prefix(position: int) -> str:
-    match position:
-        case 1:
-            return ""
-        case 2:
-            return "takes over step 1 as recorded, and "
-        case _:
-            return f"takes over steps 1 to {position - 1} as recorded, and "
+    return f"takes over {describe.first_steps(position - 1)} as recorded, and " if position > 1 else ""
 
 
 def _version(review: Review) -> str:

@@ -31,13 +31,18 @@ CAUSES = {
 
 
 A_PERSON = "ask_human["  # with what the recorded worker of a question begins
-KINDS_OF_ERROR = ("AskHuman", "GiveUp", "TryLater", "rejected", "unknown_agent", "unstorable")
+KINDS_OF_ERROR = ("AskHuman", "GiveUp", "TryLater", "crashed", "rejected", "unknown_agent", "unstorable")
 KIND_OF_ERROR = re.compile(r"^(AskHuman|GiveUp|TryLater): ")
 
 
 def said(text: str) -> str:
     """What a worker said when it failed, without the kind of error, which stays in the event."""
     return KIND_OF_ERROR.sub("", text)
+
+
+def first_steps(number: int) -> str:
+    """What a fork takes over: "step 1", "steps 1 and 2", "steps 1 to 5"."""
+    return "step 1" if number == 1 else f"steps 1 {'and' if number == 2 else 'to'} {number}"
 
 
 def sentence(fact: Fact, titles: Mapping[int, str]) -> str:

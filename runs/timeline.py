@@ -21,6 +21,7 @@ ENDINGS = {Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED, Kind.RUN_RET
 TAKEN = {Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER}
 EVERY_STEP = {Kind.RUN_CANCELLED, Kind.RUN_RETRIED}
 BEGINS = {Kind.STEP_STARTED, Kind.ATTEMPT_STARTED}
+FAILURES = {Kind.ATTEMPT_FAILED, Kind.ATTEMPT_CRASHED}
 RESTS = {Kind.ATTEMPT_FAILED, Kind.STEP_SUCCEEDED, Kind.STEP_ESCALATED}
 
 
@@ -37,7 +38,9 @@ class Clock:
         """Over one event of the step. An attempt that its process did not survive has no end, and counts as nothing."""
         if kind in RESTS and self.began:
             self.worked, self.began = self.worked + (at - self.began), None
-        if kind in BEGINS:
+        if kind == Kind.ATTEMPT_CRASHED:
+            self.began = None
+        elif kind in BEGINS:
             self.began = at
         elif kind == Kind.STEP_ESCALATED:
             self.asked = at
@@ -54,14 +57,19 @@ class Clock:
 class StepCard:
     """A step as a page shows it. `review_id` is its open review; `failures` are its failed attempts.
 
-    `original` is the run from which it was taken over as recorded.
+    `original` is the run from which it was taken over as recorded; `given_by` the person who gave its input.
     """
 
     step: Step
     review_id: int | None = None
     original: int | None = None
+    given_by: str = ""
     failures: list[Fact] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
+
+    @property
+    def input_label(self) -> str:
+        return f"Input, given by {self.given_by}" if self.given_by else "Input, from the supervisor"
 
     @property
     def is_eventful(self) -> bool:
@@ -135,8 +143,16 @@ def cards(run: Run, *, positions: Iterable[int] | None = None, before: int | Non
     made = {step.position: StepCard(step, original=_original(run, step)) for step in event_log.with_payloads(run.pk, found)}
     for position, review_id in run.reviews.filter(state="open", position__in=list(made)).values_list("position", "pk"):
         made[position].review_id = review_id
+    if run.forked_step in made:
+        made[run.forked_step].given_by = _given_by(run)
     _add_history(run, {position: card for position, card in made.items() if card.is_eventful})
     return list(made.values())
+
+
+def _given_by(run: Run) -> str:
+    """Who gave the first step of a fork another input than the supervisor's, or ""."""
+    request = event_log.rows(run.pk).filter(kind=Kind.RUN_REQUESTED).first()
+    return request.actor if request and "override" in request.data else ""
 
 
 def _original(run: Run, step: Step) -> int | None:
@@ -148,9 +164,9 @@ def _add_history(run: Run, eventful: dict[int, StepCard]) -> None:
     if not eventful:
         return
     events = event_log.rows(run.pk).filter(step__in=eventful)
-    for fact in _facts(events.filter(kind=Kind.ATTEMPT_FAILED)):
+    for fact in _facts(events.filter(kind__in=FAILURES)):
         eventful[fact.step or 0].failures.append(fact)
-    timed = events.filter(kind__in=BEGINS | RESTS | {Kind.STEP_DECIDED})
+    timed = events.filter(kind__in=BEGINS | RESTS | {Kind.ATTEMPT_CRASHED, Kind.STEP_DECIDED})
     for position, kind, at in timed.values_list("step", "kind", "at"):
         eventful[position or 0].clock.move(kind, at)
     for card in eventful.values():

@@ -236,7 +236,7 @@ def test_the_page_says_what_will_happen_and_leads_to_the_fork(client: Client) ->
     address = f"/runs/{run.pk}/steps/2/fork/"
     assert f'href="{address}"' in client.get(f"/runs/{run.pk}/").text
     page = client.get(address).text
-    assert "Step 1 is taken over as recorded. Step 2 (Count) and all after it are executed again, by version 1" in page
+    assert "It takes over step 1 as recorded. Step 2 (Count) and all after it are executed again, by version 1" in page
     assert "<li>step 2 (Count)</li>" in page
     assert 'name="value.number" value="1"' in page
     sent = {"config": "recorded", "value.number": "1", "value.ledger": "", "value.seconds": "0.0"}
@@ -244,6 +244,7 @@ def test_the_page_says_what_will_happen_and_leads_to_the_fork(client: Client) ->
     assert forked is not None
     assert "override" not in event_log.facts(forked.pk)[0].data
     assert f'<a href="/runs/{run.pk}/">run {run.pk}</a>, at step 2' in client.get(f"/runs/{forked.pk}/").text
+    assert "Input, given by" not in client.get(f"/runs/{forked.pk}/").text
     assert f"From run {run.pk}</span>" in client.get(f"/runs/{forked.pk}/").text
     assert f'<a href="/runs/{forked.pk}/">run {forked.pk}</a> from step 2' in client.get(f"/runs/{run.pk}/").text
     assert client.get("/runs/", {"original": run.pk}).context["page"].rows == [forked]
@@ -260,7 +261,9 @@ def test_another_input_is_typed_chosen_and_checked_and_nothing_is_lost(client: C
     assert (slip.status_code, Run.objects.count()) == (422, 1)
     assert "You changed the input below. Tick this" in slip.text
     assert client.post(address, typed | {"own_input": "on", "value.number": "40"}).status_code == 302
-    assert event_log.facts(Run.objects.get(forked_from=run).pk)[0].data["override"]["input"]["number"] == 40
+    forked = on(Run.objects.get(forked_from=run))
+    assert event_log.facts(forked.pk)[0].data["override"]["input"]["number"] == 40
+    assert client.get(f"/runs/{forked.pk}/").text.count("Input, given by operator") == 1
 
 
 def test_the_page_offers_the_configuration_where_it_changed_and_says_why_it_cannot_be_forked(client: Client) -> None:
@@ -321,7 +324,7 @@ def test_changed_code_can_be_forked_from_its_review(client: Client, monkeypatch:
     review = waiting_at_changed_code(monkeypatch)
     page = client.get(review.get_absolute_url()).text
     assert "step 3 was `third`, the code now asks for `other`" in page
-    assert "A new run takes over steps 1 to 2 as recorded, and executes step 3 and all after it" in page
+    assert "A new run takes over steps 1 and 2 as recorded, and executes step 3 and all after it" in page
     assert post(client, review, "fork").status_code == 302
     forked, run = Run.objects.get(forked_from=review.run_id), Run.objects.get(pk=review.run_id)
     assert (forked.forked_step, run.status) == (3, "cancelled")

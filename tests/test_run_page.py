@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from runs import commands, executor, sdk, timeline
-from runs.engine.events import Kind
+from runs import commands, event_log, executor, sdk, timeline
+from runs.engine import outcome
+from runs.engine.events import Draft, Kind
 from tests import agents
 from tests.test_pages_runs import carried, signed_in
 
@@ -35,6 +36,7 @@ def at(seconds):
             0,
         ),  # ten minutes between two attempts
         ([(Kind.STEP_STARTED, 0), (Kind.ATTEMPT_STARTED, 90), (Kind.STEP_SUCCEEDED, 91)], 1, 0),  # a process died
+        ([(Kind.STEP_STARTED, 0), (Kind.ATTEMPT_CRASHED, 9), (Kind.STEP_ESCALATED, 10)], 0, 0),  # nobody knows when it ended
         ([(Kind.STEP_STARTED, 0), (Kind.STEP_ESCALATED, 2)], 2, 0),  # nobody has answered yet
     ],
 )
@@ -114,6 +116,17 @@ def test_hidden_letters_are_marked_on_every_page(signed_in):
         assert "U+202E" in page, path
 
 
+def test_a_crash_says_its_reason_and_how_long_it_took(signed_in):
+    run = commands.start("counting", {"text": "a", "number": 1}, by="operator")
+    log, opening = event_log.take(run.pk, owner="a process")
+    request = {"name": "count_1", "worker": "agents.count", "title": "Count", "fingerprint": "", "input": {}, "effect": "none"}
+    ending = outcome.Ending("by signal 11 (SIGSEGV)", 4.24, signal=11, memory_mb=64)
+    log.append(opening, Draft(Kind.STEP_STARTED, request | {"attempt": 1}, 1), outcome.crashed(1, 1, ending))
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert "crashed after 4.2 s: its process ended by signal 11 (SIGSEGV) with 64 MB in use" in page
+    assert "(crashed)</span>" not in page
+
+
 def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeypatch):
     def supervisor(run, order):
         text = run.step("repeat", agents.repeat, text="<b>é", times=order.number * 100_000)
@@ -126,7 +139,7 @@ def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeyp
     assert page.count("1.5 MB, stored beside the log") == 2  # the step's output and the run's
     address = re.search(rf'href="(/runs/{run.pk}/payloads/[0-9a-f]+/)"', page)[1]
     opened = signed_in("reviewer").get(address)
-    assert b"".join(opened.streaming_content).decode() == "<b>é" * 300_000
+    assert opened.text == "<b>é" * 300_000
     assert opened["Content-Type"] == "text/plain; charset=utf-8"
     assert "no-store" in opened["Cache-Control"]
     assert opened["Content-Disposition"].startswith("attachment; ")

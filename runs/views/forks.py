@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 from pydantic import ValidationError
 
-from runs import access, commands, sdk, timeline
+from runs import access, commands, describe, sdk, timeline
 from runs.engine.canonical import Large, Unstorable
 from runs.engine.policy import Subject
 from runs.forms import SchemaForm
@@ -54,8 +54,9 @@ class ForkPage:
         return isinstance(self.step.input, Large)
 
     @property
-    def last_taken_over(self) -> int:
-        return self.step.position - 1
+    def taken_over(self) -> str:
+        """ "steps 1 to 4", or "" where it begins with the first."""
+        return describe.first_steps(self.step.position - 1) if self.step.position > 1 else ""
 
     @property
     def effects(self) -> list[Step]:
