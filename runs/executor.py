@@ -18,7 +18,7 @@ from runs import dispatch, event_log, keeper, sdk
 from runs.engine import divergence, outcome, policy
 from runs.engine.canonical import clean, digest, normalise, stored
 from runs.engine.events import Draft, Kind
-from runs.engine.outcome import ALONE_AFTER, MOST_CRASHES, Ending, crashed, why_crashed
+from runs.engine.outcome import ALONE_AFTER, TOGETHER, Ending, crashed, is_poison, why_crashed
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import Status, StepState
 
@@ -222,15 +222,16 @@ class Steps:
         if worker.asks or (worker.gate and not step.gate_passed):
             self._ask_first(step.input, worker)
         if step.status == Status.RUNNING:
-            step = self._crashed(step, self.ending or self._unseen(step))
+            step = self._crashed(step, self._ending(step))
         if step.crash:
             self._check_survivable(step, worker)
         return self._attempt(worker, self._next_start(step))
 
-    def _unseen(self, step: StepState) -> Ending:
-        """How the attempt ended, of which nobody saw more than that its process is gone."""
-        since = step.attempted_at or event_log.now()
-        return Ending(f"together with {self.lost_owner or 'its run'}", (event_log.now() - since).total_seconds())
+    def _ending(self, step: StepState) -> Ending:
+        """How the process of the attempt ended; where nobody saw it, only that it is gone."""
+        seconds = (event_log.now() - (step.attempted_at or event_log.now())).total_seconds()
+        seen = self.ending or Ending(f"{TOGETHER} {self.lost_owner or 'its run'}", seconds)
+        return seen._replace(seconds=seconds)
 
     def _crashed(self, step: StepState, ending: Ending) -> StepState:
         self.write(crashed(step.position, step.attempt, ending))
@@ -241,7 +242,7 @@ class Steps:
         why = why_crashed(step.crashes, step.crash)
         if step.effect == "once":
             self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, worker, why=f"{why} {outcome.UNKNOWN}")
-        if step.crashes >= MOST_CRASHES:
+        if is_poison(step.crashes, step.crash, had_process=alone is not None):
             self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=f"{why} It is not tried again by itself.")
         if step.crashes >= ALONE_AFTER and alone:
             self.needs_process, self.stopped = step.position, True

@@ -23,7 +23,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from runs import dispatch, executor, live, sdk
+from runs import alone, dispatch, executor, keeper, live, sdk
 
 logger = structlog.get_logger()
 # A job process says every 5 s that it lives, and waits for a job at most 15 s at a time (RQ subtracts 15 from the first):
@@ -34,6 +34,7 @@ BEAT_SECONDS = 5
 
 def advance(run_id: int) -> None:
     """Carry the run as far as it can go."""
+    keeper.end_process_when_it_stalls()
     try:
         job = get_current_job()
         executor.advance(run_id, owner=job.worker_name if job and job.worker_name else process_name())
@@ -94,10 +95,12 @@ class JobProcess(BaseWorker):
     def work(self, *args: Any, **kwargs: Any) -> bool:
         for agent in sdk.agents():
             _warm_up(agent)
+        executor.alone = alone.carry
+        keeper.when_leaving(lambda: os.kill(os.getpid(), signal.SIGTERM))
         threading.Thread(target=self._beat_for_ever, name="beat", daemon=True).start()
         worked = bool(super().work(*args, **kwargs))
         if self.executions:  # a thread that does not come back must not hold the process
-            os._exit(0)
+            os._exit(keeper.STUCK if keeper.leaving.is_set() else 0)
         return worked
 
     # --- one job ------------------------------------------------------------------------------------------------
@@ -190,7 +193,7 @@ class JobProcess(BaseWorker):
         self._shutdown_requested_date = now()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.request_force_stop)
-        executor.hand_over.set()
+        keeper.hand_over.set()
         self._stop_requested = True
         if self._fetching:
             raise StopRequested
@@ -201,11 +204,17 @@ class JobProcess(BaseWorker):
 
     def teardown(self) -> None:
         """Wait for the jobs in hand, when asked to stop at most JOB_GRACE_SECONDS."""
-        end = time.monotonic() + settings.JOB_GRACE_SECONDS
-        while self.executions and not self._cold and not (self._stop_requested and time.monotonic() > end):
+        asked = time.monotonic()
+        while self.executions and not self._cold and not (self._stop_requested and self._has_waited(asked)):
             with self._one_ended:
-                self._one_ended.wait(0.5)
+                self._one_ended.wait(0.2)
         _unless_away(super().teardown)
+
+    def _has_waited(self, since: float) -> bool:
+        """Long enough; a step for whose sake this process ends is not waited for."""
+        if keeper.leaving.is_set():
+            return not keeper.is_busy() or time.monotonic() - since > keeper.LEAVE_SECONDS
+        return time.monotonic() - since > settings.JOB_GRACE_SECONDS
 
 
 def _unless_away(what: Any, *args: Any) -> None:

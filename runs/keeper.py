@@ -1,5 +1,6 @@
 """Keeps the leases of this process with one statement, and watches how long its steps take."""
 
+import atexit
 import ctypes
 import faulthandler
 import os
@@ -131,12 +132,20 @@ def kept(run_id: int, fence: int | None, asked: float) -> Iterator[Held]:
 
 def end_process_when_it_stalls() -> None:
     """From now on: a process whose threads cannot run (a call that keeps Python's lock) has lost its leases, and ends."""
-    _the_keeper().guards = True
+    keeper = _the_keeper()
+    if not keeper.guards:
+        keeper.guards = True
+        atexit.register(keeper.stop_guarding)
 
 
 def when_leaving(tell: Callable[[], None]) -> None:
-    """Call this when the process is to end; it has LEAVE_SECONDS to do so itself."""
+    """Call this when the process is to end: it then ends itself, a little after LEAVE_SECONDS at the latest."""
     _the_keeper().tell = tell
+
+
+def is_busy() -> bool:
+    """Some run is being carried here, other than those that were given up."""
+    return _the_keeper().held != []
 
 
 class Keeper:
@@ -144,20 +153,20 @@ class Keeper:
 
     def __init__(self) -> None:
         self.guards = False
-        self.tell: Callable[[], None] = lambda: None
-        self._held: list[Held] = []
+        self.tell: Callable[[], None] | None = None
+        self.held: list[Held] = []
         self._some = threading.Event()
         self._leaves_at = float("inf")
         for loop in (self._renew_for_ever, self._watch_for_ever):
             threading.Thread(target=loop, name=loop.__name__.strip("_"), daemon=True).start()
 
     def add(self, held: Held) -> None:
-        self._held.append(held)
+        self.held.append(held)
         self._some.set()
 
     def remove(self, held: Held) -> None:
-        if held in self._held:
-            self._held.remove(held)
+        if held in self.held:
+            self.held.remove(held)
 
     # --- leases ---------------------------------------------------------------------------------------------------
 
@@ -166,7 +175,7 @@ class Keeper:
             time.sleep(settings.LEASE_RENEW_SECONDS)
             self._some.wait()
             try:
-                self._renew(list(self._held))
+                self._renew(list(self.held))
             except DatabaseError as error:
                 logger.warning("leases_not_renewed", error=str(error))
 
@@ -185,22 +194,30 @@ class Keeper:
 
     def _watch_for_ever(self) -> None:
         while True:
-            if not self._held and not leaving.is_set():
+            if not self.held and not leaving.is_set():
                 self._rest()
             if self.guards:
                 faulthandler.dump_traceback_later(settings.LEASE_SECONDS * 1.5, exit=True)
             time.sleep(TICK_SECONDS)
-            for held in list(self._held):
+            for held in list(self.held):
                 self._watch(held)
-            if leaving.is_set() and (not self._held or time.monotonic() > self._leaves_at):
+            if leaving.is_set() and self._is_time_to_leave():
                 live.flush()
                 os._exit(STUCK)
+
+    def stop_guarding(self) -> None:
+        """The end of Python itself is no stall."""
+        self.guards = False
+        faulthandler.cancel_dump_traceback_later()
+
+    def _is_time_to_leave(self) -> bool:
+        return time.monotonic() > self._leaves_at or (self.tell is None and not self.held)
 
     def _rest(self) -> None:
         if self.guards:
             faulthandler.cancel_dump_traceback_later()
         self._some.clear()
-        if not self._held:  # what was added before the line above is seen here
+        if not self.held:  # what was added before the line above is seen here
             self._some.wait()
 
     def _watch(self, held: Held) -> None:
@@ -221,10 +238,12 @@ class Keeper:
             _write_end(held, watch, reason)
         if not leaving.is_set():
             logger.error("process_ends", run=held.run_id, reason=reason)
-            self._leaves_at = time.monotonic() + LEAVE_SECONDS
+            self._leaves_at = time.monotonic() + LEAVE_SECONDS + 2 * bool(self.tell)
+            already_asked = hand_over.is_set()
             hand_over.set()
             leaving.set()
-            self.tell()
+            if self.tell and not already_asked:
+                self.tell()
 
 
 def _too_long(held: Held, since: float, limit: float) -> str:

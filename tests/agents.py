@@ -1,7 +1,9 @@
 """Small agents that tests run: each shows one thing."""
 
+import ctypes
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -100,6 +102,33 @@ def hold(ledger: str) -> int:
     while not Path(f"{ledger}.open").exists():
         time.sleep(0.02)
     return os.getpid()
+
+
+POISON: dict[str, Callable[[], object]] = {
+    "exit": lambda: os._exit(3),
+    "segfault": lambda: ctypes.string_at(0),
+    "loop": lambda: [None for _ in iter(int, 1)],
+    "sleep": lambda: time.sleep(600),
+    "lock": lambda: ctypes.PyDLL(None).sleep(600),  # keeps Python's lock: no other thread runs
+}
+
+
+@worker(effect="idempotent", timeout=1)
+def swallow(kind: str, ledger: str = "") -> str:
+    note(ledger, f"{current_step().key} {current_step().attempt} {os.getpid()}")
+    return str(POISON[kind]())
+
+
+@worker(effect="idempotent")
+def swallow_for_long(kind: str, ledger: str = "") -> str:
+    return str(swallow(kind=kind, ledger=ledger))
+
+
+@agent("poisonous", title="Poisonous", version="1")
+def poisonous(run: Run, order: Order) -> Answer:
+    """Ends or holds up its process, by the kind of poison its text names; in one step of a second, or of any length."""
+    step = swallow if order.number == 1 else swallow_for_long
+    return Answer(said=run.step("swallow", step, kind=order.text, ledger=order.ledger))
 
 
 @agent("holding", title="Holding", version="1")

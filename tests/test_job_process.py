@@ -7,6 +7,7 @@ from pathlib import Path
 import django_rq
 import pytest
 from django.conf import settings
+from django.db import connection
 from rq import Queue, Worker
 from rq.job import Job
 from rq.registry import FailedJobRegistry, StartedJobRegistry
@@ -69,6 +70,19 @@ def test_each_thread_carries_a_run_and_the_next_waits_for_a_free_one(tmp_path: P
         eventually(lambda: in_hand() == [])
     assert {run.status for run in Run.objects.all()} == {"succeeded"}
     assert len({pid for _, _, pid in lines(ledger)}) == 1
+
+
+def test_forty_runs_that_wait_outside_share_a_few_connections(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    runs = [started("holding", ledger=ledger) for _ in range(40)]
+    with process("rqworker", "default", JOB_THREADS="64", **FAST):
+        eventually(lambda: len(lines(ledger)) == 40)
+        eventually(lambda: all(steps_done(run) == 1 for run in runs))
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+            assert cursor.fetchone()[0] <= 10
+        let_go(ledger)
+        eventually(lambda: ended(*runs))
 
 
 def test_agents_are_loaded_once_for_all_threads(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def after_failure(error: BaseException, *, attempt: int, attempts: int, chance: 
 
 ALONE_AFTER = 2  # crashes: from then on the step has a process to itself
 MOST_CRASHES = 3  # then a person decides
+MOST_UNSEEN_CRASHES = 6  # the same where others in the process may have been to blame each time
 
 
 class Ending(NamedTuple):
@@ -74,9 +75,18 @@ class Ending(NamedTuple):
     memory_mb: int | None = None
 
 
+TOGETHER = "together with"  # a process whose end nobody saw
+
+
 def crashed(position: int, attempt: int, ending: Ending) -> Draft:
     """What is recorded of an attempt that its process did not survive."""
     return Draft(Kind.ATTEMPT_CRASHED, {"attempt": attempt} | ending._asdict() | {"seconds": round(ending.seconds, 3)}, position)
+
+
+def is_poison(crashes: int, crash: dict[str, Any], *, had_process: bool) -> bool:
+    """It crashed so often that it is not tried again; without a witness it may be innocent of the last crash."""
+    unseen = crash["signal"] is None and crash["exit_code"] is None and crash["reason"].startswith(TOGETHER)
+    return crashes >= (MOST_UNSEEN_CRASHES if unseen and had_process else MOST_CRASHES)
 
 
 def why_crashed(crashes: int, crash: dict[str, Any]) -> str:

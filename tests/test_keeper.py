@@ -1,0 +1,168 @@
+"""Leases that are kept by one statement, and steps that are cut off: with real threads, real processes, real pauses."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from django.db import transaction
+
+from runs import commands, event_log, keeper
+from runs.engine.events import Kind
+from runs.keeper import CutOff, Held, Watch
+from runs.models import Run
+from tests.processes import eventually, process
+
+pytestmark = pytest.mark.django_db(transaction=True)
+FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1", "SWEEP_SECONDS": "0.2", "CANCEL_SECONDS": "1", "LOG_LEVEL": "ERROR"}
+
+
+def started(slug: str, text: str = "hello", number: int = 3, ledger: Path | None = None) -> Run:
+    return commands.start(slug, {"text": text, "number": number, "ledger": str(ledger or "")}, by="operator")
+
+
+def status(run: Run) -> str:
+    return str(Run.objects.get(pk=run.pk).status)
+
+
+def kinds(run: Run) -> list[str]:
+    return [fact.kind for fact in event_log.facts(run.pk)]
+
+
+def lines(ledger: Path) -> list[list[str]]:
+    return [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
+
+
+# --- leases -----------------------------------------------------------------------------------------------------
+
+
+def leased() -> tuple[int, int]:
+    run = started("counting")
+    taken = event_log.take(run.pk, owner="test")
+    assert taken is not None
+    return run.pk, taken[0].fence or 0
+
+
+def test_one_statement_renews_what_is_ours_and_tells_of_the_rest() -> None:
+    ours, lost, ended, asked, gone = leased(), leased(), leased(), leased(), (0, 1)
+    Run.objects.filter(pk=lost[0]).update(fence=lost[1] + 1)
+    Run.objects.filter(pk=ended[0]).update(lease_until=None)
+    Run.objects.filter(pk=asked[0]).update(cancel_requested=True)
+    before = Run.objects.get(pk=ours[0]).lease_until
+    found = event_log.renew_all([ours, lost, ended, asked, gone])
+    assert found == {
+        ours: (True, True, False),
+        lost: (False, False, False),
+        ended: (False, False, False),
+        asked: (True, True, True),
+    }
+    assert Run.objects.get(pk=ours[0]).lease_until > before
+
+
+def test_a_row_that_somebody_has_locked_keeps_nobody_waiting() -> None:
+    locked, free = leased(), leased()
+    renewed: list[dict[tuple[int, int], event_log.Lease]] = []
+    with transaction.atomic():
+        Run.objects.select_for_update().get(pk=locked[0])
+        other = threading.Thread(target=lambda: renewed.append(event_log.renew_all([locked, free])))
+        other.start()
+        other.join(timeout=10)
+        assert renewed == [{locked: (True, False, False), free: (True, True, False)}]
+
+
+def test_nothing_begins_under_a_lease_that_ran_out_by_our_own_clock() -> None:
+    called: list[int] = []
+    held = Held(1, 1, asked=time.monotonic() - 1000)
+    with pytest.raises(event_log.LeaseLost):
+        held.attempt(1, None, lambda: called.append(1))
+    held.renewed(time.monotonic())
+    held.attempt(1, None, lambda: called.append(2))
+    assert called == [2]
+
+
+def test_a_process_that_was_stopped_for_longer_than_its_lease_starts_no_further_effect(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    run = started("counting", number=40, ledger=ledger)
+    with process("rqworker", "default", **FAST) as stopped:
+        eventually(lambda: len(lines(ledger)) > 5)
+        stopped.send_signal(signal.SIGSTOP)
+        with process("rqworker", "default", **FAST), process("sweeper", **FAST):
+            eventually(lambda: len({pid for _, _, pid in lines(ledger)}) == 2)
+            before = sum(pid == str(stopped.pid) for _, _, pid in lines(ledger))
+            stopped.send_signal(signal.SIGCONT)
+            eventually(lambda: status(run) == "succeeded")
+    assert sum(pid == str(stopped.pid) for _, _, pid in lines(ledger)) == before
+    assert len(lines(ledger)) <= 41, "the step in hand may have happened twice, no other"
+    assert event_log.first_wrong(run.pk) == ""
+
+
+# --- cutting off ------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_is_cut_off_within_itself_or_not_at_all() -> None:
+    """Another thread cuts off at any moment, also at the very end: what follows the attempt is never hit."""
+    watched: list[Watch] = []
+    ended = threading.Event()
+
+    def cutter() -> None:
+        while not ended.is_set():
+            if watched:
+                watched.pop().cut_off("by the test")
+
+    held, cut = keeper.not_kept(1, 1), 0
+    other = threading.Thread(target=cutter)
+    other.start()
+    try:
+        for number in range(3000):
+            try:
+                held.attempt(
+                    1, None, lambda number=number: (watched.append(held.watches[0]), [None] * (number % 300), sum(range(300)))
+                )
+            except CutOff as cutoff:
+                cut += cutoff.reason == "by the test"
+            sum(range(300))
+            assert held.watches == []
+    finally:
+        ended.set()
+        other.join()
+    assert cut, "some were"
+
+
+def test_a_cancelled_run_is_cut_off_in_a_loop_and_its_process_lives(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    run = started("poisonous", "loop", number=2, ledger=ledger)
+    with process("rqworker", "default", **FAST) as job_process:
+        eventually(lambda: lines(ledger))
+        commands.cancel(run.pk, by="operator", reason="enough")
+        eventually(lambda: status(run) == "cancelled", seconds=30)
+        other = started("counting")
+        eventually(lambda: status(other) == "succeeded")
+        assert job_process.poll() is None
+    assert kinds(run)[-2:] == [Kind.ATTEMPT_CRASHED, Kind.RUN_CANCELLED]
+
+
+def test_a_cancelled_run_that_sleeps_is_cancelled_and_its_process_ends_after_the_others_steps(tmp_path: Path) -> None:
+    sleeping, counted = tmp_path / "sleeping", tmp_path / "counted"
+    run = started("poisonous", "sleep", number=2, ledger=sleeping)
+    with process("rqworker", "default", **FAST) as job_process:
+        eventually(lambda: lines(sleeping))
+        other = started("counting", number=2000, ledger=counted)
+        eventually(lambda: lines(counted))
+        commands.cancel(run.pk, by="operator", reason="enough")
+        assert job_process.wait(timeout=30) == keeper.STUCK
+    assert status(run) == "cancelled"
+    assert kinds(other)[-1] == Kind.RUN_RELEASED
+    assert "RunTakenOver" not in kinds(other)
+
+
+def test_a_process_in_which_no_thread_can_run_ends_and_its_run_is_cancelled_elsewhere(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    run = started("poisonous", "lock", number=2, ledger=ledger)
+    with process("rqworker", "default", **FAST) as job_process:
+        eventually(lambda: lines(ledger))
+        commands.cancel(run.pk, by="operator", reason="enough")
+        assert job_process.wait(timeout=30) == 1
+    with process("rqworker", "default", **FAST), process("sweeper", **FAST):
+        eventually(lambda: status(run) == "cancelled")
+    assert len(lines(ledger)) == 1
