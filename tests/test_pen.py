@@ -1,0 +1,92 @@
+"""The pen: what threads append at the same moment shares a statement, fails alone, and survives a lost connection."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, DataError, connection
+
+from runs import commands, event_log, pen
+from runs.engine.events import Draft, Kind
+from runs.models import Run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PATIENCE = 20
+
+
+def owned(count: int) -> list[event_log.RunLog]:
+    taken = [event_log.take(commands.start("counting", {"text": "x"}, by="").pk, owner="me") for _ in range(count)]
+    return [log for log, _ in taken]
+
+
+def starting(log: event_log.RunLog, text: str = "fine") -> Callable[[], None]:
+    request = {"name": text[:4], "worker": "w", "title": "t", "fingerprint": "f", "input": text, "effect": "none", "attempt": 1}
+    return lambda: log.append(Draft(Kind.STEP_STARTED, request, 1))
+
+
+def at_once(works: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[BaseException | None]]:
+    """The first holds the pen until all others wait for it. Returns how many runs each statement carried, and each outcome."""
+    insert, together, errors = pen._group._insert, [], [None] * len(works)
+
+    def counted(asked: list[Any]) -> set[int]:
+        together.append(len(asked))
+        if len(together) == 1:
+            others = threading.Event()
+            while len(pen._group._waiting) < len(works) - 1:
+                assert not others.wait(0.001)
+        return insert(asked)
+
+    def work(number: int) -> None:
+        try:
+            works[number]()
+        except BaseException as error:  # noqa: BLE001 - compared by the test
+            errors[number] = error
+        finally:
+            connection.close()
+
+    monkeypatch.setattr(pen._group, "_insert", counted)
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    return together, errors
+
+
+def test_threads_that_append_at_the_same_moment_share_one_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = owned(10)
+    together, errors = at_once([starting(log) for log in logs], monkeypatch)
+    assert (together, errors) == ([1, 9], [None] * 10)
+    assert [event_log.first_wrong(log.run_id) for log in logs] == [""] * 10
+    assert set(Run.objects.values_list("status", "step_count")) == {("queued", 1)}
+
+
+def test_what_the_database_cannot_store_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = owned(5)
+    together, errors = at_once([starting(log, "a\x00b" if log is logs[3] else "fine") for log in logs], monkeypatch)
+    assert together[:2] == [1, 4]
+    assert len(together) in (2, 6), "the four again one by one, unless the bad one came first"
+    assert [type(error) for error in errors] == [type(None)] * 3 + [DataError] + [type(None)]
+    assert [event_log.rows(log.run_id).count() for log in logs] == [2, 2, 2, 1, 2]
+
+
+def test_a_lease_that_is_lost_stops_one_and_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = owned(4)
+    Run.objects.filter(pk=logs[2].run_id).update(fence=7)
+    _, errors = at_once([starting(log) for log in logs], monkeypatch)
+    assert [type(error) for error in errors] == [type(None)] * 2 + [event_log.LeaseLost, type(None)]
+
+
+def test_after_a_lost_connection_one_append_fails_and_the_next_is_written() -> None:
+    first, second, third = owned(3)
+    starting(first)()
+    with connection.cursor() as cursor:
+        others = "pid <> pg_backend_pid() AND datname = current_database()"
+        cursor.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+    with pytest.raises(DatabaseError):
+        starting(second)()
+    starting(third)()
+    assert [event_log.rows(log.run_id).count() for log in (first, second, third)] == [2, 1, 2]
+    assert second.state.seq == 1, "what was not written is not believed"
+    pen.close()  # the others of the pool are dead as well
