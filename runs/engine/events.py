@@ -73,10 +73,9 @@ def chain(run_id: int, seq: int, kind: str, step: int | None, actor: str, data: 
     return sha256(f'["{prev_hash}",{run_id},{seq},"{kind}",{place},{dumps(actor)},{data},"{moment}"]')
 
 
-def first_broken(run_id: int, facts: list[Fact]) -> str:
-    """Say which event breaks the chain and how, or return "" when the chain holds."""
-    prev_hash = GENESIS
-    for expected, fact in enumerate(facts, start=1):
+def first_broken(run_id: int, facts: list[Fact], *, after: int = 0, prev_hash: str = GENESIS) -> str:
+    """Say which event breaks the chain and how, or return "" when the chain holds; `after` is the seq before the first."""
+    for expected, fact in enumerate(facts, start=after + 1):
         if fact.seq != expected:
             return f"event {expected} is missing (found {fact.seq})"
         if fact.prev_hash != prev_hash:
