@@ -1,7 +1,8 @@
 """A small model of a run: what its status and its steps must be after each command, without events, leases or a database."""
 
 import collections
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 
 ATTEMPTS = 2
 MOST_DEATHS = 3
@@ -56,7 +57,7 @@ class Model:
 
     def __post_init__(self) -> None:
         for number, part in enumerate(self.parts, start=1):
-            part.number = number
+            part.number = part.number or number
 
     # --- what can be seen -------------------------------------------------------------------------------------------
 
@@ -112,6 +113,17 @@ class Model:
         if self.failed:
             self.failed.queue_again()
         self.status, self.failed, self.cancel_requested = "queued", None, False
+
+    def may_fork(self) -> list[int]:
+        """The steps from which somebody may fork: those that were begun, after nothing that has not ended."""
+        before = itertools.takewhile(lambda part: part.status in ("succeeded", "rejected"), self.parts)
+        most = min(len(list(before)) + 1, len(self.step_statuses()))
+        return list(range(1, most + 1))
+
+    def forked(self, position: int) -> "Model":
+        """The run that takes over what stands before that step, and executes the rest itself."""
+        taken = [replace(part, executions=0, tries=0, deaths=0) for part in self.parts[: position - 1]]
+        return Model([*taken, *(Part(part.kind, part.forgiven) for part in self.parts[position - 1 :])])
 
     # --- what a process does ----------------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ def test_nothing_is_lost_and_nothing_happens_twice() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
     assert (result["held"], result["broken"]) == (True, [])
-    assert all(fault["runs"] >= 6 for fault in result["faults"])
-    assert sum(fault["count"] for fault in result["faults"]) >= 17
+    assert all(fault["runs"] >= 4 for fault in result["faults"])
+    assert sum(fault["count"] for fault in result["faults"]) >= 16
 
 
 Lines = list[dict[str, Any]]

@@ -141,8 +141,12 @@ class Commands(RuleBasedStateMachine):
         world.__init__()  # type: ignore[misc]
         self.model = Model(parts)
         given = {"kinds": [part.kind for part in parts], "forgiven": [part.forgiven for part in parts]}
-        self.run_id = world.run_id = commands.start("modelled", given, by="operator").pk
-        self.row = Run(pk=self.run_id)  # as it was last looked at
+        self.go_on_with(commands.start("modelled", given, by="operator").pk)
+
+    def go_on_with(self, run_id: int) -> None:
+        world.ledger, world.logs = [], []
+        self.run_id = world.run_id = run_id
+        self.row = Run(pk=run_id)  # as it was last looked at
         self.recorded: set[str] = set()
         self.review: Review | None = None  # the last one that was decided
 
@@ -156,6 +160,7 @@ class Commands(RuleBasedStateMachine):
             self.lose_the_lease: 4 * model.held,
             self.cancel: model.may_cancel() and not model.cancel_requested,
             self.retry: 4 * model.may_retry(),
+            self.fork: bool(model.may_fork()),
             self.take_and_die: model.is_due(),
             self.write_as_one_that_was_thought_dead: bool(self.stale_logs()),
             self.come_at_the_wrong_time: True,
@@ -215,6 +220,14 @@ class Commands(RuleBasedStateMachine):
         commands.retry(self.run_id, by="operator")
         self.model.retry()
 
+    def fork(self) -> None:
+        """Then the fork is the run to go on with; its original stays as it is."""
+        position, original = self.pick % len(self.model.may_fork()) + 1, self.run_id
+        self.go_on_with(commands.fork(original, step=position, by="operator").pk)
+        self.model = self.model.forked(position)
+        assert Run.objects.get(pk=original).last_seq == len(event_log.facts(original))
+        assert event_log.first_wrong(original) == ""
+
     def come_at_the_wrong_time(self) -> None:
         """A job delivered twice or too early, and people whom others were faster than, change nothing."""
         if not self.model.is_due():
@@ -225,6 +238,8 @@ class Commands(RuleBasedStateMachine):
         if not self.model.may_cancel():
             with pytest.raises(commands.Refused):
                 commands.cancel(self.run_id, by="operator")
+        with pytest.raises(commands.Refused):
+            commands.fork(self.run_id, step=len(self.model.may_fork()) + 2, by="operator")
         if self.review is not None:
             with pytest.raises(decisions.Conflict):
                 self.put("reject", None)

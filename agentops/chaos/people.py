@@ -106,10 +106,10 @@ class People:
             return "answer", {"colour": "green"}
         if review.cause == "code_changed":
             return ("", None) if self.code_has_changed else ("retry", None)
-        if review.step_name == "pay" and not self.outcomes_are_certain:
+        if review.cause == "outcome_unknown" and not self.outcomes_are_certain:
             return "", None
-        if review.step_name == "pay" and ledger.happened(f"{review.run_id}:pay"):
-            return "edit", PAID.format((review.run.input or {})["number"])
+        if review.cause == "outcome_unknown" and ledger.happened(f"{review.run_id}:pay"):
+            return "happened", PAID.format((review.run.input or {})["number"])
         return "retry", None
 
 

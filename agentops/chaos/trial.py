@@ -42,7 +42,7 @@ class Form:
     patience_seconds: float
 
 
-QUICK = Form("quick", index=0, kinds=12, job_processes=2, at_once=6, patience_seconds=25.0)
+QUICK = Form("quick", index=0, kinds=6, job_processes=2, at_once=6, patience_seconds=25.0)
 FULL = Form("full", index=1, kinds=60, job_processes=6, at_once=24, patience_seconds=60.0)
 
 
@@ -136,6 +136,8 @@ def _phase(world: World, fault: Fault, form: Form, say: Callable[[str], None]) -
     world.people.wanted = fault.runs[form.index]
     times = fault.times[form.index]
     for number in range(1, times + 1):
+        if form is FULL and time.monotonic() - begun > fault.seconds:
+            break
         say(f"{fault.name}: {number} of {times}, {world.people.started} runs")
         world.people.keep_busy()
         world.go_on(world.chance.uniform(*fault.every))
