@@ -26,7 +26,7 @@ KINDS_OF_WRITES = ("start", "step", "decision", "lease", "cancel", "retry", "par
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """So many `times`, with at least so many `runs`, in the quick and in the full form, at random moments `every` so many seconds.
+    """So many `times`, with at least so many `runs`, in the quick and the full form, at random moments `every` so many seconds.
 
     On a slow machine the full form stops after `seconds`: the report says how often the fault did come.
     """

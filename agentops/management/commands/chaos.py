@@ -40,6 +40,7 @@ class Command(BaseCommand):
     def handle(self, *, quick: bool, only: str, seed: int | None, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("chaos starts services of its own and kills them: it is not for production.")
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         if os.environ.get(INSIDE):
             return self._conduct(quick, only, secrets.randbelow(10**6) if seed is None else seed)
         result = _in_a_place_of_its_own()
@@ -54,7 +55,6 @@ class Command(BaseCommand):
         from agentops.chaos import trial
 
         process.die_with_parent(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         form, directory = trial.QUICK if quick else trial.FULL, Path(os.environ[INSIDE])
         result = trial.conduct(directory, form=form, seed=seed, only=only, say=_progress)
         (directory / RESULT).write_text(json.dumps(results.stamped(result)))
