@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import django_rq
 import structlog
-from django.db import transaction
 from redis.exceptions import RedisError
+
+from runs import pen
 
 logger = structlog.get_logger()
 ADVANCE = "runs.jobs.advance"
@@ -28,7 +29,7 @@ class Call:
 
 def enqueue(run_id: int, last_seq: int) -> None:
     """Ask a job process to advance the run, after the current transaction. A lost call is made good by the sweeper."""
-    transaction.on_commit(lambda: enqueue_now([Call(run_id, last_seq)]))
+    pen.after_commit(lambda: enqueue_now([Call(run_id, last_seq)]))
 
 
 def enqueue_now(calls: list[Call]) -> bool:

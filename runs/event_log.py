@@ -92,7 +92,7 @@ class RunLog:
 
     def _announce(self) -> None:
         run_id, seq = self.run_id, self.state.seq
-        transaction.on_commit(lambda: live.nudge(run_id, seq), robust=True)
+        pen.after_commit(lambda: live.nudge(run_id, seq))
 
     def _catch_up(self) -> None:
         """Somebody else wrote: read it, and see whether this process may go on."""

@@ -58,7 +58,7 @@ def carry_alone(run_id: int, *, fence: int) -> None:
     asked = time.monotonic()
     log = event_log.RunLog.load(run_id, fence=fence)
     with keeper.kept(run_id, fence, asked) as held:
-        _carry_to_the_end(Steps(log, held=held))
+        _carry_to_the_end(Steps(log, held=held, witnessed=True))
 
 
 def _carry_to_the_end(steps: "Steps") -> None:
@@ -126,9 +126,15 @@ class Steps:
     """The steps of one pass through a supervisor. Successes are written together with the next start."""
 
     def __init__(
-        self, log: event_log.RunLog, *opening: Draft, held: keeper.Held | None = None, ending: Ending | None = None
+        self,
+        log: event_log.RunLog,
+        *opening: Draft,
+        held: keeper.Held | None = None,
+        ending: Ending | None = None,
+        witnessed: bool = False,
     ) -> None:
         self.log, self.held = log, held or keeper.not_kept(log.run_id, log.fence)
+        self.witnessed = witnessed or alone is not None  # whether the end of its process is seen, when it matters
         self.ending = ending  # of the process that the present attempt had to itself
         self.needs_process = 0  # position of the step that is to have a process to itself
         self.position = 0
@@ -242,7 +248,7 @@ class Steps:
         why = why_crashed(step.crashes, step.crash)
         if step.effect == "once":
             self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, worker, why=f"{why} {outcome.UNKNOWN}")
-        if is_poison(step.crashes, step.crash, had_process=alone is not None):
+        if is_poison(step.crashes, step.crash, witnessed=self.witnessed):
             self._escalate(Cause.FAILED, Subject.OUTPUT, worker, why=f"{why} It is not tried again by itself.")
         if step.crashes >= ALONE_AFTER and alone:
             self.needs_process, self.stopped = step.position, True

@@ -205,6 +205,8 @@ class JobProcess(BaseWorker):
     def teardown(self) -> None:
         """Wait for the jobs in hand, when asked to stop at most JOB_GRACE_SECONDS."""
         asked = time.monotonic()
+        if self._stop_requested:
+            _unless_away(self.set_shutdown_requested_date)
         while self.executions and not self._cold and not (self._stop_requested and self._has_waited(asked)):
             with self._one_ended:
                 self._one_ended.wait(0.2)

@@ -7,13 +7,13 @@ The thread that finds nobody writing writes; those that come meanwhile wait, and
 import atexit
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.db import DataError, IntegrityError, InterfaceError, connection
+from django.db import DataError, IntegrityError, InterfaceError, connection, transaction
 from django.db import Error as DatabaseError
 from psycopg_pool import ConnectionPool
 
@@ -37,6 +37,14 @@ def write(asked: Write) -> bool:
     if connection.in_atomic_block:
         return bool(execute(*statement([asked], settings.LEASE_SECONDS)))
     return _group.write(asked)
+
+
+def after_commit(call: Callable[[], None]) -> None:
+    """At once outside a transaction, where Django's own on_commit would open a connection to find that out."""
+    if connection.in_atomic_block:
+        transaction.on_commit(call, robust=True)
+    else:
+        call()
 
 
 def close() -> None:

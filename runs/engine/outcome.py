@@ -83,10 +83,10 @@ def crashed(position: int, attempt: int, ending: Ending) -> Draft:
     return Draft(Kind.ATTEMPT_CRASHED, {"attempt": attempt} | ending._asdict() | {"seconds": round(ending.seconds, 3)}, position)
 
 
-def is_poison(crashes: int, crash: dict[str, Any], *, had_process: bool) -> bool:
-    """It crashed so often that it is not tried again; without a witness it may be innocent of the last crash."""
+def is_poison(crashes: int, crash: dict[str, Any], *, witnessed: bool) -> bool:
+    """It crashed so often that it is not tried again. Who gets a process of its own is innocent of an end that nobody saw."""
     unseen = crash["signal"] is None and crash["exit_code"] is None and crash["reason"].startswith(TOGETHER)
-    return crashes >= (MOST_UNSEEN_CRASHES if unseen and had_process else MOST_CRASHES)
+    return crashes >= (MOST_UNSEEN_CRASHES if unseen and witnessed else MOST_CRASHES)
 
 
 def why_crashed(crashes: int, crash: dict[str, Any]) -> str:
