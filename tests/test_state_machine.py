@@ -1,7 +1,7 @@
 """A run against a model of it: whatever is commanded in whatever order, rows and events are what the model says.
 
-The suite tries the same 200 sequences of commands each time. The full form tries others, and more of them:
-AGENTOPS_EXAMPLES=10000 python -m pytest tests/test_state_machine.py
+The suite tries the same 150 sequences of commands each time. The full form tries others, and more of them, on all processors:
+AGENTOPS_EXAMPLES=10000 python -m pytest tests/test_state_machine.py -n auto
 """
 
 import collections
@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from reviews import decisions
 from reviews.models import Review
-from runs import commands, event_log, executor
+from runs import audit, commands, event_log, executor
 from runs.engine import outcome
 from runs.engine.events import Draft, Kind
 from runs.models import Run
@@ -33,7 +33,8 @@ from tests import cast
 from tests.run_model import ATTEMPTS, ENDED, OUTCOMES, Model, Part
 
 EXAMPLES = int(os.environ.get("AGENTOPS_EXAMPLES", "0"))
-SUITE_EXAMPLES = 200
+SUITE_EXAMPLES = 150
+SHARES = 8 if EXAMPLES else 1
 COMMANDS = 15
 SOON_SECONDS, FAR_SECONDS = 0.001, 3600.0
 TERMINAL = {Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED}
@@ -226,7 +227,7 @@ class Commands(RuleBasedStateMachine):
         self.go_on_with(commands.fork(original, step=position, by="operator").pk)
         self.model = self.model.forked(position)
         assert Run.objects.get(pk=original).last_seq == len(event_log.facts(original))
-        assert event_log.first_wrong(original) == ""
+        assert audit.first_wrong(original) == ""
 
     def come_at_the_wrong_time(self) -> None:
         """A job delivered twice or too early, and people whom others were faster than, change nothing."""
@@ -255,7 +256,7 @@ class Commands(RuleBasedStateMachine):
         if self.row.last_seq == before.last_seq:  # nothing was written
             assert self.row.status == self.model.status
             return
-        assert event_log.first_wrong(self.run_id) == ""
+        assert audit.first_wrong(self.run_id) == ""
         steps = list(self.row.steps.order_by("position").values_list("name", "status"))
         assert (self.row.status, [status for _, status in steps]) == (self.model.status, self.model.step_statuses())
         assert collections.Counter(name for name, _ in world.ledger) == self.model.executions()
@@ -311,9 +312,10 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("mortal")
-def test_whatever_is_commanded_rows_and_events_are_what_the_model_says() -> None:
+@pytest.mark.parametrize("share", range(SHARES))
+def test_whatever_is_commanded_rows_and_events_are_what_the_model_says(share: int) -> None:
     form = settings(
-        max_examples=EXAMPLES or SUITE_EXAMPLES,
+        max_examples=-(-EXAMPLES // SHARES) or SUITE_EXAMPLES,
         stateful_step_count=COMMANDS,
         derandomize=not EXAMPLES,
         database=None,

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 
-from runs import event_log
+from runs import audit, event_log
 from runs.models import Run
 
 
@@ -19,6 +19,7 @@ class Invariant:
     broken: str
 
 
+EVERY_RUN = audit.Part(audit.LOWEST, audit.HIGHEST, 0)
 # An effect as it stands in the ledger; and where the log says that a step got its result.
 PREPARE = """
 DROP TABLE IF EXISTS chaos_ledger, chaos_completion;
@@ -168,7 +169,7 @@ def how_it_stands(run_id: int) -> str:
     """What there is to know of a run that did not come to its end."""
     run, events = Run.objects.get(pk=run_id), [row.kind for row in event_log.rows(run_id)]
     held = f"held by {run.lease_owner} until {run.lease_until}" if run.lease_until else "owned by nobody"
-    return f"Run {run_id} is {run.status} ({run.waiting_cause or 'no cause'}), {held}, wakes at {run.wake_at}; {events[-4:]}."
+    return f"Run {run_id} is {run.status} ({run.waiting_cause or 'no cause'}), {held}, wakes at {run.wake_at}; last: {', '.join(events[-4:])}."
 
 
 def broken(ledger: Iterable[dict[str, Any]]) -> list[tuple[Invariant, list[int]]]:
@@ -181,6 +182,9 @@ def broken(ledger: Iterable[dict[str, Any]]) -> list[tuple[Invariant, list[int]]
             cursor.execute(invariant.broken)
             if run_ids := [row[0] for row in cursor.fetchall()]:
                 found.append((invariant, run_ids))
-    if wrong := [run_id for run_id in Run.objects.values_list("pk", flat=True) if event_log.first_wrong(run_id)]:
-        found.append((Invariant("other", "the events fold to the rows, and their chain holds", ""), wrong))
+    with transaction.atomic():
+        wrong = audit.audit(connection.connection, EVERY_RUN)
+    if wrong.wrong:
+        sentence = f"the events fold to the rows, and their chain holds ({wrong.wrong})"
+        found.append((Invariant("other", sentence, ""), [wrong.run_id or 0]))
     return found

@@ -198,9 +198,9 @@ def _sentence(rows: list[Row], invariant: invariants.Invariant, run_ids: list[in
     phase_of = dict(Run.objects.filter(pk__in=run_ids).values_list("pk", "input__phase"))
     column = invariant.column.replace(" ", "_").replace("-", "_")
     for row in rows:
-        hit = sum(phase_of[run_id] == row.fault for run_id in run_ids)
+        hit = sum(phase_of.get(run_id) == row.fault for run_id in run_ids)
         setattr(row, column, getattr(row, column) + hit)
-    about = [invariants.how_it_stands(run_id) for run_id in run_ids[:3]]
+    about = [invariants.how_it_stands(run_id) for run_id in run_ids[:3] if run_id in phase_of]
     said = f"Not so: {invariant.sentence}. Runs {', '.join(map(str, run_ids[:10]))} ({len(run_ids)} in all)."
     return " ".join([said, *about])
 
