@@ -26,6 +26,7 @@ class Child:
         self._arguments = [sys.executable, *arguments]
         self._deaths: deque[float] = deque(maxlen=TOO_MANY_DEATHS)
         self._process: subprocess.Popen[bytes] | None = None
+        self._rests_until = 0.0
 
     def start(self) -> None:
         _keep_log_small(self.log)
@@ -43,6 +44,14 @@ class Child:
         self._end_session()
         self.start()
         return True
+
+    def rest(self, seconds: float) -> None:
+        """It died too often: after that long it may be started again."""
+        self._rests_until = time.monotonic() + seconds
+        self._deaths.clear()
+
+    def rests(self) -> bool:
+        return time.monotonic() < self._rests_until
 
     def ask_to_stop(self) -> None:
         if self._process and self.exit_code() is None:

@@ -133,6 +133,7 @@ LEASE_SECONDS = env.int("LEASE_SECONDS", default=12)
 LEASE_RENEW_SECONDS = env.int("LEASE_RENEW_SECONDS", default=3)
 STEP_TIMEOUT_SECONDS = env.float("STEP_TIMEOUT_SECONDS", default=900)
 CANCEL_SECONDS = env.float("CANCEL_SECONDS", default=12)
+JOB_PROCESSES = env.int("JOB_PROCESSES", default=2)  # of `up`
 JOB_THREADS = env.int("JOB_THREADS", default=16)
 JOB_GRACE_SECONDS = env.float("JOB_GRACE_SECONDS", default=25)
 JOB_CONNECTIONS = env.int("JOB_CONNECTIONS", default=8)  # to PostgreSQL, for all threads of a job process

@@ -21,10 +21,11 @@ from agentops.services import process
 from agentops.services.places import PROJECT
 
 HOST = "127.0.0.1"
-JOB_PROCESSES = 2
 # Together below the 15 seconds after which people reach for kill -9. Job processes first: they may finish a step.
 SECONDS_FOR_JOBS = 8
 SECONDS_FOR_WEB = 4
+JOB = "job-"
+SECONDS_OF_REST = 20  # a step may end its job process: that stops no other, and the step goes to a person in the end
 
 
 class Stopped(Exception):
@@ -62,8 +63,9 @@ class Command(BaseCommand):
         self._wait_for_page()
         self._tell_where()
         self._carry_out("train")
-        for number in range(1, JOB_PROCESSES + 1):
-            self._start(f"job-{number}", "manage.py", "rqworker", "default")
+        os.environ.setdefault("JOB_GRACE_SECONDS", str(SECONDS_FOR_JOBS - 1))
+        for number in range(1, settings.JOB_PROCESSES + 1):
+            self._start(f"{JOB}{number}", "manage.py", "rqworker", "default")
         self._start("sweeper", "manage.py", "sweeper")
         self._say(f"Everything runs. Logs are in {self.logs}. Ctrl-C stops it and keeps the data.")
 
@@ -77,17 +79,22 @@ class Command(BaseCommand):
         while True:
             self._pause(0.3)
             for child in self.children:
-                if child.exit_code() is not None:
+                if child.exit_code() is not None and not child.rests():
                     self._revive(child)
 
     def _revive(self, child: Child) -> None:
         code = child.exit_code()
         if not child.start_again():
+            if child.name.startswith(JOB):
+                child.rest(SECONDS_OF_REST)
+                return self._say(
+                    f"{child.name} died 5 times within a minute; it rests for {SECONDS_OF_REST} s (log: {child.log})"
+                )
             raise CommandError(
                 f"{child.name} died 5 times within a minute, so everything stops. The end of {child.log} says:\n"
                 f"{process.tail(child.log, 20)}"
             )
-        self._say(f"{child.name} ended with exit code {code} and was started again (log: {child.log})")
+        return self._say(f"{child.name} ended with exit code {code} and was started again (log: {child.log})")
 
     def _start(self, name: str, *arguments: str) -> None:
         child = Child(name, arguments, self.logs)
