@@ -252,7 +252,7 @@ def test_the_page_says_what_will_happen_and_leads_to_the_fork(client: Client) ->
 
 def test_another_input_is_typed_chosen_and_checked_and_nothing_is_lost(client: Client) -> None:
     run = carried("counting", number=3)
-    address, typed = f"/runs/{run.pk}/steps/2/fork/", {"config": "recorded", "value.ledger": "x", "value.seconds": "0"}
+    address, typed = f"/runs/{run.pk}/steps/2/fork/", {"config": "recorded", "value.ledger": "", "value.seconds": "0"}
     wrong = client.post(address, typed | {"own_input": "on", "value.number": "many"})
     assert (wrong.status_code, Run.objects.count()) == (422, 1)
     assert "Enter a whole number." in wrong.text

@@ -195,6 +195,7 @@ def test_pages_of_runs_are_accessible(sign_in, act, carry, accessible, theme):
     paths = ["/", "/runs/", "/runs/?text=nothing", "/agents/", "/agents/counting/", "/agents/counting/start/"]
     paths += [f"/runs/{run.pk}/?open=all" for run in runs] + [
         f"/runs/{runs[0].pk}/events/",
+        f"/runs/{runs[0].pk}/steps/1/fork/",
         "/accounts/password/change/",
         "/gone/",
     ]
@@ -206,12 +207,30 @@ def test_pages_of_runs_are_accessible(sign_in, act, carry, accessible, theme):
     accessible(stranger)
 
 
-@pytest.mark.parametrize("path", ["/", "/runs/", "/agents/", "/agents/counting/", "/agents/counting/start/", "run"])
+def test_a_run_is_forked_from_the_keyboard_and_without_scripts(sign_in, act, carry):
+    run = act(start, number=2)
+    carry()
+    page = sign_in("operator", script=False)
+    page.goto(f"/runs/{run.pk}/?open=all")
+    page.locator("#fork-2").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Number").fill("40")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("You changed the input below.")).to_be_visible()
+    page.get_by_label("Give the step the input below").press("Space")
+    page.get_by_role("button", name="Fork from step 2").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Run {run.pk + 1}")
+    carry()
+    page.reload()
+    expect(page.locator("#run-result")).to_contain_text("41")
+
+
+@pytest.mark.parametrize("path", ["/", "/runs/", "/agents/", "/agents/counting/", "/agents/counting/start/", "run", "fork"])
 def test_a_narrow_page_does_not_scroll_sideways(sign_in, act, carry, path):
     run = act(start, text="Donaudampfschifffahrtsgesellschaft" * 20)
     carry()
     page = sign_in("admin", width=360)
-    page.goto(f"/runs/{run.pk}/?open=all" if path == "run" else path)
+    page.goto({"run": f"/runs/{run.pk}/?open=all", "fork": f"/runs/{run.pk}/steps/2/fork/"}.get(path, path))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     inner = page.locator(".topbar nav, .rows, main .card:has(> .rows)")
     assert inner.evaluate_all("all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.className)") == []
