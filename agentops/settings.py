@@ -138,6 +138,8 @@ JOB_THREADS = env.int("JOB_THREADS", default=16)
 JOB_GRACE_SECONDS = env.float("JOB_GRACE_SECONDS", default=25)
 JOB_CONNECTIONS = env.int("JOB_CONNECTIONS", default=8)  # to PostgreSQL, for all threads of a job process
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=1.0)
+GATHER_THREADS = env.int("GATHER_THREADS", default=8)
+CHILDREN_LIMIT = env.int("CHILDREN_LIMIT", default=10_000)
 
 # --- the shipped agent ----------------------------------------------------------------------------------------------
 MODEL_CACHE = Path(env.str("AGENTOPS_MODEL_CACHE", default=str(AGENTOPS_LOCAL / "models")))

@@ -9,7 +9,7 @@ from django.dispatch import receiver
 from reviews import live
 from reviews.models import Claim, Review
 from runs import commands, signals
-from runs.engine.events import Fact
+from runs.engine.events import Fact, Kind
 from runs.engine.state import StepState
 
 CLAIM_FOR = timedelta(minutes=5)
@@ -41,9 +41,12 @@ def open_review(*, run_id: int, step: StepState, fact: Fact, **kwargs: object) -
 
 @receiver(signals.withdrawn)
 def close_reviews(*, run_id: int, fact: Fact, **kwargs: object) -> None:
-    """The run was cancelled: nobody need answer any more."""
-    for review in Review.objects.open().filter(run_id=run_id).select_for_update():
-        review.state, review.closed_at = Review.State.CANCELLED, fact.at
+    """The time ran out, or the run ended: nobody need answer any more, about that step or about any."""
+    state = Review.State.EXPIRED if fact.kind == Kind.STEP_EXPIRED else Review.State.CANCELLED
+    reviews = Review.objects.open().filter(run_id=run_id)
+    reviews = reviews if fact.step is None else reviews.filter(position=fact.step)
+    for review in reviews.select_for_update():
+        review.state, review.closed_at = state, fact.at
         review.save(update_fields=["state", "closed_at"])
         live.nudge(review.pk)
 

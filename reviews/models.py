@@ -50,6 +50,7 @@ class Review(models.Model):
         OPEN = "open", "Open"
         DECIDED = "decided", "Decided"
         CANCELLED = "cancelled", "Cancelled"
+        EXPIRED = "expired", "Expired"
 
     run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="reviews")
     position = models.PositiveIntegerField()

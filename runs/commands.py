@@ -5,24 +5,20 @@ from typing import Any, Literal
 
 from django.db import transaction
 from django.forms import model_to_dict
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from runs import dispatch, event_log, sdk
+from runs import children, dispatch, event_log, sdk
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import RunState, Status, StepState, copied
 from runs.models import AgentConfig, Run
+from runs.requests import Refused, UnknownAgent, configuration, enabled, find_agent, in_force, request, summary
 
-SUMMARY_LETTERS = 160
-
-
-class Refused(Exception):
-    """The command does not fit the state of the run or agent; the message says why and what to do."""
-
-
-class UnknownAgent(Refused):
-    """There is no agent of that slug; the message lists those there are."""
+__all__ = [
+    "Refused", "UnknownAgent", "cancel", "check_value", "configuration", "configure", "decide", "find_agent", "fork", "retry",
+    "seen", "settings_of", "start", "summary",
+]  # fmt: skip
 
 
 def start(slug: str, given: Any, *, by: str) -> Run:
@@ -31,10 +27,7 @@ def start(slug: str, given: Any, *, by: str) -> Run:
     Raises UnknownAgent, Refused when the agent is disabled, pydantic's ValidationError when the input does not fit,
     and Unstorable when it cannot be kept.
     """
-    agent = find_agent(slug)
-    value = agent.input_model.model_validate(given)
-    config = _enabled(agent)
-    draft = Draft(Kind.RUN_REQUESTED, _request(agent, value, config), actor=by)
+    draft = request(slug, given, by=by)
     with transaction.atomic():
         log = event_log.create(draft)
         dispatch.enqueue(log.run_id, log.state.seq)
@@ -50,8 +43,10 @@ def decide(run_id: int, position: int, decision: str, *, by: str, fingerprint: s
     """
     with event_log.locked(run_id) as log:
         step = log.state.steps.get(position)
-        if step is None or step.status != Status.WAITING or log.state.ended:
-            raise Refused("This step no longer waits for a person: somebody decided, or the run has ended.")
+        if step is None or not step.asked or log.state.ended:
+            raise Refused("This step no longer waits for a person: somebody decided, its time ran out, or the run has ended.")
+        if step.deadline and step.deadline <= event_log.now():
+            raise Refused(f"The time to decide ran out at {step.deadline:%Y-%m-%d %H:%M} UTC.")
         if fingerprint != seen(step):
             raise Refused("What is proposed has changed since you looked. Read it again, then decide.")
         data = {"decision": decision, "reason": clean(reason), "value": _decided_value(step, decision, value)}
@@ -71,7 +66,7 @@ def _decide_to_end(log: event_log.RunLog, position: int, data: dict[str, Any], *
         data["fork"] = _fork(log.run_id, log.state, position, by=by, config="recorded").run_id
         reason = f"Run {data['fork']} goes on from step {position}."
     log.append(Draft(Kind.STEP_DECIDED, data, position, actor=by))
-    _cancel(log, {"reason": reason}, by=by, is_running=is_running)
+    children.cancel(log, by=by, reason=reason, is_running=is_running)
 
 
 def seen(step: StepState) -> str:
@@ -84,15 +79,7 @@ def cancel(run_id: int, *, by: str, reason: str = "") -> None:
     with event_log.locked(run_id) as log:
         if log.state.ended:
             raise Refused(f"The run has already ended ({log.state.status}); there is nothing to cancel.")
-        _cancel(log, {"reason": clean(reason)}, by=by, is_running=log.state.status == Status.RUNNING)
-
-
-def _cancel(log: event_log.RunLog, said: dict[str, str], *, by: str, is_running: bool) -> None:
-    drafts = [] if log.state.cancel_requested else [Draft(Kind.RUN_CANCEL_REQUESTED, said, actor=by)]
-    if is_running:
-        log.append(*drafts)
-    else:
-        log.append(*drafts, Draft(Kind.RUN_CANCELLED, said, actor=by), release=True)
+        children.cancel(log, by=by, reason=clean(reason), is_running=log.state.status == Status.RUNNING)
 
 
 def retry(run_id: int, *, by: str) -> None:
@@ -107,7 +94,7 @@ def retry(run_id: int, *, by: str) -> None:
 # --- forks: a new run that takes over the first steps of another ---------------------------------------------------
 
 Terms = Literal["recorded", "current"]
-HAVE_ENDED = (Status.SUCCEEDED, Status.REJECTED)
+HAVE_ENDED = (Status.SUCCEEDED, Status.REJECTED, Status.EXPIRED)
 
 
 def fork(run_id: int, *, step: int, by: str, input: Any = None, config: Terms = "recorded") -> Run:  # noqa: A002 - the word
@@ -146,11 +133,11 @@ def _fork(run_id: int, state: RunState, step: int, *, by: str, config: Terms, gi
     if why_not := _unforkable(state, step):
         raise Refused(why_not)
     agent = find_agent(state.agent)
-    current = _in_force(_enabled(agent))
-    in_force = current if config == "current" else state.config
-    _check_still_fits(agent, run_id, state.input, in_force["values"])
+    current = in_force(enabled(agent))
+    terms = current if config == "current" else state.config
+    _check_still_fits(agent, run_id, state.input, terms["values"])
     data = {"agent": agent.slug, "agent_version": agent.version, "input": state.input, "summary": state.summary}
-    data |= {"config": in_force, "forked_from": {"run": run_id, "step": step}}
+    data |= {"config": terms, "forked_from": {"run": run_id, "step": step}}
     if given is not None:
         worker = state.steps[step].worker
         data["override"] = {"worker": worker, "input": stored(check_value(worker, Subject.INPUT, given))}
@@ -172,21 +159,6 @@ def _check_still_fits(agent: sdk.Agent, run_id: int, given: Any, values: Any) ->
 
 
 # --- agents and their configuration -----------------------------------------------------------------------------
-
-
-def find_agent(slug: str) -> sdk.Agent:
-    """The registered agent of that slug. Raises UnknownAgent."""
-    if slug not in sdk.AGENTS:
-        known = ", ".join(sorted(sdk.AGENTS)) or "none is installed"
-        raise UnknownAgent(f"There is no agent {slug!r}. Known agents: {known}.")
-    return sdk.AGENTS[slug]
-
-
-def configuration(slug: str) -> AgentConfig:
-    """The configuration in force; made from the agent's declaration on first sight. Raises UnknownAgent."""
-    agent = find_agent(slug)
-    defaults = {"threshold": agent.threshold, "values": stored(sdk.dump_model(agent.config_model()))}
-    return AgentConfig.objects.get_or_create(slug=slug, defaults=defaults)[0]
 
 
 def configure(slug: str, *, by: str, **changes: Any) -> AgentConfig:
@@ -238,36 +210,6 @@ def _dropped(given: Any, kept: Any, place: str = "") -> Iterator[tuple[str, list
             yield from _dropped(value, kept[name], f"{place}{name}.")
         else:
             yield f"{place}{name}", list(kept)
-
-
-def _enabled(agent: sdk.Agent) -> AgentConfig:
-    config = configuration(agent.slug)
-    if not config.enabled:
-        raise Refused(f"The agent {agent.title} is disabled: an admin can enable it in its configuration.")
-    return config
-
-
-def _in_force(config: AgentConfig) -> dict[str, Any]:
-    """As a run keeps it."""
-    terms = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
-    return terms | {"values": config.values}
-
-
-def _request(agent: sdk.Agent, value: BaseModel, config: AgentConfig) -> dict[str, Any]:
-    return {
-        "agent": agent.slug,
-        "agent_version": agent.version,
-        "input": stored(sdk.dump_model(value)),
-        "summary": summary(value),
-        "config": _in_force(config),
-    }
-
-
-def summary(value: BaseModel) -> str:
-    """The input in one line: its first text, shortened."""
-    texts = [text for text in value.model_dump(mode="json").values() if isinstance(text, str) and text.strip()]
-    line = " ".join((texts or ["(no text)"])[0].split())
-    return line if len(line) <= SUMMARY_LETTERS else line[: SUMMARY_LETTERS - 1] + "…"
 
 
 CARRY_NOTHING = ("reject", "retry", "not_happened", *ENDS_THE_RUN)

@@ -10,6 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
+from runs.engine.backoff import LONGEST_WAIT_SECONDS
+
 # As wide as the columns of Run and Step that keep them.
 NAME_LETTERS, TITLE_LETTERS, VERSION_LETTERS = 120, 200, 40
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
@@ -102,6 +104,13 @@ def output_adapter(output_type: Any, name: str) -> TypeAdapter[Any]:
         adapter: TypeAdapter[Any] = TypeAdapter(output_type)
     check_written(adapter, f"the output of {name}")
     return adapter
+
+
+def seconds(given: float | None, what: str) -> float | None:
+    """A length of time, or None. Raises BadDeclaration for what is none."""
+    if given is not None and not 0 <= given <= LONGEST_WAIT_SECONDS:
+        raise BadDeclaration(f"{what}: {given!r} is not a number of seconds from 0 to a year.")
+    return None if given is None else float(given)
 
 
 def models_of(function: Callable[..., Any], run: type) -> tuple[type[BaseModel], type[BaseModel]]:

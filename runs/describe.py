@@ -62,14 +62,31 @@ def waiting(run: Run, step: Step | None) -> str:
     if run.status == RunStatus.RETRYING:
         return f"It waits to try {_title(step)} again {_when(run.wake_at)}."
     if run.status == RunStatus.WAITING:
-        return _waiting_for_person(step)
+        return _WAITS.get(run.waiting_cause, _waiting_for_person)(run, step)
     return ""
 
 
-def _waiting_for_person(step: Step | None) -> str:
+def _waiting_for_person(run: Run, step: Step | None) -> str:
+    until = f" It goes on without an answer {_when(run.wake_at)}." if run.wake_at else ""
     if step is None or step.cause not in CAUSES:
-        return "It waits for a person."
-    return f"It waits for a person at {_title(step)}: {CAUSES[Cause(step.cause)]}."
+        return f"It waits for a person.{until}"
+    return f"It waits for a person at {_title(step)}: {CAUSES[Cause(step.cause)]}.{until}"
+
+
+def _waiting_for_children(run: Run, step: Step | None) -> str:
+    waited_for = len(run.waiting_runs or [])
+    return f"It waits for {_runs(waited_for)} that it started."
+
+
+_WAITS: dict[str, Callable[[Run, Step | None], str]] = {
+    "timer": lambda run, step: f"It waits and goes on {_when(run.wake_at)}.",
+    "later": lambda run, step: f"{_title(step).capitalize()} said that it is too early: it is called again {_when(run.wake_at)}.",
+    "children": _waiting_for_children,
+}
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"
 
 
 def _title(step: Step | None) -> str:
@@ -103,6 +120,8 @@ def _run_requested(data: dict[str, Any], step: str, by: str) -> str:
 def _parked(data: dict[str, Any], step: str, by: str) -> str:
     if data["cause"] == "person":
         return "The run waits for a person; no process is held."
+    if data["cause"] == "children":
+        return f"The run waits for {_runs(len(data['runs']))} that it started; no process is held."
     wake_at = data.get("wake_at")
     return f"The run waits and goes on {_when(datetime.fromisoformat(wake_at) if wake_at else None)}; no process is held."
 
@@ -117,6 +136,15 @@ def _crashed(data: dict[str, Any], step: str, by: str) -> str:
     return f"{step} did not come to the end of attempt {data['attempt']}: its process ended {_short(data['reason'])}."
 
 
+def _deferred(data: dict[str, Any], step: str, by: str) -> str:
+    why = f" ({_short(data['why'])})" if data["why"] else ""
+    return f"{step} said that it is too early{why}: it is called again in {data['seconds']:g} s."
+
+
+def _step_parked(data: dict[str, Any], step: str, by: str) -> str:
+    return f"{step} waits for other runs." if data["cause"] == "children" else f"{step} waits."
+
+
 def _succeeded(data: dict[str, Any], step: str, by: str) -> str:
     if "threshold" not in data:
         return f"{step} succeeded."
@@ -129,6 +157,10 @@ def _decided(data: dict[str, Any], step: str, by: str) -> str:
 
 
 def _requested(data: dict[str, Any], step: str, by: str) -> str:
+    if data["worker"] in ("sleep", "join"):
+        return f"The supervisor came to {_lower(step)}."
+    if data["worker"].startswith("spawn["):
+        return f"The supervisor starts other runs, in {_lower(step)}."
     if data["worker"].startswith(A_PERSON):
         return f"The supervisor asks a person, in {_lower(step)}: {_short(data['input']['question'])}"
     return f"The supervisor wants {_lower(step)}, which a person sees first."
@@ -180,5 +212,9 @@ SENTENCES: dict[str, Say] = {
     Kind.STEP_SUCCEEDED: _succeeded,
     Kind.STEP_ESCALATED: _escalated,
     Kind.STEP_DECIDED: _decided,
+    Kind.STEP_DEFERRED: _deferred,
+    Kind.STEP_PARKED: _step_parked,
+    Kind.STEP_EXPIRED: lambda data, step, by: f"Nobody decided about {_lower(step)} in time.",
+    Kind.STEP_WITHDRAWN: lambda data, step, by: f"Nobody needs to decide about {_lower(step)} any more.",
     Kind.STEP_COPIED: lambda data, step, by: f"{step} was taken over from run {data['run']} as it was recorded.",
 }

@@ -245,9 +245,14 @@ WITH taken AS (
   UPDATE runs_run AS run
   SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8), fence = run.fence + 1
   FROM (SELECT id, lease_owner FROM runs_run WHERE id = %(run_id)s FOR UPDATE) AS before
-  WHERE run.id = before.id AND run.status IN ('queued', 'running', 'retrying')
-    AND (run.lease_until IS NULL OR run.lease_until < clock_timestamp())
-    AND (run.wake_at IS NULL OR run.wake_at <= clock_timestamp())
+  WHERE run.id = before.id AND (run.lease_until IS NULL OR run.lease_until < clock_timestamp())
+    AND CASE
+      WHEN run.status IN ('queued', 'running', 'retrying') THEN run.wake_at IS NULL OR run.wake_at <= clock_timestamp()
+      WHEN run.status <> 'waiting' THEN false
+      WHEN run.waiting_cause = 'children' THEN NOT EXISTS (
+        SELECT FROM runs_run AS child WHERE child.id = ANY(run.waiting_runs)
+          AND child.status IN ('queued', 'running', 'waiting', 'retrying'))
+      ELSE run.wake_at <= clock_timestamp() END
   RETURNING run.id, run.fence, before.lease_owner, run.last_seq
 )
 SELECT taken.fence, taken.lease_owner, taken.last_seq, e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
@@ -329,12 +334,15 @@ def _put_back(log: RunLog, before: RunState, kept: dict[int, StepState | None]) 
 
 
 def _concerns_reviews(written: list[Fact]) -> bool:
-    return any(fact.kind in (Kind.STEP_ESCALATED, Kind.RUN_CANCELLED) for fact in written)
+    return any(fact.kind == Kind.STEP_ESCALATED or fact.kind in WITHDRAWING for fact in written)
+
+
+WITHDRAWING = (Kind.RUN_CANCELLED, Kind.STEP_EXPIRED, Kind.STEP_WITHDRAWN)
 
 
 def _tell_reviews(run_id: int, state: RunState, written: list[Fact]) -> None:
     for fact in written:
         if fact.kind == Kind.STEP_ESCALATED and fact.step is not None:
             signals.escalated.send(sender=RunLog, run_id=run_id, step=state.steps[fact.step], fact=fact)
-        if fact.kind == Kind.RUN_CANCELLED:
+        if fact.kind in WITHDRAWING:
             signals.withdrawn.send(sender=RunLog, run_id=run_id, fact=fact)

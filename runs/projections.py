@@ -10,12 +10,12 @@ from runs.engine.events import Fact
 from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState
 
 BORN_COLUMNS = [
-    "agent", "agent_version", "config_version", "input", "input_text", "started_by", "created_at",
+    "agent", "agent_version", "config_version", "input", "input_text", "started_by", "created_at", "parent_id",
     "forked_from_id", "forked_step",
 ]  # fmt: skip
 MOVING_COLUMNS = [
-    "status", "waiting_cause", "waiting_step", "wake_at", "output", "error", "cancel_requested", "step_count", "started_at",
-    "finished_at", "last_seq", "head_hash",
+    "status", "waiting_cause", "waiting_step", "wake_at", "waiting_runs", "output", "error", "cancel_requested", "step_count",
+    "started_at", "finished_at", "last_seq", "head_hash",
 ]  # fmt: skip
 RUN_COLUMNS = BORN_COLUMNS + MOVING_COLUMNS
 MOVING_AS_FOLDED = [name for name in MOVING_COLUMNS if name not in ("output", "step_count", "last_seq")]
@@ -65,7 +65,7 @@ def step_columns(step: StepState) -> dict[str, Any]:
 # --- one statement writes the events, the rows and the large payloads of any number of runs ------------------------
 
 TYPES = (
-    dict.fromkeys(["run_id"], "bigint")
+    {"run_id": "bigint", "waiting_runs": "bigint[]"}
     | dict.fromkeys(["seq", "cursor", "fence", "last_seq", "step", "step_count", "waiting_step", "position", "attempt"], "int")
     | dict.fromkeys(["at", "wake_at", "created_at", "started_at", "finished_at"], "timestamptz")
     | dict.fromkeys(["release", "cancel_requested"], "boolean")

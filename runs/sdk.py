@@ -1,11 +1,10 @@
-"""All that the author of an agent imports: agent, worker, Run, Result, ask_human and the three kinds of error."""
+"""All that the author of an agent imports: agent, worker, Run, call, Result, ask_human and the three kinds of error."""
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from types import UnionType
 from typing import Any, Generic, Literal, ParamSpec, Protocol, Union, get_args, get_origin, overload
 
@@ -15,10 +14,12 @@ from typing_extensions import TypeVar
 from runs import declaration
 from runs.declaration import BadDeclaration
 from runs.engine.errors import AskHuman, GiveUp, TryLater
+from runs.values import Child, Expired, Outcome, Rejected, Result, StepContext, current_step, executing
 
 __all__ = [
-    "Agent", "AskHuman", "BadDeclaration", "GiveUp", "Rejected", "Result", "Run", "TryLater", "Worker",
-    "agent", "agents", "ask_human", "current_step", "find_worker", "worker",
+    "Agent", "AskHuman", "BadDeclaration", "Call", "Child", "Expired", "GiveUp", "Outcome", "Rejected", "Result", "Run",
+    "StepContext", "TryLater", "Worker", "agent", "agents", "ask_human", "call", "current_step", "executing", "find_worker",
+    "worker",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -31,58 +32,6 @@ class NoConfig(BaseModel):
 
 C = TypeVar("C", bound=BaseModel, default=NoConfig)
 Effect = Literal["none", "idempotent", "once"]
-
-
-class Rejected(Exception):
-    """A reviewer said no to this step. The supervisor may catch it and go another way; else the run fails."""
-
-    def __init__(self, reason: str, by: str, did: str = "rejected it") -> None:
-        super().__init__(f"{by} {did}: {reason}" if reason else f"{by} {did}")
-        self.reason, self.by = reason, by
-
-
-@dataclass(frozen=True, slots=True)
-class Result(Generic[R]):
-    """A value that its worker estimates. `confidence` in [0, 1], or None, which is under every threshold.
-
-    `source` says how the confidence was obtained; `alternatives` maps other answers to their confidence.
-    """
-
-    value: R
-    confidence: float | None = None
-    why: str = ""
-    source: str = ""
-    alternatives: dict[str, float] = field(default_factory=dict)
-
-
-# --- the step that a worker is executing ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StepContext:
-    """`key` is stable over attempts and processes: give it to the other side as the idempotency key."""
-
-    key: str
-    attempt: int = 1
-    remark: str = ""
-
-
-_step: ContextVar[StepContext] = ContextVar("step")
-
-
-def current_step() -> StepContext:
-    """The step that is being executed. Raises LookupError outside a worker."""
-    return _step.get()
-
-
-@contextmanager
-def executing(context: StepContext) -> Iterator[None]:
-    """Make the context what current_step() returns."""
-    token = _step.set(context)
-    try:
-        yield
-    finally:
-        _step.reset(token)
 
 
 # --- workers ----------------------------------------------------------------------------------------------------
@@ -105,10 +54,14 @@ class Worker(Generic[P, R]):
     attempts: int | None = None
     timeout: float | None = None  # seconds for one attempt
     asks: bool = False
+    within: float | None = None  # seconds in which a person must have decided or answered
 
-    def gated(self, reason: str | None) -> "Worker[P, R]":
-        """The same worker, executed only after a person approved it. Without a reason it is as it was declared."""
-        return replace(self, gate=reason or self.gate)
+    def gated(self, reason: str | None, *, within: float | None = None) -> "Worker[P, R]":
+        """The same worker, executed only after a person approved it. Without a reason it is as it was declared.
+
+        When nobody has decided within so many seconds, the supervisor gets Expired.
+        """
+        return replace(self, gate=reason or self.gate, within=declaration.seconds(within, self.name))
 
     def dump(self, value: Any) -> Any:
         """The answer as the JSON value that is recorded. Raises pydantic's ValidationError when it cannot be read back."""
@@ -166,9 +119,10 @@ class Decorator(Protocol):
     def __call__(self, function: Callable[..., Any], /) -> Any: ...
 
 
-def ask_human(answer: type[R], *, title: str = "Ask a person") -> Worker[..., R]:
+def ask_human(answer: type[R], *, title: str = "Ask a person", within: float | None = None) -> Worker[..., R]:
     """A step that a person answers with the pydantic model `answer`; its one input is `question`.
 
+    When nobody has answered within so many seconds, the supervisor gets Expired.
     As `fallback=ask_human` it means: when every attempt has failed, a person supplies the result.
     """
     name = f"ask_human[{_place_of_answer(answer)}]"
@@ -177,7 +131,7 @@ def ask_human(answer: type[R], *, title: str = "Ask a person") -> Worker[..., R]
     if known is None or known.output_type is not answer:
         output = declaration.output_adapter(answer, name)
         known = WORKERS[name] = Worker(_nobody, name, title, Question, output, answer, asks=True)
-    return replace(known, title=title)
+    return replace(known, title=title, within=declaration.seconds(within, name))
 
 
 class Question(BaseModel):
@@ -270,21 +224,90 @@ def _value_type(returned: Any, name: str) -> Any:
 # --- agents -----------------------------------------------------------------------------------------------------
 
 
-class Run(Generic[C]):
-    """What a supervisor holds: the run's id, its configuration, and `step`."""
+@dataclass(frozen=True)
+class Call(Generic[R]):
+    """A step that is yet to be performed: see `call` and `Run.gather`."""
 
-    def __init__(self, run_id: int, config: C, perform: Callable[[str, Worker[..., Any], dict[str, Any]], Any]) -> None:
-        self.id, self.config, self._perform = run_id, config, perform
+    name: str
+    worker: Worker[..., R]
+    inputs: dict[str, Any]
+
+
+def call(name: str, worker: Worker[P, R], /, *args: P.args, **inputs: P.kwargs) -> Call[R]:
+    """What `run.step` would be told, for `run.gather`."""
+    return Call(name, worker, _by_keyword(name, worker, args, inputs))
+
+
+def _by_keyword(name: str, worker: Worker[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
+    if args:
+        raise TypeError(f"step {name!r}: give the inputs of {worker.name} by keyword")
+    return inputs
+
+
+class Engine(Protocol):
+    """What stands behind a Run."""
+
+    def perform(self, name: str, worker: Worker[..., Any], inputs: dict[str, Any]) -> Any: ...
+    def gather(self, calls: Sequence[Call[Any]]) -> list[Any]: ...
+    def spawn(self, name: str, agent: "Agent | str", inputs: Sequence[Any]) -> list[Child]: ...
+    def join(self, name: str, waited_for: Sequence[Child]) -> list[Outcome]: ...
+    def sleep(self, name: str, *, until: datetime | None = None, seconds: float = 0.0) -> None: ...
+
+
+class Run(Generic[C]):
+    """What a supervisor holds: the run's id, its configuration, and what it may do. Names of steps are unique in the run."""
+
+    def __init__(self, run_id: int, config: C, engine: Engine) -> None:
+        self.id, self.config, self._engine = run_id, config, engine
+        self._children: list[Child] = []
+        self._joins = 0
 
     def step(self, name: str, worker: Worker[P, R], /, *args: P.args, **inputs: P.kwargs) -> R:
         """Have the worker do one thing, once: a recorded result is returned without doing it again.
 
-        Give inputs by keyword. Names are unique within the run. Raises Rejected when a reviewer says no.
+        Give inputs by keyword. Raises Rejected when a reviewer says no.
         """
-        if args:
-            raise TypeError(f"step {name!r}: give the inputs of {worker.name} by keyword")
-        result: R = self._perform(name, worker, inputs)
+        result: R = self._engine.perform(name, worker, _by_keyword(name, worker, args, inputs))
         return result
+
+    def gather(self, *calls: Call[R]) -> list[R]:
+        """Have several workers do independent things side by side; the results in order.
+
+        When all are done: raises Rejected or Expired for the first that a person refused.
+        """
+        return self._engine.gather(calls)
+
+    def spawn(self, name: str, agent: "Agent | str", given: Any) -> Child:
+        """Start a run of the agent on the input, once: it goes on by itself, on any machine."""
+        return self._spawned(name, agent, [given])[0]
+
+    def spawn_many(self, name: str, agent: "Agent | str", inputs: Sequence[Any]) -> list[Child]:
+        """The same for many inputs, as one step."""
+        return self._spawned(name, agent, inputs)
+
+    def _spawned(self, name: str, agent: "Agent | str", inputs: Sequence[Any]) -> list[Child]:
+        children = self._engine.spawn(name, agent, inputs)
+        self._children += children
+        return children
+
+    def join(self, *children: Child, name: str = "") -> list[Outcome]:
+        """Wait for these children (without any: for all that were spawned); how each ended, in order.
+
+        This run holds no process meanwhile. A child that failed or was cancelled is an outcome like any other.
+        """
+        self._joins += 1
+        default = "join" if self._joins == 1 else f"join_{self._joins}"
+        return self._engine.join(name or default, children or tuple(self._children))
+
+    def sleep(self, name: str, seconds: float) -> None:
+        """Wait so long, holding no process."""
+        self._engine.sleep(name, seconds=declaration.seconds(seconds, f"the wait {name!r}") or 0.0)
+
+    def sleep_until(self, name: str, moment: datetime) -> None:
+        """Wait until then (an aware datetime), holding no process. On a replay the time that was recorded first counts."""
+        if moment.tzinfo is None:
+            raise ValueError(f"The wait {name!r} needs a time with a zone, such as datetime.now(UTC); {moment} has none.")
+        self._engine.sleep(name, until=moment)
 
 
 @dataclass(frozen=True)

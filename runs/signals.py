@@ -4,5 +4,5 @@ from django.dispatch import Signal
 
 # A step now waits for a person. Arguments: run_id, step (StepState), fact (the StepEscalated event).
 escalated = Signal()
-# No step of this run waits for a person any more, because the run was cancelled. Arguments: run_id, fact.
+# It waits for a person no more: one step (StepExpired, StepWithdrawn), or each (RunCancelled). Arguments: run_id, fact.
 withdrawn = Signal()

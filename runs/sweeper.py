@@ -10,7 +10,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 from redis.exceptions import RedisError
 
-from runs import dispatch
+from runs import children, dispatch
 from runs.models import Run
 
 logger = structlog.get_logger()
@@ -22,11 +22,14 @@ BEAT_SECONDS = 15
 def sweep() -> int:
     """Dispatch every due run (a wait that is over, a lost lease, a lost call) that has no job; return how many.
 
+    Children are cancelled with their parent here.
+
     Raises RedisError or a database error when a service cannot be reached; the next sweep finds the same runs.
     """
     due = Run.objects.due().order_by("created_at", "pk").values_list("pk", "last_seq")[:BATCH]
     calls = dispatch.missing([dispatch.Call(*row) for row in due])
     dispatch.enqueue_now(calls)
+    children.cancel_orphans(BATCH // 4)
     cache.set(BEAT, time.time(), timeout=BEAT_SECONDS)
     return len(calls)
 

@@ -264,7 +264,7 @@ def test_where_nobody_knows_who_wrote_a_person_answers(ready: Outside) -> None:
 
 
 def test_a_processor_that_stumbles_does_it_once(ready: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runs.executor.random.random", lambda: 0.0)  # no wait between attempts
+    monkeypatch.setattr("runs.attempts.random.random", lambda: 0.0)  # no wait between attempts
     ready.faults.add({"kind": "reset", "path": "/v1/refunds", "after": True})
     customer, _ = with_one_fee("cash withdrawal", upto=2500)
     run = carried(CHARGED, customer)

@@ -9,7 +9,7 @@ from django.db import DatabaseError, connection, transaction
 from pydantic import ValidationError
 
 from reviews.models import Review
-from runs import commands, event_log, executor, sdk
+from runs import attempts, commands, event_log, executor, sdk, steps
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 from runs.engine.events import Draft, Kind, first_broken
 from runs.engine.state import Status
@@ -126,8 +126,8 @@ def test_a_question_is_answered_by_a_person() -> None:
 
 def test_a_short_wait_is_slept_and_a_long_one_parks(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(executor.time, "sleep", slept.append)
-    monkeypatch.setattr(executor.random, "random", lambda: 0.5)
+    monkeypatch.setattr(steps.time, "sleep", slept.append)
+    monkeypatch.setattr(attempts.random, "random", lambda: 0.5)
     agents.FAILURES["waits"] = [TryLater("busy"), TryLater("busy", retry_after=60)]
     run = advanced(started("stumbling", text="waits"))
     assert slept == [1.0]
@@ -141,8 +141,8 @@ def test_a_short_wait_is_slept_and_a_long_one_parks(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_step_that_failed_finally_asks_a_person_who_may_supply_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(executor.random, "random", lambda: 0.1)
+    monkeypatch.setattr(steps.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(attempts.random, "random", lambda: 0.1)
     agents.FAILURES["fails"] = [TryLater("busy")] * 3
     run = advanced(started("stumbling", text="fails"))
     review = review_of(run)
@@ -190,11 +190,11 @@ def interrupted(run: Run, *, after: int) -> None:
     taken = event_log.take(run.pk, owner="killed")
     assert taken is not None
     log, opening = taken
-    steps = executor.Steps(log, opening)
+    pass_ = executor.Steps(log, opening)
     for number in range(after):
-        steps.perform(f"count_{number + 1}", agents.count, {"number": number, "ledger": "", "seconds": 0.0})
-    request = steps._request(f"count_{after + 1}", agents.count, {"number": after, "ledger": "", "seconds": 0.0})
-    log.append(*steps.unwritten, Draft(Kind.STEP_STARTED, request | {"attempt": 1}, after + 1))
+        pass_.perform(f"count_{number + 1}", agents.count, {"number": number, "ledger": "", "seconds": 0.0})
+    request = pass_.reach(f"count_{after + 1}", agents.count, {"number": after, "ledger": "", "seconds": 0.0}).request
+    log.append(*pass_.unwritten, Draft(Kind.STEP_STARTED, request | {"attempt": 1}, after + 1))
 
 
 def began(run: Run) -> event_log.RunLog:
@@ -318,10 +318,10 @@ def test_a_parked_run_is_cancelled_at_once_and_its_review_closes() -> None:
 
 def test_a_running_run_is_cancelled_after_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
     run = started("counting")
-    steps = executor.Steps(began(run))
+    pass_ = executor.Steps(began(run))
     commands.cancel(run.pk, by="operator")
     with pytest.raises(executor.Stopped):
-        steps.perform("count_1", agents.count, {"number": 0})
+        pass_.perform("count_1", agents.count, {"number": 0})
     run.refresh_from_db()
     assert (run.status, run.lease_until) == ("cancelled", None)
 

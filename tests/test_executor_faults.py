@@ -174,7 +174,7 @@ def raises(error: BaseException) -> Any:
 
 def start_of(name: str, worker_: Any) -> Draft:
     log = event_log.RunLog(0, event_log.RunState())
-    request = executor.Steps(log)._request(name, worker_, {"text": "x"})
+    request = executor.Steps(log).reach(name, worker_, {"text": "x"}).request
     return Draft(Kind.STEP_STARTED, request | {"attempt": 1}, 1)
 
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from reviews import decisions
 from reviews.models import Review
-from runs import audit, commands, event_log, executor
+from runs import attempts, audit, commands, event_log, executor
 from runs.engine import outcome
 from runs.engine.events import Draft, Kind
 from runs.models import Run
@@ -306,7 +306,7 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(event_log.RunLog, "append", dying_append)
     monkeypatch.setattr(event_log, "take", remembered_take)
-    monkeypatch.setattr(executor, "random", SimpleNamespace(random=lambda: 0.0))
+    monkeypatch.setattr(attempts, "random", SimpleNamespace(random=lambda: 0.0))
     monkeypatch.setattr(outcome, "SHORT_WAIT_SECONDS", 0.0)
 
 

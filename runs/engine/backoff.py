@@ -2,7 +2,13 @@
 
 BASE_SECONDS = 1.0
 CAP_SECONDS = 300.0
+LONGEST_WAIT_SECONDS = 366 * 86_400.0
 LONGEST_SECONDS = 86_400.0  # what another side asks for is honoured up to a day
+
+
+def clamp_seconds(seconds: float) -> float:
+    """A wait that somebody asked for, as it is kept: from 0 to a year; what is no number is 0."""
+    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS) if seconds == seconds else 0.0
 
 
 def wait_seconds(attempt: int, *, chance: float, retry_after: float | None = None) -> float:

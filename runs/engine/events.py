@@ -34,6 +34,10 @@ class Kind(StrEnum):
     STEP_ESCALATED = "StepEscalated"
     STEP_DECIDED = "StepDecided"
     STEP_COPIED = "StepCopied"
+    STEP_DEFERRED = "StepDeferred"
+    STEP_PARKED = "StepParked"
+    STEP_EXPIRED = "StepExpired"
+    STEP_WITHDRAWN = "StepWithdrawn"
 
 
 @dataclass(frozen=True, slots=True)

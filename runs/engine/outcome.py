@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .backoff import wait_seconds
+from .backoff import clamp_seconds, wait_seconds
 from .errors import GiveUp, TryLater
 from .events import Draft, Kind
 
@@ -15,6 +15,18 @@ class TryAgain:
     """Another attempt after this many seconds."""
 
     wait_seconds: float
+
+    @property
+    def parks(self) -> bool:
+        return self.wait_seconds > SHORT_WAIT_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """The worker asks to be called again after this many seconds; it was no attempt."""
+
+    wait_seconds: float
+    why: str
 
     @property
     def parks(self) -> bool:
@@ -35,7 +47,7 @@ class AskPerson:
     why: str
 
 
-Outcome = TryAgain | FailFinally | AskPerson
+Outcome = TryAgain | NotYet | FailFinally | AskPerson
 
 
 UNKNOWN = "Nobody knows whether it happened: look it up outside, then say what is true."
@@ -44,8 +56,11 @@ UNKNOWN = "Nobody knows whether it happened: look it up outside, then say what i
 def after_failure(error: BaseException, *, attempt: int, attempts: int, chance: float, effect: str = "none") -> Outcome:
     """Decide what follows attempt number `attempt` of at most `attempts`; chance in [0, 1) is for the jitter.
 
-    An effect that may happen only once is never repeated by itself: a failure does not say that it did not happen.
+    An effect that may happen only once is never repeated by itself: a failure does not say that it did not happen. A
+    worker that says "not yet" says so.
     """
+    if isinstance(error, TryLater) and error.seconds is not None:
+        return NotYet(clamp_seconds(error.seconds), error.why)
     if effect == "once":
         return AskPerson(f"{type(error).__name__}: {error}. {UNKNOWN}")
     if isinstance(error, GiveUp):

@@ -2,8 +2,10 @@
 
 from typing import Self
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 from django.urls import reverse
 
@@ -19,7 +21,16 @@ class RunStatus(models.TextChoices):
 
 
 ENDED = (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+OPEN = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.RETRYING)
 ADVANCEABLE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.RETRYING)
+
+# none of the runs that it waits for; Django has no words for "= ANY(column of the outer query)", which an index serves
+NONE_OPEN = RawSQL(
+    """NOT EXISTS (SELECT FROM runs_run AS child WHERE child.id = ANY(runs_run.waiting_runs)
+    AND child.status IN ('queued', 'running', 'waiting', 'retrying'))""",
+    [],
+    output_field=models.BooleanField(),
+)
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -38,10 +49,16 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self if original is None else self.filter(forked_from=original)
 
     def due(self) -> Self:
-        """Runs that a job process should advance now: nobody owns them, and their time has come."""
+        """Runs that a job process should advance now: nobody owns them, and what they waited for has come (event_log.TAKE)."""
         unowned = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())
-        come = Q(wake_at__isnull=True) | Q(wake_at__lte=Now())
-        return self.filter(unowned, come, status__in=ADVANCEABLE)
+        advanceable = Q(Q(wake_at__isnull=True) | Q(wake_at__lte=Now()), status__in=ADVANCEABLE)
+        woken = Q(status=RunStatus.WAITING, wake_at__lte=Now())
+        joined = Q(status=RunStatus.WAITING, waiting_cause="children") & Q(NONE_OPEN)
+        return self.filter(advanceable | woken | joined, unowned)
+
+    def orphaned(self) -> Self:
+        """Open runs whose parent was cancelled, and which nobody has cancelled yet."""
+        return self.filter(status__in=OPEN, cancel_requested=False, parent__status=RunStatus.CANCELLED)
 
 
 class Run(models.Model):
@@ -56,6 +73,8 @@ class Run(models.Model):
     waiting_cause = models.CharField(max_length=20, blank=True, default="")
     waiting_step = models.PositiveIntegerField(null=True)
     wake_at = models.DateTimeField(null=True)
+    waiting_runs = ArrayField(models.BigIntegerField(), null=True, help_text="Those of its children that it waits for.")
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="children", db_index=False)
     output = models.JSONField(null=True)
     error = models.JSONField(null=True)
     cancel_requested = models.BooleanField(default=False)
@@ -91,6 +110,10 @@ class Run(models.Model):
             models.Index(fields=["status", "-created_at", "-id"], name="run_status_newest"),  # runs list by status
             # the sweeper's question, asked every second: small, because ended and parked runs are not in it
             models.Index(fields=["wake_at"], name="run_due", condition=Q(status__in=ADVANCEABLE)),
+            models.Index(fields=["wake_at"], name="run_wakes", condition=Q(status="waiting", wake_at__isnull=False)),
+            models.Index(fields=["id"], name="run_joins", condition=Q(status="waiting", waiting_cause="children")),
+            # its open children: asked at each child's end; and the children on its page
+            models.Index(fields=["parent", "status"], name="run_children", condition=Q(parent__isnull=False)),
         ]
 
     def __str__(self) -> str:

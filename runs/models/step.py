@@ -16,6 +16,7 @@ class StepStatus(models.TextChoices):
     SUCCEEDED = "succeeded", "Succeeded"
     FAILED = "failed", "Failed"
     REJECTED = "rejected", "Rejected"
+    EXPIRED = "expired", "Expired"
     CANCELLED = "cancelled", "Cancelled"
 
 

@@ -28,6 +28,7 @@ STATUSES = {
     "succeeded": Look("Succeeded", "circle-check", "green"),
     "failed": Look("Failed", "circle-x", "red"),
     "rejected": Look("Rejected", "ban", "red"),
+    "expired": Look("Expired", "timer-off", "red"),
     "cancelled": Look("Cancelled", "circle-slash", "neutral"),
 }
 CAUSES = {
@@ -42,6 +43,7 @@ REVIEWS = {
     "open": Look("Open", "circle-pause", "amber"),
     "decided": Look("Decided", "circle-check", "green"),
     "cancelled": Look("Withdrawn", "circle-slash", "neutral"),
+    "expired": Look("Expired", "timer-off", "neutral"),
 }
 PROCESSES = {
     "busy": Look("Busy", "circle-play", "blue"),

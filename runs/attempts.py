@@ -1,0 +1,343 @@
+"""One step of a run: what comes next for it, given what is recorded of it and what its worker answered."""
+
+import random
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+
+from runs import event_log, keeper, sdk
+from runs.engine import divergence, outcome, policy
+from runs.engine.canonical import clean, normalise, stored
+from runs.engine.events import Draft, Kind
+from runs.engine.outcome import ALONE_AFTER, TOGETHER, Ending, crashed, is_poison, why_crashed
+from runs.engine.policy import ALLOWED, Cause, Subject
+from runs.engine.state import Status, StepState
+
+AnyWorker = sdk.Worker[..., Any]
+SOURCE_LETTERS = 120
+
+
+# --- what may come next: `drafts` say what has happened and are written before anything else -----------------------
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The worker is to be called: after so many seconds, and when `start` is written."""
+
+    start: Draft
+    drafts: list[Draft] = field(default_factory=list)
+    delay_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Done:
+    """The step has a result."""
+
+    value: Any
+    drafts: list[Draft] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Refused:
+    """A person said no to the step, or nobody answered in time: the supervisor hears it as this exception."""
+
+    error: sdk.Rejected | sdk.Expired
+    position: int
+    drafts: list[Draft] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Open:
+    """The step waits: for a person, for a time, for other runs."""
+
+    cause: str
+    position: int
+    wake_at: datetime | None = None
+    drafts: list[Draft] = field(default_factory=list)
+    runs: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Alone:
+    """The step has ended processes before: the run is to be carried on in a process of its own."""
+
+    position: int
+    drafts: list[Draft] = field(default_factory=list)
+
+
+Next = Attempt | Done | Refused | Open | Alone
+
+
+@dataclass(slots=True)
+class Pass:
+    """What its steps know of one pass through a supervisor."""
+
+    log: event_log.RunLog
+    held: keeper.Held
+    woken_for: datetime | None = None  # the time for which the run was parked, where it has come
+    lost_owner: str = ""  # whom this process took the run over from
+    ending: Ending | None = None  # of the process that the present attempt had to itself
+    offers_process: bool = False  # whether a step can be given a process to itself
+    witnessed: bool = False  # whether the end of this process is seen, when it matters
+
+
+class OneStep:
+    """One step in one pass through its supervisor. Only `execute` may be called from another thread."""
+
+    def __init__(self, here: Pass, position: int, worker: AnyWorker, request: dict[str, Any]) -> None:
+        self.here, self.log, self.position, self.worker, self.request = here, here.log, position, worker, request
+
+    @property
+    def recorded(self) -> StepState:
+        return self.log.state.steps[self.position]
+
+    def changed(self) -> Next | None:
+        """What comes next when the code no longer asks for what is recorded here."""
+        step = self.log.state.steps.get(self.position)
+        return difference(step, self.request, self.log.state.steps) if step else None
+
+    def begin(self) -> Next:
+        """The first move."""
+        step = self.log.state.steps.get(self.position)
+        if step is None:
+            return self._first()
+        if step.status == Status.SUCCEEDED:
+            return Done(self.worker.output.validate_python(step.output))
+        if step.status in (Status.REJECTED, Status.EXPIRED):
+            return refusal(step)
+        return self._again(step)
+
+    def execute(self, step: StepState) -> "Accepted | BaseException":
+        """Call the worker for the step as it is recorded: its answer in storable form, or what it raised."""
+        try:
+            return Accepted(self.worker, self._call(step))
+        except (Exception, SystemExit, keeper.CutOff) as error:  # noqa: BLE001 - whatever the worker raises is recorded on the step
+            return error
+
+    def follow(self, answer: "Accepted | BaseException") -> Next:
+        """The move after an attempt."""
+        if isinstance(answer, keeper.CutOff):
+            return self._crashed(self.recorded, Ending(answer.reason, answer.seconds))
+        return self._accept(answer) if isinstance(answer, Accepted) else self._after_failure(answer)
+
+    # --- before a worker is called ------------------------------------------------------------------------------
+
+    def _first(self) -> Next:
+        request = self._overridden()
+        if self.worker.asks or self.worker.gate:
+            asked = self._ask_first(request["input"])
+            asked.drafts.insert(0, Draft(Kind.STEP_REQUESTED, request, self.position))
+            return asked
+        return Attempt(Draft(Kind.STEP_STARTED, request | {"attempt": 1}, self.position))
+
+    def _overridden(self) -> dict[str, Any]:
+        """With the input that a person gave the step from which this run was forked; the fingerprint stays the supervisor's."""
+        state, request = self.log.state, self.request
+        if state.override is None or self.position != state.forked_step:
+            return request
+        if request["worker"] != state.override["worker"]:
+            meant, now = state.override["worker"], request["worker"]
+            raise ValueError(f"The input given for step {self.position} is for {meant}, but the code now asks for {now}.")
+        return request | {"input": state.override["input"]}
+
+    def _ask_first(self, value: Any) -> Open:
+        """Before anything is executed: a question, or a gate whose reviewer decides about the input."""
+        about: dict[str, Any] = deadline(self.worker.within) if self.worker.within else {}
+        if self.worker.asks:
+            return self._escalate(Cause.QUESTION, Subject.OUTPUT, why=value["question"], **about)
+        return self._escalate(Cause.GATED, Subject.INPUT, why=self.worker.gate, proposal=value, **about)
+
+    def _again(self, step: StepState) -> Next:
+        """A step that was begun: after a wait, a decision, a cancel that was taken back, or a process that died in it."""
+        if step.status == Status.WAITING:
+            return self._still_open(step)
+        if self.worker.asks or (self.worker.gate and not step.gate_passed):
+            return self._ask_first(step.input)
+        if step.status == Status.RETRYING and step.wake_at and not has_come(step.wake_at, self.here.woken_for):
+            return Open("retry" if step.error else "later", self.position, step.wake_at)
+        if step.status == Status.RUNNING:
+            return self._crashed(step, self._ending(step))
+        if step.crash:
+            return self._after_crash(step, step.crashes, step.crash)
+        return Attempt(self._next_start(step.attempt, step.remark))
+
+    def _still_open(self, step: StepState) -> Open:
+        """A question that was withdrawn when the run ended stands again as it stood; else it stands still."""
+        if not step.withdrawn:
+            return Open("person", self.position, step.deadline)
+        asked = step.escalation
+        if within := asked.get("within_seconds"):
+            asked = asked | deadline(within)
+        return Open("person", self.position, when(asked), [Draft(Kind.STEP_ESCALATED, asked, self.position)])
+
+    def _ending(self, step: StepState) -> Ending:
+        """How the process of the attempt ended; where nobody saw it, only that it is gone."""
+        seconds = (event_log.now() - (step.attempted_at or event_log.now())).total_seconds()
+        seen = self.here.ending or Ending(f"{TOGETHER} {self.here.lost_owner or 'its run'}", seconds)
+        return seen._replace(seconds=seconds)
+
+    def _crashed(self, step: StepState, ending: Ending) -> Next:
+        crash = crashed(self.position, step.attempt, ending)
+        next_ = self._after_crash(step, step.crashes + 1, crash.data)
+        next_.drafts.insert(0, crash)
+        return next_
+
+    def _after_crash(self, step: StepState, crashes: int, crash: dict[str, Any]) -> Next:
+        """The last attempt did not come to its end."""
+        why = why_crashed(crashes, crash)
+        if step.effect == "once":
+            return self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, why=f"{why} {outcome.UNKNOWN}")
+        if is_poison(crashes, crash, witnessed=self.here.witnessed):
+            return self._escalate(Cause.FAILED, Subject.OUTPUT, why=f"{why} It is not tried again by itself.")
+        if crashes >= ALONE_AFTER and self.here.offers_process:
+            return Alone(self.position)
+        return Attempt(self._next_start(step.attempt, step.remark))
+
+    def _next_start(self, attempt: int, remark: str) -> Draft:
+        return Draft(Kind.ATTEMPT_STARTED, {"attempt": attempt + 1, "remark": remark}, self.position)
+
+    # --- the attempt ----------------------------------------------------------------------------------------------
+
+    def _call(self, step: StepState) -> Any:
+        worker = self.worker.fallback if step.fallback else self.worker
+        given = worker.input_model.model_validate(step.input)
+        inputs = {name: getattr(given, name) for name in type(given).model_fields}
+        context = sdk.StepContext(f"{self.log.run_id}:{step.name}", step.attempt, step.remark)
+        with structlog.contextvars.bound_contextvars(step=step.name), sdk.executing(context):
+            return self.here.held.attempt(step.position, worker.timeout, partial(worker.function, **inputs))
+
+    # --- after the attempt ----------------------------------------------------------------------------------------
+
+    def _accept(self, accepted: "Accepted") -> Next:
+        judgement = accepted.judgement
+        if judgement:
+            threshold = self.log.state.config["threshold"]
+            judgement = judgement | {"threshold": threshold}
+            verdict = policy.judge(judgement["confidence"], threshold)
+            if verdict.needs_person:
+                why = " ".join(filter(None, [verdict.why, judgement.pop("why")]))
+                about = {"proposal": accepted.stored, "judged": True} | judgement
+                return self._escalate(Cause.LOW_CONFIDENCE, Subject.OUTPUT, why=why, **about)
+        succeeded = Draft(Kind.STEP_SUCCEEDED, {"output": accepted.stored} | judgement, self.position)
+        return Done(self.worker.output.validate_python(accepted.stored), [succeeded])
+
+    def _after_failure(self, error: BaseException) -> Next:
+        step = self.recorded
+        attempts = self.worker.attempts or self.log.state.config["attempts"]
+        chance = random.random()  # noqa: S311 - jitter
+        next_ = outcome.after_failure(error, attempt=step.tries, attempts=attempts, chance=chance, effect=step.effect)
+        if isinstance(next_, outcome.NotYet):
+            return self._defer(step, next_)
+        failed: dict[str, Any] = {"attempt": step.attempt, "error": described(error), "wait_seconds": None}
+        if isinstance(next_, outcome.TryAgain):
+            return self._retry(step, failed | {"wait_seconds": next_.wait_seconds}, next_)
+        drafts = [Draft(Kind.ATTEMPT_FAILED, failed, self.position)]
+        fallback = self.worker.fallback
+        if isinstance(next_, outcome.FailFinally) and isinstance(fallback, sdk.Worker) and not step.fallback:
+            taken = {"worker": fallback.name, "effect": fallback.effect, "why": clean(next_.why)}
+            drafts.append(Draft(Kind.FALLBACK_TAKEN, taken, self.position))
+            return Attempt(self._next_start(step.attempt, step.remark), drafts)
+        cause = Cause.OUTCOME_UNKNOWN if step.effect == "once" else Cause.FAILED
+        asked = self._escalate(cause, Subject.OUTPUT, why=next_.why)
+        asked.drafts[:0] = drafts
+        return asked
+
+    def _defer(self, step: StepState, not_yet: outcome.NotYet) -> Next:
+        """Not yet, says the worker: that was no attempt."""
+        wake_at = event_log.now() + timedelta(seconds=not_yet.wait_seconds)
+        data = {
+            "attempt": step.attempt,
+            "seconds": not_yet.wait_seconds,
+            "wake_at": wake_at.isoformat(),
+            "why": clean(not_yet.why),
+        }
+        draft = Draft(Kind.STEP_DEFERRED, normalise(data), self.position)
+        if not_yet.parks:
+            return Open("later", self.position, wake_at, [draft])
+        return Attempt(self._next_start(step.attempt - 1, step.remark), [draft], not_yet.wait_seconds)
+
+    def _retry(self, step: StepState, failed: dict[str, Any], again: outcome.TryAgain) -> Next:
+        if not again.parks:
+            failed_attempt = Draft(Kind.ATTEMPT_FAILED, failed, self.position)
+            return Attempt(self._next_start(step.attempt, step.remark), [failed_attempt], again.wait_seconds)
+        wake_at = event_log.now() + timedelta(seconds=again.wait_seconds)
+        failed |= {"wake_at": wake_at.isoformat()}
+        return Open("retry", self.position, wake_at, [Draft(Kind.ATTEMPT_FAILED, failed, self.position)])
+
+    def _escalate(self, cause: Cause, subject: Subject, *, why: str, proposal: Any = None, **about: Any) -> Open:
+        worker = self.worker
+        schema = worker.input_model.model_json_schema() if subject == Subject.INPUT else worker.output.json_schema()
+        data = {"cause": cause, "subject": subject, "proposal": proposal, "why": clean(why), "schema": schema}
+        data |= {"allowed": list(ALLOWED[cause])} | about
+        return Open("person", self.position, when(data), [Draft(Kind.STEP_ESCALATED, normalise(data), self.position)])
+
+
+def difference(step: StepState, request: dict[str, Any] | None, steps: Mapping[int, StepState]) -> Next | None:
+    """What comes next where the code asks for something else than is recorded, or (None) for nothing more."""
+    if step.status == Status.REJECTED and step.cause == Cause.CODE_CHANGED:
+        return refusal(step)
+    if request and step.fingerprint == request["fingerprint"]:
+        return None
+    why = f"The code changed: {divergence.told(step, request, steps)} Nothing was executed."
+    data: dict[str, Any] = {"cause": Cause.CODE_CHANGED, "subject": Subject.OUTPUT, "proposal": None, "why": clean(why)}
+    data |= {"schema": {}, "allowed": list(ALLOWED[Cause.CODE_CHANGED])}
+    drafts = [Draft(Kind.STEP_WITHDRAWN, {}, step.position)] if step.asked else []  # one question at a time
+    return Open("person", step.position, drafts=[*drafts, Draft(Kind.STEP_ESCALATED, data, step.position)])
+
+
+def refusal(step: StepState) -> Refused:
+    """The end of a step that came to no result, as its supervisor hears it."""
+    if step.status == Status.EXPIRED:
+        return Refused(sdk.Expired(step.position, step.title, step.deadline), step.position)
+    did = "says that it did not happen" if step.decision == "not_happened" else "rejected it"
+    return Refused(sdk.Rejected(step.reason, step.decided_by, did), step.position)
+
+
+def has_come(moment: datetime, woken_for: datetime | None) -> bool:
+    """Whether that time has come by the database's clock, which has already found that `woken_for` has."""
+    return (woken_for is not None and moment <= woken_for) or moment <= event_log.now()
+
+
+def deadline(within_seconds: float) -> dict[str, Any]:
+    """Until when a person may decide, from now on."""
+    until = event_log.now() + timedelta(seconds=within_seconds)
+    return {"within_seconds": within_seconds, "deadline": until.isoformat()}
+
+
+def when(escalation: dict[str, Any]) -> datetime | None:
+    return datetime.fromisoformat(escalation["deadline"]) if "deadline" in escalation else None
+
+
+class Accepted:
+    """A worker's answer in its storable form. Raises pydantic's ValidationError or Unstorable when it has none."""
+
+    def __init__(self, worker: AnyWorker, answer: Any) -> None:
+        result = answer if isinstance(answer, sdk.Result) else None
+        value = result.value if result else answer
+        self.stored = stored(worker.dump(value))
+        self.judgement = _judgement(result) if result else {}
+
+
+def _judgement(result: sdk.Result[Any]) -> dict[str, Any]:
+    """What the worker says of its estimate; a confidence that is no probability is none, and says so."""
+    confidence, why = result.confidence, result.why
+    if confidence is not None and not 0 <= (confidence := float(confidence)) <= 1:
+        confidence, why = None, f"{why} (it gave {confidence}, which is not between 0 and 1)".strip()
+    alternatives = {clean(str(name), 200): normalise(float(share)) for name, share in result.alternatives.items()}
+    said = {"confidence": normalise(confidence), "why": clean(why), "source": clean(result.source, SOURCE_LETTERS)}
+    return said | {"alternatives": alternatives}
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """An error as it is recorded."""
+    trace = "".join(traceback.format_exception(error))
+    return {
+        "kind": clean(type(error).__name__, 200),
+        "message": clean(str(error) or type(error).__name__),
+        "trace": clean(trace, 20_000),
+    }

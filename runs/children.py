@@ -1,0 +1,155 @@
+"""Runs that a run starts: each begins once, is waited for without a process, and is cancelled with its parent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from pydantic import ValidationError
+
+from runs import dispatch, event_log, sdk
+from runs.attempts import Open
+from runs.engine.canonical import digest, stored
+from runs.engine.events import Draft, Kind
+from runs.engine.state import RunState, Status
+from runs.models import Run, RunStatus
+from runs.models.run import ENDED
+from runs.requests import Refused, find_agent, request
+from runs.steps import Steps, interruptible
+
+MOST_DEEP = 5  # runs above one another
+
+
+# --- what a supervisor asks for -----------------------------------------------------------------------------------
+
+
+def spawn(steps: Steps, name: str, agent: sdk.Agent | str, inputs: Sequence[Any]) -> list[sdk.Child]:
+    """What run.spawn and run.spawn_many do: the children begin in the transaction that records the step."""
+    with interruptible():
+        slug = agent if isinstance(agent, str) else agent.slug
+        title = f"Start {find_agent(slug).title}"
+        drafts = [_draft(steps, name, slug, given) for given in inputs]
+        values = [draft.data["input"] for draft in drafts]
+        given = values[0] if len(values) == 1 else {"runs": len(values), "digest": digest(values)}
+        asked = steps.request(name, f"spawn[{slug}]", title=title, given=given, same_as=values)
+        step = steps.recorded(asked)
+        if step is None or step.status != Status.SUCCEEDED:
+            ids = _begin(steps, asked, drafts)
+        else:
+            ids = step.output if isinstance(step.output, list) else [step.output]
+        return [sdk.Child(run_id, slug) for run_id in ids]
+
+
+def join(steps: Steps, name: str, children: Sequence[sdk.Child]) -> list[sdk.Outcome]:
+    """What run.join does: how each child ended, recorded once; until then the run is parked."""
+    with interruptible():
+        ids = [child.run_id for child in children]
+        many = f"{len(ids)} runs" if len(ids) != 1 else "1 run"
+        asked = steps.request(name, "join", title=f"Wait for {many}", given={"runs": ids}, same_as=ids)
+        step = steps.recorded(asked)
+        if step is None:
+            steps.unwritten.append(Draft(Kind.STEP_REQUESTED, asked, steps.position))
+        elif step.status == Status.SUCCEEDED:
+            return [_outcome(child, ended) for child, ended in zip(children, step.output, strict=True)]
+        ended = _ended(steps, ids)
+        steps.unwritten.append(Draft(Kind.STEP_SUCCEEDED, {"output": ended}, steps.position))
+        return [_outcome(child, one) for child, one in zip(children, ended, strict=True)]
+
+
+# --- when a run ends ------------------------------------------------------------------------------------------------
+
+
+def ring_parent(state: RunState) -> None:
+    """After a run has ended: call a job process for its parent, where that waited for nothing else."""
+    if state.ended and state.parent_id:
+        ring(state.parent_id)
+
+
+def ring(run_id: int) -> None:
+    """Call a job process for this run, if it is due. A lost call is made good by the sweeper."""
+    dispatch.enqueue_now([dispatch.Call(*row) for row in Run.objects.due().filter(pk=run_id).values_list("pk", "last_seq")])
+
+
+def cancel_orphans(most: int) -> int:
+    """Cancel up to so many open children of cancelled runs; return how many."""
+    orphans = list(Run.objects.orphaned().order_by("pk").values_list("pk", "parent_id")[:most])
+    for run_id, parent_id in orphans:
+        with event_log.locked(run_id) as log:
+            if not (log.state.ended or log.state.cancel_requested):
+                told = f"Run {parent_id}, which had started it, was cancelled."
+                cancel(log, by="", reason=told, is_running=log.state.status == Status.RUNNING)
+    return len(orphans)
+
+
+def cancel(log: event_log.RunLog, *, by: str, reason: str, is_running: bool) -> None:
+    """End an open run: at once where nobody advances it, else after its present step. Called in a transaction."""
+    said = {"reason": reason}
+    drafts = [] if log.state.cancel_requested else [Draft(Kind.RUN_CANCEL_REQUESTED, said, actor=by)]
+    if is_running:
+        log.append(*drafts)
+        return
+    log.append(*drafts, Draft(Kind.RUN_CANCELLED, said, actor=by), release=True)
+    ended = log.state
+    transaction.on_commit(lambda: ring_parent(ended))
+
+
+# --- parts ------------------------------------------------------------------------------------------------------
+
+
+def _draft(steps: Steps, name: str, slug: str, given: Any) -> Draft:
+    """The child's first event. Raises Refused with a sentence about what cannot be started."""
+    state = steps.log.state
+    if state.depth + 1 > MOST_DEEP:
+        raise Refused(f"Step {name!r} would start a run {state.depth + 1} below the first; {MOST_DEEP} is the most.")
+    try:
+        return request(slug, given, by=state.started_by, parent=steps.log.run_id, depth=state.depth + 1)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "as a whole"
+        raise Refused(f"The input of step {name!r} does not fit the agent {slug}: {place}: {first['msg']}.") from error
+
+
+def _begin(steps: Steps, asked: dict[str, Any], drafts: list[Draft]) -> list[int]:
+    """Children and step in one transaction; their jobs after it."""
+    begun = Run.objects.filter(parent=steps.log.run_id).count() + len(drafts)
+    if begun > settings.CHILDREN_LIMIT:
+        told = f"With step {asked['name']!r} this run would have {begun:,} children"
+        raise Refused(f"{told}; {settings.CHILDREN_LIMIT:,} is the most.")
+    try:
+        with transaction.atomic():
+            logs = [event_log.create(draft) for draft in drafts]
+            ids = [log.run_id for log in logs]
+            output = ids[0] if len(ids) == 1 else ids
+            requested = Draft(Kind.STEP_REQUESTED, asked, steps.position)
+            steps.log.append(*steps.unwritten, requested, Draft(Kind.STEP_SUCCEEDED, {"output": output}, steps.position))
+    except event_log.CancelRequested:
+        steps.stop_if_asked()
+    steps.unwritten = []
+    dispatch.enqueue_now([dispatch.Call(log.run_id, log.state.seq) for log in logs])
+    return ids
+
+
+def _ended(steps: Steps, ids: list[int]) -> list[dict[str, Any]]:
+    """How each of these runs ended; parks while one is open."""
+    runs = Run.objects.only("status", "output", "error").in_bulk(ids)
+    if open_ := [run_id for run_id in ids if runs[run_id].status not in ENDED]:
+        parked = Draft(Kind.STEP_PARKED, {"cause": "children"}, steps.position)
+        try:
+            steps.settle(Open("children", steps.position, drafts=[parked], runs=open_))
+        finally:
+            ring(steps.log.run_id)  # they may have ended while this was written
+    return list(stored([_recorded(runs[run_id]) for run_id in ids]))
+
+
+def _recorded(run: Run) -> dict[str, Any]:
+    error, output = (run.error or {}).get("message", ""), run.output
+    if run.status == RunStatus.SUCCEEDED and output is None:  # too large for its row
+        output = event_log.RunLog.load(run.pk).state.output
+    return {"run": run.pk, "status": run.status, "output": output, "error": error}
+
+
+def _outcome(child: sdk.Child, ended: dict[str, Any]) -> sdk.Outcome:
+    output = ended["output"]
+    if ended["status"] == RunStatus.SUCCEEDED:
+        output = find_agent(child.agent).output_model.model_validate(output)
+    return sdk.Outcome(child.run_id, ended["status"], output, ended["error"])

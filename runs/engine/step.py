@@ -1,0 +1,272 @@
+"""One step of a run as a pure fold over its events."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from .events import Fact, Kind
+
+
+class Status:
+    """The words for where a run or a step is (the table of docs/states.md)."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"  # steps only: a person said no
+    EXPIRED = "expired"  # steps only: nobody decided in time
+    CANCELLED = "cancelled"
+
+
+UNFINISHED = frozenset({Status.QUEUED, Status.RUNNING, Status.WAITING, Status.RETRYING})
+
+
+@dataclass(frozen=True)
+class StepState:
+    """One named action of a run. `subject` is what a person was last asked about (input or output)."""
+
+    position: int
+    name: str
+    worker: str
+    title: str
+    fingerprint: str
+    input: Any
+    status: str = Status.QUEUED
+    effect: str = "none"
+    output: Any = None
+    confidence: float | None = None
+    threshold: float | None = None
+    why: str = ""
+    source: str = ""
+    alternatives: dict[str, float] = field(default_factory=dict)
+    attempt: int = 0
+    tries: int = 0  # attempts since a person last said "retry"
+    error: dict[str, Any] | None = None
+    remark: str = ""
+    cause: str = ""
+    subject: str = ""
+    proposal: Any = None
+    decision: str = ""
+    decided_by: str = ""
+    reason: str = ""
+    gate_passed: bool = False
+    fallback: str = ""
+    escalation: dict[str, Any] = field(default_factory=dict)  # the question put to a person, while it is open
+    resume_status: str = ""  # where the step was before it was escalated
+    cancelled_status: str = ""  # where it was when the run was cancelled
+    crashes: int = 0  # attempts that a process did not survive, since a person last decided
+    crash: dict[str, Any] = field(default_factory=dict)  # how the last attempt crashed, until another begins
+    attempted_at: datetime | None = None
+    wake_at: datetime | None = None  # before that it is not tried again
+    withdrawn: bool = False  # the run ended while it waited for a person, and went on: it is asked anew
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def asked(self) -> bool:
+        """A person is asked about it now."""
+        return self.status == Status.WAITING and bool(self.escalation) and not self.withdrawn
+
+    @property
+    def deadline(self) -> datetime | None:
+        """Until when the person who was last asked may decide."""
+        until = self.escalation.get("deadline")
+        return datetime.fromisoformat(until) if until else None
+
+
+def replace(step: StepState, **changes: Any) -> StepState:
+    """The step with these fields changed. As dataclasses.replace, which costs ten times as much for so many fields."""
+    changed = StepState.__new__(StepState)
+    changed.__dict__.update(step.__dict__)
+    changed.__dict__.update(changes)
+    return changed
+
+
+def begun(fact: Fact) -> StepState:
+    """The step as its first event says it."""
+    if fact.kind == Kind.STEP_COPIED:
+        return _copied(fact)
+    data = fact.data
+    step = StepState(
+        position=position_of(fact),
+        name=data["name"],
+        worker=data["worker"],
+        title=data["title"],
+        fingerprint=data["fingerprint"],
+        input=data["input"],
+        effect=data["effect"],
+    )
+    return _attempt_started(step, fact) if fact.kind == Kind.STEP_STARTED else step
+
+
+def _attempt_started(step: StepState, fact: Fact) -> StepState:
+    started_at = step.started_at or fact.at
+    attempt, crashes = fact.data["attempt"], step.crashes + (step.status == Status.RUNNING)
+    step = replace(step, status=Status.RUNNING, attempt=attempt, tries=step.tries + 1, crashes=crashes)
+    return replace(step, started_at=started_at, attempted_at=fact.at, crash={}, resume_status="", wake_at=None)
+
+
+def _attempt_failed(step: StepState, fact: Fact) -> StepState:
+    status = Status.FAILED if fact.data["wait_seconds"] is None else Status.RETRYING
+    return replace(step, status=status, error=fact.data["error"], wake_at=moment(fact.data.get("wake_at")))
+
+
+def _attempt_crashed(step: StepState, fact: Fact) -> StepState:
+    error = {"kind": "crashed", "message": f"Its process ended {fact.data['reason']}.", "trace": ""}
+    return replace(step, status=Status.RETRYING, crashes=step.crashes + 1, crash=fact.data, error=error)
+
+
+def _step_deferred(step: StepState, fact: Fact) -> StepState:
+    """Not yet, said the worker: the attempt does not count."""
+    step = replace(step, status=Status.RETRYING, attempt=step.attempt - 1, tries=step.tries - 1, error=None)
+    return replace(step, wake_at=moment(fact.data["wake_at"]))
+
+
+def _step_parked(step: StepState, fact: Fact) -> StepState:
+    """It waits for a time, or for other runs."""
+    step = replace(step, status=Status.WAITING, cause=fact.data["cause"])
+    return replace(step, started_at=fact.at, wake_at=moment(fact.data.get("wake_at")))
+
+
+def _fallback_taken(step: StepState, fact: Fact) -> StepState:
+    effect = fact.data.get("effect", step.effect)
+    return replace(step, fallback=fact.data["worker"], effect=effect, tries=0)
+
+
+def _step_succeeded(step: StepState, fact: Fact) -> StepState:
+    step = replace(step, status=Status.SUCCEEDED, finished_at=fact.at, error=None)
+    return replace(step, output=fact.data["output"], **_judgement(fact))
+
+
+def _step_escalated(step: StepState, fact: Fact) -> StepState:
+    before = step.resume_status or step.status
+    step = replace(step, status=Status.WAITING, cause=fact.data["cause"], subject=fact.data["subject"])
+    step = replace(step, proposal=fact.data["proposal"], resume_status=before, escalation=fact.data, withdrawn=False)
+    return replace(step, **_judgement(fact)) if fact.data.get("judged") else step
+
+
+def _step_expired(step: StepState, fact: Fact) -> StepState:
+    return replace(step, status=Status.EXPIRED, resume_status="", finished_at=fact.at)
+
+
+def _step_withdrawn(step: StepState, fact: Fact) -> StepState:
+    """The run ends although a person was asked about this step."""
+    return cancelled(step, fact.at)
+
+
+def _step_decided(step: StepState, fact: Fact) -> StepState:
+    decision = fact.data["decision"]
+    step = replace(step, decision=decision, decided_by=fact.actor, reason=fact.data["reason"], escalation={}, crashes=0)
+    return _after_decision(step, fact)
+
+
+def _after_decision(step: StepState, fact: Fact) -> StepState:
+    decision = fact.data["decision"]
+    if step.cause == "code_changed" and decision != "reject":  # "reject": logs of the first version
+        return replace(step, status=step.resume_status, resume_status="")
+    if step.cause == "code_changed":
+        return replace(step, status=Status.REJECTED, finished_at=fact.at)
+    step = replace(step, resume_status="")
+    if decision in ("reject", "not_happened"):
+        return replace(step, status=Status.REJECTED, finished_at=fact.at)
+    if decision == "retry":
+        return _queued_again(replace(step, remark=fact.data["reason"]))
+    if step.subject == "input":
+        return replace(step, status=Status.QUEUED, input=fact.data["value"], gate_passed=True)
+    return replace(step, status=Status.SUCCEEDED, output=fact.data["value"], error=None, finished_at=fact.at)
+
+
+def copied(step: StepState) -> dict[str, Any]:
+    """The step as another run takes it over: every field that says something, by its name."""
+    said = {one.name: (getattr(step, one.name), one.default) for one in fields(step) if one.name not in NOT_COPIED}
+    kept = {name: value for name, (value, default) in said.items() if value != default and value != {}}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in kept.items()}
+
+
+# Where it stands, and what only matters until it has ended.
+NOT_COPIED = frozenset({
+    "position", "tries", "crashes", "crash", "attempted_at", "escalation", "resume_status", "cancelled_status", "wake_at",
+    "withdrawn",
+})  # fmt: skip
+TIMES = ("started_at", "finished_at")
+
+
+def _copied(fact: Fact) -> StepState:
+    known = {one.name for one in fields(StepState)} - NOT_COPIED
+    values = {name: value for name, value in fact.data.items() if name in known}
+    values |= {name: datetime.fromisoformat(values[name]) for name in TIMES if values.get(name)}
+    return StepState(position=position_of(fact), **values)
+
+
+def cancelled(step: StepState, at: datetime) -> StepState:
+    """The run ends; a step that has not ended ends with it."""
+    if step.status not in UNFINISHED:
+        return step
+    return replace(step, status=Status.CANCELLED, cancelled_status=step.status, finished_at=at)
+
+
+def restored(step: StepState) -> StepState:
+    """The run goes on: the step is where it was, a question is asked anew, and nobody waits for another attempt."""
+    step = replace(step, status=step.cancelled_status, cancelled_status="", finished_at=None)
+    if step.status == Status.WAITING:
+        return _before_the_change(replace(step, withdrawn=bool(step.escalation)))
+    return replace(step, wake_at=None)
+
+
+def tried_again(step: StepState) -> StepState:
+    """A person lets the run go on that this step had ended."""
+    return _before_the_change(step) if step.cause == "code_changed" else _queued_again(step)
+
+
+def _before_the_change(step: StepState) -> StepState:
+    """A step that "the code changed" stopped goes back to where it was: the executor compares it anew."""
+    if step.cause != "code_changed":
+        return step
+    return replace(step, status=step.resume_status, resume_status="", finished_at=None, withdrawn=False)
+
+
+def _queued_again(step: StepState) -> StepState:
+    return replace(step, status=Status.QUEUED, tries=0, crashes=0, crash={}, fallback="", finished_at=None)
+
+
+def _judgement(fact: Fact) -> dict[str, Any]:
+    data = fact.data
+    return {
+        "confidence": data.get("confidence"),
+        "threshold": data.get("threshold"),
+        "why": data.get("why", ""),
+        "source": data.get("source", ""),
+        "alternatives": data.get("alternatives") or {},
+    }
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time as an event keeps it."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def position_of(fact: Fact) -> int:
+    """Which step the event is about."""
+    if fact.step is None:
+        raise ValueError(f"event {fact.seq} ({fact.kind}) names no step")
+    return fact.step
+
+
+BEGINNINGS = frozenset({Kind.STEP_REQUESTED, Kind.STEP_STARTED, Kind.STEP_COPIED})
+CHANGES: dict[str, Callable[[StepState, Fact], StepState]] = {
+    Kind.ATTEMPT_STARTED: _attempt_started,
+    Kind.ATTEMPT_FAILED: _attempt_failed,
+    Kind.ATTEMPT_CRASHED: _attempt_crashed,
+    Kind.FALLBACK_TAKEN: _fallback_taken,
+    Kind.STEP_SUCCEEDED: _step_succeeded,
+    Kind.STEP_ESCALATED: _step_escalated,
+    Kind.STEP_DECIDED: _step_decided,
+    Kind.STEP_DEFERRED: _step_deferred,
+    Kind.STEP_PARKED: _step_parked,
+    Kind.STEP_EXPIRED: _step_expired,
+    Kind.STEP_WITHDRAWN: _step_withdrawn,
+}

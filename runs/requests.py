@@ -1,0 +1,74 @@
+"""What a run is asked to do: its agent, its input and the configuration in force, as the draft of its first event."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from runs import sdk
+from runs.engine.canonical import stored
+from runs.engine.events import Draft, Kind
+from runs.models import AgentConfig
+
+SUMMARY_LETTERS = 160
+
+
+class Refused(Exception):
+    """The command does not fit the state of the run or agent; the message says why and what to do."""
+
+
+class UnknownAgent(Refused):
+    """There is no agent of that slug; the message lists those there are."""
+
+
+def request(slug: str, given: Any, *, by: str, **more: Any) -> Draft:
+    """The first event of a run of the agent on the input (a dict or its model); `more` joins what it says.
+
+    Raises UnknownAgent, Refused when the agent is disabled, pydantic's ValidationError when the input does not fit,
+    and Unstorable when it cannot be kept.
+    """
+    agent = find_agent(slug)
+    value = agent.input_model.model_validate(given)
+    said = {
+        "agent": agent.slug,
+        "agent_version": agent.version,
+        "input": stored(sdk.dump_model(value)),
+        "summary": summary(value),
+        "config": in_force(enabled(agent)),
+    }
+    return Draft(Kind.RUN_REQUESTED, said | more, actor=by)
+
+
+def find_agent(slug: str) -> sdk.Agent:
+    """The registered agent of that slug. Raises UnknownAgent."""
+    if slug not in sdk.AGENTS:
+        known = ", ".join(sorted(sdk.AGENTS)) or "none is installed"
+        raise UnknownAgent(f"There is no agent {slug!r}. Known agents: {known}.")
+    return sdk.AGENTS[slug]
+
+
+def configuration(slug: str) -> AgentConfig:
+    """The configuration in force; made from the agent's declaration on first sight. Raises UnknownAgent."""
+    agent = find_agent(slug)
+    defaults = {"threshold": agent.threshold, "values": stored(sdk.dump_model(agent.config_model()))}
+    return AgentConfig.objects.get_or_create(slug=slug, defaults=defaults)[0]
+
+
+def enabled(agent: sdk.Agent) -> AgentConfig:
+    """The configuration in force. Raises Refused when it says that no run may start."""
+    config = configuration(agent.slug)
+    if not config.enabled:
+        raise Refused(f"The agent {agent.title} is disabled: an admin can enable it in its configuration.")
+    return config
+
+
+def in_force(config: AgentConfig) -> dict[str, Any]:
+    """As a run keeps it."""
+    terms = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
+    return terms | {"values": config.values}
+
+
+def summary(value: BaseModel) -> str:
+    """The input in one line: its first text, shortened."""
+    texts = [text for text in value.model_dump(mode="json").values() if isinstance(text, str) and text.strip()]
+    line = " ".join((texts or ["(no text)"])[0].split())
+    return line if len(line) <= SUMMARY_LETTERS else line[: SUMMARY_LETTERS - 1] + "…"

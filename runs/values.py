@@ -1,0 +1,95 @@
+"""The values that supervisors, workers and the engine exchange: results, refusals, the step in hand, children, outcomes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
+
+R = TypeVar("R")
+
+
+class Rejected(Exception):
+    """A reviewer said no to this step. The supervisor may catch it and go another way; else the run fails."""
+
+    def __init__(self, reason: str, by: str, did: str = "rejected it") -> None:
+        super().__init__(f"{by} {did}: {reason}" if reason else f"{by} {did}")
+        self.reason, self.by = reason, by
+
+
+class Expired(Exception):
+    """Nobody decided about this step in time. The supervisor may catch it and go another way; else the run fails."""
+
+    def __init__(self, position: int, title: str, deadline: datetime | None) -> None:
+        until = f" by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else " in time"
+        super().__init__(f"Nobody decided about step {position} ({title}){until}.")
+        self.deadline = deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[R]):
+    """A value that its worker estimates. `confidence` in [0, 1], or None, which is under every threshold.
+
+    `source` says how the confidence was obtained; `alternatives` maps other answers to their confidence.
+    """
+
+    value: R
+    confidence: float | None = None
+    why: str = ""
+    source: str = ""
+    alternatives: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A run that a supervisor started, for `run.join`."""
+
+    run_id: int
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a child ended: succeeded, failed or cancelled. `output` is the agent's output model where it succeeded."""
+
+    run_id: int
+    status: str
+    output: Any = None
+    error: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status == "succeeded"
+
+
+# --- the step that a worker is executing ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """`key` is stable over attempts and processes: give it to the other side as the idempotency key."""
+
+    key: str
+    attempt: int = 1
+    remark: str = ""
+
+
+_step: ContextVar[StepContext] = ContextVar("step")
+
+
+def current_step() -> StepContext:
+    """The step that is being executed. Raises LookupError outside a worker."""
+    return _step.get()
+
+
+@contextmanager
+def executing(context: StepContext) -> Iterator[None]:
+    """Make the context what current_step() returns."""
+    token = _step.set(context)
+    try:
+        yield
+    finally:
+        _step.reset(token)
