@@ -91,6 +91,7 @@ class JobProcess(BaseWorker):
         self._free = threading.Semaphore(settings.JOB_THREADS)
         self._one_ended = threading.Condition()
         self._fetching = self._cold = False
+        self._asked_at = 0.0
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         for agent in sdk.agents():
@@ -190,7 +191,7 @@ class JobProcess(BaseWorker):
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Take no more jobs, and give each run back after its present step."""
-        self._shutdown_requested_date = now()
+        self._shutdown_requested_date, self._asked_at = now(), time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.request_force_stop)
         keeper.hand_over.set()
@@ -200,7 +201,7 @@ class JobProcess(BaseWorker):
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
         """A second request, but not its echo from a process group or supervisor: end at once."""
-        self._cold = self._cold or (now() - self._shutdown_requested_date).total_seconds() >= 1
+        self._cold = self._cold or time.monotonic() - self._asked_at >= 1
 
     def teardown(self) -> None:
         """Wait for the jobs in hand, when asked to stop at most JOB_GRACE_SECONDS."""
@@ -216,7 +217,8 @@ class JobProcess(BaseWorker):
         """Long enough; a step for whose sake this process ends is not waited for."""
         if keeper.leaving.is_set():
             return not keeper.is_busy() or time.monotonic() - since > keeper.LEAVE_SECONDS
-        return time.monotonic() - since > settings.JOB_GRACE_SECONDS
+        grace: float = settings.JOB_GRACE_SECONDS
+        return time.monotonic() - since > grace
 
 
 def _unless_away(what: Any, *args: Any) -> None:

@@ -39,7 +39,7 @@ def write(asked: Write) -> bool:
     return _group.write(asked)
 
 
-def after_commit(call: Callable[[], None]) -> None:
+def after_commit(call: Callable[[], object]) -> None:
     """At once outside a transaction, where Django's own on_commit would open a connection to find that out."""
     if connection.in_atomic_block:
         transaction.on_commit(call, robust=True)

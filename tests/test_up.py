@@ -175,6 +175,12 @@ def test_a_child_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
         revived.append(child.start_again())
     assert len(revived) == TOO_MANY_DEATHS
     assert "no such luck" in process.tail(child.log)
+    child.rest(60)
+    assert child.rests()
+    child.rest(0)
+    assert not child.rests()
+    assert child.start_again(), "rested, it may try again as often"
+    child.stop(30)
 
 
 def test_stopping_a_child_ends_what_it_forked_even_if_both_are_stubborn(tmp_path: Path) -> None:
