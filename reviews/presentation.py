@@ -1,6 +1,7 @@
 """What the page of a review says: what will happen, why it is here, what came before, and who decided what."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -127,6 +128,18 @@ class ReviewPage:
         about = {"review__run": self.review.run_id, "review__position": self.review.position}
         others = Decision.objects.filter(**about).exclude(review=self.review)
         return list(others.select_related("actor").order_by("decided_at"))
+
+    @cached_property
+    def deadline(self) -> datetime | None:
+        """Until when somebody may decide."""
+        return timeline.deadlines(self.review.run_id, [self.review.position]).get(self.review.position)
+
+    @property
+    def why_closed(self) -> str:
+        """For a review that nobody decided."""
+        if self.review.state == Review.State.EXPIRED:
+            return "Nobody decided in time, and the run went on without an answer"
+        return "The run was cancelled or has ended, so nobody need answer any more"
 
     @cached_property
     def decision(self) -> Decision | None:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from runs.engine.events import Fact, Kind
@@ -30,6 +31,7 @@ CAUSES = {
 }
 
 
+SPAWN = "spawn["  # with what the recorded worker of a step that starts children begins
 A_PERSON = "ask_human["  # with what the recorded worker of a question begins
 KINDS_OF_ERROR = ("AskHuman", "GiveUp", "TryLater", "crashed", "rejected", "unknown_agent", "unstorable")
 KIND_OF_ERROR = re.compile(r"^(AskHuman|GiveUp|TryLater): ")
@@ -53,8 +55,19 @@ def sentence(fact: Fact, titles: Mapping[int, str]) -> str:
     return say(fact.data, _step(fact.step, titles), fact.actor or "agentops")
 
 
-def waiting(run: Run, step: Step | None) -> str:
-    """Why the run does not move now, or "" when it moves or has ended. `step` is the one it waits at."""
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a run waits for: a step, or several of which a person is asked; a deadline of theirs; children that are open."""
+
+    step: Step | None = None
+    asked: int = 1
+    expires: bool = False
+    open_children: int = 0
+
+
+def waiting(run: Run, wait: Wait) -> str:
+    """Why the run does not move now, or "" when it moves or has ended."""
+    step = wait.step
     if run.cancel_requested and not run.ended:
         return "A person asked to cancel it: it ends after its present step."
     if run.status == RunStatus.QUEUED:
@@ -62,27 +75,34 @@ def waiting(run: Run, step: Step | None) -> str:
     if run.status == RunStatus.RETRYING:
         return f"It waits to try {_title(step)} again {_when(run.wake_at)}."
     if run.status == RunStatus.WAITING:
-        return _WAITS.get(run.waiting_cause, _waiting_for_person)(run, step)
+        return _WAITS.get(run.waiting_cause, _waiting_for_person)(run, wait)
     return ""
 
 
-def _waiting_for_person(run: Run, step: Step | None) -> str:
-    until = f" It goes on without an answer {_when(run.wake_at)}." if run.wake_at else ""
+def _waiting_for_person(run: Run, wait: Wait) -> str:
+    without = "without an answer" if wait.expires else "with another step"
+    until, step = f" It goes on {without} {_when(run.wake_at)}." if run.wake_at else "", wait.step
+    if wait.asked > 1:
+        return f"It waits for a person at {wait.asked} steps.{until}"
     if step is None or step.cause not in CAUSES:
         return f"It waits for a person.{until}"
     return f"It waits for a person at {_title(step)}: {CAUSES[Cause(step.cause)]}.{until}"
 
 
-def _waiting_for_children(run: Run, step: Step | None) -> str:
+def _waiting_for_children(run: Run, wait: Wait) -> str:
     waited_for = len(run.waiting_runs or [])
-    return f"It waits for {_runs(waited_for)} that it started."
+    return f"It waits for {wait.open_children:,} of the {_runs(waited_for)} that it started."
 
 
-_WAITS: dict[str, Callable[[Run, Step | None], str]] = {
-    "timer": lambda run, step: f"It waits and goes on {_when(run.wake_at)}.",
-    "later": lambda run, step: f"{_title(step).capitalize()} said that it is too early: it is called again {_when(run.wake_at)}.",
+_WAITS: dict[str, Callable[[Run, Wait], str]] = {
+    "timer": lambda run, wait: f"It waits and goes on {_when(run.wake_at)}.",
+    "later": lambda run, wait: f"{_upper(_title(wait.step))} said that it is too early: it is called again {_when(run.wake_at)}.",
     "children": _waiting_for_children,
 }
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _runs(count: int) -> str:
@@ -101,7 +121,11 @@ def _step(position: int | None, titles: Mapping[int, str]) -> str:
 
 
 def _when(at: datetime | None) -> str:
-    return f"at {at:%H:%M:%S} UTC" if at else "soon"
+    """With its day, where that is not today."""
+    if at is None:
+        return "soon"
+    at = at.astimezone(UTC)
+    return f"at {at:%H:%M:%S} UTC" if at.date() == datetime.now(UTC).date() else f"at {at:%Y-%m-%d %H:%M} UTC"
 
 
 # --- one function or phrase for each kind -------------------------------------------------------------------------
@@ -159,7 +183,7 @@ def _decided(data: dict[str, Any], step: str, by: str) -> str:
 def _requested(data: dict[str, Any], step: str, by: str) -> str:
     if data["worker"] in ("sleep", "join"):
         return f"The supervisor came to {_lower(step)}."
-    if data["worker"].startswith("spawn["):
+    if data["worker"].startswith(SPAWN):
         return f"The supervisor starts other runs, in {_lower(step)}."
     if data["worker"].startswith(A_PERSON):
         return f"The supervisor asks a person, in {_lower(step)}: {_short(data['input']['question'])}"

@@ -40,6 +40,7 @@ def born_columns(state: RunState) -> dict[str, Any]:
         "input_text": state.summary,
         "started_by": state.started_by,
         "created_at": state.requested_at,
+        "parent_id": state.parent_id,
         "forked_from_id": state.forked_from,
         "forked_step": state.forked_step,
     }

@@ -5,17 +5,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 from django.template.loader import render_to_string
 from django.urls import reverse
 
 from runs import describe, event_log, sdk
 from runs.engine.events import Fact, Kind
 from runs.models import Run, RunStatus, Step
+from runs.models.run import OPEN
 
 EVENTS_SHOWN = 200  # on the run's page; its events page has all
 STEPS_SHOWN = 200
 FORKS_SHOWN = 10
+CHILDREN_SHOWN = 50
 EVENTS_READ = 500  # in one go, for a page that was away for long
 ENDINGS = {Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED, Kind.RUN_RETRIED, Kind.RUN_CANCEL_REQUESTED}
 TAKEN = {Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER}
@@ -79,6 +81,8 @@ class StepCard:
     @property
     def worked_ms(self) -> float | None:
         """Milliseconds of all attempts, without what lay between them; None before an end, and where nothing was tried."""
+        if self.rested_ms is not None:
+            return None
         if self.step.started_at is None or self.step.finished_at is None or self.original:
             return None
         return self.clock.worked.total_seconds() * 1000 if self.is_eventful else self.step.duration_ms
@@ -89,6 +93,11 @@ class StepCard:
         return self.clock.waited.total_seconds() * 1000
 
     @property
+    def rested_ms(self) -> int | None:
+        """Milliseconds for which it waited for a time or for other runs."""
+        return self.step.duration_ms if self.step.cause in ("timer", "children") else None
+
+    @property
     def needs_attention(self) -> bool:
         """Shown opened: what waits, fails or is happening now."""
         return self.step.status in ("waiting", "failed", "running", "retrying")
@@ -96,15 +105,25 @@ class StepCard:
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """The runs that came from this one, the newest first, as many as a page shows."""
+    """The runs that came from this one, as many as a page shows; `counts` are all its children by status."""
 
     forks: list[Run]
     forks_count: int
+    children: list[Run]
+    counts: dict[str, int]
     any: bool
 
     @property
     def forks_more(self) -> bool:
         return self.forks_count > len(self.forks)
+
+    @property
+    def children_count(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def children_more(self) -> bool:
+        return self.children_count > len(self.children)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +220,26 @@ def page(run: Run, *, before: int | None = None) -> dict[str, Any]:
 
 
 def head(run: Run) -> dict[str, Any]:
-    """What the parts beside the steps show: the run, its agent, why it waits, and the review that would let it go on."""
-    step = run.steps.filter(position=run.waiting_step).first() if run.waiting_step else None
-    review = run.reviews.filter(state="open").order_by("pk").first()
+    """What the parts beside the steps show: the run, its agent, why it waits, and the reviews that would let it go on."""
+    reviews = list(run.reviews.filter(state="open").order_by("pk").values_list("pk", "position"))
     with_large(run)
-    shown = {"waiting": describe.waiting(run, step), "review_id": review.pk if review else None, "related": related(run)}
+    shown = {"waiting": describe.waiting(run, _wait(run, reviews)), "reviews": [pk for pk, _ in reviews], "related": related(run)}
     return {"run": run, "agent": sdk.AGENTS.get(run.agent)} | shown
+
+
+def _wait(run: Run, reviews: list[tuple[int, int]]) -> describe.Wait:
+    step = run.steps.filter(position=run.waiting_step).first() if run.waiting_step else None
+    positions = [position for _, position in reviews]
+    expires = bool(run.wake_at and positions) and run.wake_at in deadlines(run.pk, positions).values()
+    open_ = Run.objects.filter(pk__in=run.waiting_runs, status__in=OPEN).count() if run.waiting_runs else 0
+    return describe.Wait(step, len(reviews), expires, open_)
+
+
+def deadlines(run_id: int, positions: Iterable[int]) -> dict[int, datetime]:
+    """Until when a person may decide about each of these steps, where a time is set."""
+    asked = event_log.rows(run_id).filter(kind=Kind.STEP_ESCALATED, step__in=list(positions))
+    last = {row.step or 0: row.data.get("deadline") for row in asked}
+    return {position: datetime.fromisoformat(until) for position, until in last.items() if until}
 
 
 def with_large(run: Run) -> Run:
@@ -220,14 +253,12 @@ def with_large(run: Run) -> Run:
 
 
 def related(run: Run) -> Related:
-    forks, count = _first(run.forks.order_by("-pk"), FORKS_SHOWN)
-    return Related(forks, count, any=bool(forks or run.forked_from_id))
-
-
-def _first(runs: QuerySet[Run], most: int) -> tuple[list[Run], int]:
-    """As many as a page shows, and how many there are; counted only where they are more."""
-    found = list(runs[: most + 1])
-    return found[:most], runs.count() if len(found) > most else len(found)
+    """Counted only where there are more than a page shows."""
+    forks, children = list(run.forks.order_by("-pk")[: FORKS_SHOWN + 1]), list(run.children.order_by("pk")[:CHILDREN_SHOWN])
+    forks_count = run.forks.count() if len(forks) > FORKS_SHOWN else len(forks)
+    counts = dict(run.children.order_by().values_list("status").annotate(Count("pk"))) if children else {}
+    related_to = forks or children or run.forked_from_id or run.parent_id
+    return Related(forks[:FORKS_SHOWN], forks_count, children, counts, any=bool(related_to))
 
 
 def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:

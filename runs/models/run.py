@@ -44,9 +44,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         runs = runs.filter(status=status) if status else runs
         return runs.filter(input_text__icontains=text) if text else runs
 
-    def related_to(self, *, original: int | None = None) -> Self:
-        """The forks of a run."""
-        return self if original is None else self.filter(forked_from=original)
+    def related_to(self, *, original: int | None = None, parent: int | None = None) -> Self:
+        """The forks of one run, the children of another."""
+        runs = self if original is None else self.filter(forked_from=original)
+        return runs if parent is None else runs.filter(parent=parent)
 
     def due(self) -> Self:
         """Runs that a job process should advance now: nobody owns them, and what they waited for has come (event_log.TAKE)."""

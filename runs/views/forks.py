@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
@@ -61,8 +62,13 @@ class ForkPage:
     @property
     def effects(self) -> list[Step]:
         """The steps with an effect outside that would be executed again."""
-        again = self.run.steps.filter(position__gte=self.step.position).exclude(effect="none")
-        return list(again.order_by("position"))
+        again = self.run.steps.filter(position__gte=self.step.position)
+        return list(again.filter(~Q(effect="none") | Q(worker__startswith=describe.SPAWN)).order_by("position"))
+
+    @property
+    def is_of_the_engine(self) -> bool:
+        """A sleep, a join or a start of other runs: it has no worker, and its input is the supervisor's alone."""
+        return self.step.worker in ("sleep", "join") or self.step.worker.startswith(describe.SPAWN)
 
     @property
     def config(self) -> AgentConfig | None:

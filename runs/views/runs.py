@@ -16,7 +16,7 @@ EVENTS_A_PAGE = 200
 LARGEST = 2**63 - 1  # a greater number fits no column and names no row
 HEAD_PARTS = ("state", "waiting", "result", "actions", "facts", "related")
 FILTERS = ("agent", "status", "text")
-RELATIVES = ("original",)  # of whose forks the list is
+RELATIVES = ("original", "parent")  # of whose forks or children the list is
 
 
 @require_GET

@@ -1,0 +1,135 @@
+"""What pages say of runs that start, fork or wait for others: parents and children, several questions, times."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from reviews.models import Review
+from runs import commands, event_log, executor, sdk
+from runs.models import Run
+from tests import agents
+from tests.test_pages_runs import signed_in
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def only_known_agents(monkeypatch):
+    monkeypatch.setattr(sdk, "AGENTS", dict(sdk.AGENTS))
+
+
+def on(run):
+    executor.advance(run.pk, owner="test")
+    return Run.objects.get(pk=run.pk)
+
+
+def carried(supervisor, slug="supervising", **given):
+    supervisor.__annotations__ = {"run": sdk.Run, "order": agents.Order, "return": agents.Answer}
+    sdk.agent(slug, title="Supervising", version="1")(supervisor)
+    return on(commands.start(slug, {"text": "all of them"} | given, by="operator"))
+
+
+def why(page):
+    return " ".join(re.search(r'id="run-why">(.*?)</p>', page, re.DOTALL)[1].split())
+
+
+def fanning_out(run, order):
+    children = run.spawn_many("start", "counting", [{"text": f"part {number}", "number": 1} for number in range(order.number)])
+    return agents.Answer(said=" ".join(outcome.status for outcome in run.join(*children)))
+
+
+def test_a_parent_says_how_many_children_it_waits_for_and_lists_them(signed_in, monkeypatch):
+    monkeypatch.setattr("runs.timeline.CHILDREN_SHOWN", 2)
+    client, run = signed_in(), carried(fanning_out, number=3)
+    children = list(run.children.order_by("pk"))
+    assert why(client.get(f"/runs/{run.pk}/").text) == "It waits for 3 of the 3 runs that it started."
+    commands.cancel(on(children[0]).pk + 1, by="operator")
+    page = client.get(f"/runs/{run.pk}/").text
+    assert why(page) == "It waits for 1 of the 3 runs that it started."
+    assert f'hx-get="/runs/{run.pk}/parts/related/" hx-trigger="every 5s"' in page
+    assert [f'href="/runs/{child.pk}/"' in page for child in children] == [True, True, False]
+    assert f'<a href="/runs/?parent={run.pk}">all 3 children</a>' in page
+    assert {row.pk for row in client.get("/runs/", {"parent": run.pk}).context["page"].rows} == {one.pk for one in children}
+    assert f'<dt>Started by</dt><dd><a href="/runs/{run.pk}/">run {run.pk}</a>' in client.get(f"/runs/{children[0].pk}/").text
+    on(children[2])
+    assert on(run).output == {"said": "succeeded cancelled succeeded"}
+    page = client.get(f"/runs/{run.pk}/?open=all").text
+    assert "every 5s" not in page
+    assert re.search(r"<span>waited [\d.]+ m?s</span>", page)
+
+
+def test_a_fork_takes_over_the_children_or_starts_its_own(signed_in):
+    run = carried(fanning_out, number=2)
+    for child in run.children.all():
+        on(child)
+    run = on(run)
+    joined = on(commands.fork(run.pk, step=2, by="operator"))
+    assert (joined.status, joined.output, joined.children.count()) == ("succeeded", run.output, 0)
+    page = signed_in().get(f"/runs/{run.pk}/steps/1/fork/").text
+    assert "<li>step 1 (Start Counting)</li>" in page
+    assert "Step 1 has no worker: the supervisor gives its input." in page
+    assert signed_in().post(f"/runs/{run.pk}/steps/1/fork/", {"config": "recorded"}).status_code == 302
+    again = on(Run.objects.get(forked_from=run, forked_step=1))
+    assert (again.status, again.children.count()) == ("waiting", 2)
+
+
+def test_a_fork_that_took_over_open_children_waits_for_them_too():
+    run = carried(fanning_out, number=1)
+    forked = on(commands.fork(run.pk, step=2, by="operator"))
+    assert (forked.status, forked.waiting_runs) == ("waiting", run.waiting_runs)
+    on(run.children.get())
+    assert set(Run.objects.due()) == {run, forked}
+    assert on(forked).output == on(run).output == {"said": "succeeded"}
+
+
+def test_several_questions_are_counted_and_each_has_its_review(signed_in):
+    def asking_twice(run, order):
+        asks = [sdk.call(f"ask_{number}", sdk.ask_human(agents.Choice), question="Which?") for number in (1, 2)]
+        return agents.Answer(said=" ".join(choice.colour for choice in run.gather(*asks)))
+
+    run = carried(asking_twice)
+    first, second = Review.objects.open().filter(run=run).order_by("pk")
+    said = why(signed_in().get(f"/runs/{run.pk}/").text)
+    assert said.startswith("It waits for a person at 2 steps. ")
+    assert re.findall(r'href="/reviews/(\d+)/"', said) == [str(first.pk), str(second.pk)]
+    commands.decide(run.pk, 1, "answer", by="reviewer", fingerprint=first.fingerprint, value={"colour": "red", "amount": 1})
+    Review.objects.filter(pk=first.pk).update(state="decided")
+    assert why(signed_in().get(f"/runs/{on(run).pk}/").text).startswith("It waits for a person at step 2 (Ask a person)")
+
+
+def test_a_wait_says_until_when(signed_in):
+    def sleeping(run, order):
+        run.sleep_until("wait", timezone.now() + timedelta(days=3))
+        return agents.Answer(said="slept")
+
+    run = carried(sleeping)
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert why(page).startswith(f"It waits and goes on at {run.wake_at:%Y-%m-%d %H:%M} UTC. (<time ")
+
+
+def test_a_deadline_is_said_on_both_pages_and_so_is_that_it_has_passed(signed_in, monkeypatch):
+    def asking_in_time(run, order):
+        try:
+            return agents.Answer(said=run.step("ask", sdk.ask_human(agents.Choice, within=86_400 * 2), question="Which?").colour)
+        except sdk.Expired:
+            return agents.Answer(said="nobody")
+
+    run = carried(asking_in_time)
+    review = Review.objects.get(run=run)
+    when = run.wake_at
+    assert f"It goes on without an answer at {when:%Y-%m-%d %H:%M} UTC." in signed_in().get(f"/runs/{run.pk}/").text
+    assert f"Decide by {when:%Y-%m-%d %H:%M} UTC" in signed_in().get(f"/reviews/{review.pk}/").text
+    Run.objects.filter(pk=run.pk).update(wake_at=timezone.now())
+    monkeypatch.setattr(event_log, "now", lambda: timezone.now() + timedelta(days=3))
+    assert on(run).output == {"said": "nobody"}
+    page = signed_in().get(f"/reviews/{review.pk}/").text
+    assert "Nobody decided in time, and the run went on without an answer" in page
+    assert "Expired</span>" in page
+    assert "Expired</span>" in signed_in().get(f"/runs/{run.pk}/").text
+    forked = on(commands.fork(run.pk, step=1, by="operator"))
+    assert (forked.status, forked.wake_at > when) == ("waiting", True)
+
+
+__all__ = ["signed_in"]
