@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def twice(run: Run, ledger: Lines) -> None:
     ledger.append(ledger[-1] | {"attempt": 2})
 
 
+def after_another_took_it(run: Run, ledger: Lines) -> None:
+    sql("""INSERT INTO runs_event (run_id, seq, kind, actor, data, at, prev_hash, hash)
+           SELECT id, last_seq + 1, 'RunTakenOver', '', '{"fence": 2}', clock_timestamp(), '', '' FROM runs_run WHERE id = %s""")(
+        run, ledger
+    )
+    ledger[-1]["at"] = run.created_at + timedelta(hours=1)
+
+
 PLANTED: dict[str, tuple[Callable[[Run, Lines], None], str]] = {
     "nobody advances it": (sql("UPDATE runs_run SET status = 'queued' WHERE id = %s"), "lost"),
     "a recorded step was tried again": (noted(attempt=2), "re-executed"),
@@ -61,6 +70,7 @@ PLANTED: dict[str, tuple[Callable[[Run, Lines], None], str]] = {
     "a payment was made twice": (twice, "duplicates"),
     "two processes in one tenure": (lambda run, ledger: ledger[-1].update(pid=2), "stale writes"),
     "an attempt that the log does not know": (lambda run, ledger: ledger[-1].update(attempt=7), "stale writes"),
+    "an effect after another process took the run": (after_another_took_it, "stale writes"),
     "an event too few": (sql("UPDATE runs_run SET last_seq = last_seq + 1 WHERE id = %s"), "other"),
     "an ended run with an owner": (sql("UPDATE runs_run SET lease_until = now() WHERE id = %s"), "other"),
     "a waiting run without a question": (

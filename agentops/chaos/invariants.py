@@ -169,7 +169,8 @@ def how_it_stands(run_id: int) -> str:
     """What there is to know of a run that did not come to its end."""
     run, events = Run.objects.get(pk=run_id), [row.kind for row in event_log.rows(run_id)]
     held = f"held by {run.lease_owner} until {run.lease_until}" if run.lease_until else "owned by nobody"
-    return f"Run {run_id} is {run.status} ({run.waiting_cause or 'no cause'}), {held}, wakes at {run.wake_at}; last: {', '.join(events[-4:])}."
+    came_to, cause = ", ".join(events[-4:]), run.waiting_cause or "no cause"
+    return f"Run {run_id} is {run.status} ({cause}), {held}, wakes at {run.wake_at}; last: {came_to}."
 
 
 def broken(ledger: Iterable[dict[str, Any]]) -> list[tuple[Invariant, list[int]]]:
