@@ -79,7 +79,7 @@ def _texts(names: Iterable[str]) -> str:
 
 
 WITHIN = "BETWEEN %(first)s AND %(last)s"
-RUNS = f"SELECT id, {_texts(RUN_COLUMNS)} FROM runs_run WHERE id {WITHIN}"  # noqa: S608 - constants, here and below
+RUNS = f"SELECT id, {_texts(RUN_COLUMNS)} FROM runs_run WHERE id {WITHIN} ORDER BY id"  # noqa: S608 - constants, here and below
 STEPS = f"SELECT run_id, {_texts(STEP_COLUMNS)} FROM runs_step WHERE run_id {WITHIN} ORDER BY run_id, position"  # noqa: S608
 EVENTS = f"""
 SELECT run_id, seq, kind, data::text, step, actor, at, prev_hash, hash FROM runs_event
@@ -117,15 +117,15 @@ def _by_run(found: list[Row]) -> dict[int, list[Any]]:
 
 
 class _Beside:
-    """The rows of some runs, taken away as their events are compared with them."""
+    """The rows of some runs by ascending id, taken away as their events are compared with them."""
 
     def __init__(self, database: Connection, rows: dict[int, Any], steps: dict[int, Any], payloads: dict[int, Any]) -> None:
         self.database, self.rows, self.steps, self.payloads = database, rows, steps, payloads
 
     def first_before(self, run_id: int) -> int | None:
         """The least id under this one of which there are rows still: nothing told of it."""
-        left = [one for kind in (self.rows, self.steps, self.payloads) for one in kind if one < run_id]
-        return min(left, default=None)
+        least = min((next(iter(kind)) for kind in (self.rows, self.steps, self.payloads) if kind), default=run_id)
+        return least if least < run_id else None
 
     def compare(self, run_id: int, mine: Iterator[Row]) -> tuple[int, str]:
         """How many events the run has, and what does not hold."""
