@@ -3,7 +3,7 @@
 import random
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from runs import event_log, keeper, sdk
 from runs.engine import divergence, outcome, policy
 from runs.engine.canonical import clean, normalise, stored
 from runs.engine.events import Draft, Kind
+from runs.engine.masking import mask, secrets, unmask
 from runs.engine.outcome import ALONE_AFTER, TOGETHER, Ending, crashed, is_poison, why_crashed
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import Status, StepState
@@ -89,8 +90,10 @@ class Pass:
 class OneStep:
     """One step in one pass through its supervisor. Only `execute` may be called from another thread."""
 
-    def __init__(self, here: Pass, position: int, worker: AnyWorker, request: dict[str, Any]) -> None:
+    def __init__(self, here: Pass, position: int, worker: AnyWorker, request: dict[str, Any], real: Any) -> None:
+        """`real` is the input as the supervisor gave it; in the request, what the worker masks is masked."""
         self.here, self.log, self.position, self.worker, self.request = here, here.log, position, worker, request
+        self.real = real
 
     @property
     def recorded(self) -> StepState:
@@ -115,7 +118,7 @@ class OneStep:
     def execute(self, step: StepState) -> "Accepted | BaseException":
         """Call the worker for the step as it is recorded: its answer in storable form, or what it raised."""
         try:
-            return Accepted(self.worker, self._call(step))
+            return Accepted(self.worker, self._call(step), self._secrets)
         except (Exception, SystemExit, keeper.CutOff) as error:  # noqa: BLE001 - whatever the worker raises is recorded on the step
             return error
 
@@ -123,7 +126,17 @@ class OneStep:
         """The move after an attempt."""
         if isinstance(answer, keeper.CutOff):
             return self._crashed(self.recorded, Ending(answer.reason, answer.seconds))
-        return self._accept(answer) if isinstance(answer, Accepted) else self._after_failure(answer)
+        if isinstance(answer, Accepted):
+            return self._accept(answer)
+        next_ = self._after_failure(answer)
+        if known := self._secrets:
+            next_.drafts = [replace(draft, data=mask(draft.data, (), known)) for draft in next_.drafts]
+        return next_
+
+    @property
+    def _secrets(self) -> set[str]:
+        """What the worker masks, in the input as the supervisor gave it."""
+        return set(secrets(self.real, self.worker.masked)) if self.worker.masked else set()
 
     # --- before a worker is called ------------------------------------------------------------------------------
 
@@ -205,7 +218,7 @@ class OneStep:
 
     def _call(self, step: StepState) -> Any:
         worker = self.worker.fallback if step.fallback else self.worker
-        given = worker.input_model.model_validate(step.input)
+        given = worker.input_model.model_validate(unmask(step.input, self.real) if self.worker.masked else step.input)
         inputs = {name: getattr(given, name) for name in type(given).model_fields}
         context = sdk.StepContext(f"{self.log.run_id}:{step.name}", step.attempt, step.remark)
         with structlog.contextvars.bound_contextvars(step=step.name), sdk.executing(context):
@@ -316,11 +329,13 @@ def when(escalation: dict[str, Any]) -> datetime | None:
 class Accepted:
     """A worker's answer in its storable form. Raises pydantic's ValidationError or Unstorable when it has none."""
 
-    def __init__(self, worker: AnyWorker, answer: Any) -> None:
+    def __init__(self, worker: AnyWorker, answer: Any, known: set[str]) -> None:
         result = answer if isinstance(answer, sdk.Result) else None
-        value = result.value if result else answer
-        self.stored = stored(worker.dump(value))
+        self.stored = stored(worker.dump(result.value if result else answer))
         self.judgement = _judgement(result) if result else {}
+        if worker.masked:
+            known = known | set(secrets(self.stored, worker.masked))
+            self.stored, self.judgement = mask(self.stored, worker.masked, known), mask(self.judgement, (), known)
 
 
 def _judgement(result: sdk.Result[Any]) -> dict[str, Any]:

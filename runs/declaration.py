@@ -106,6 +106,24 @@ def output_adapter(output_type: Any, name: str) -> TypeAdapter[Any]:
     return adapter
 
 
+def check_masked(name: str, masked: object, inputs: type[BaseModel], output: TypeAdapter[Any]) -> None:
+    """What is masked must be plain text, because its mask is read back in its place."""
+    if not (isinstance(masked, tuple) and all(isinstance(field, str) for field in masked)):
+        raise BadDeclaration(f'masked of {name} must be a tuple of names, as in masked=("card_number",).')
+    written = [*_objects(inputs.model_json_schema()).values(), *_objects(output.json_schema()).values()]
+    for field in masked:
+        found = [properties[field] for properties in written if field in properties]
+        if not found:
+            raise BadDeclaration(f"{name} masks {field!r}, but neither its inputs nor its output have a field of that name.")
+        if not all(_is_plain_text(schema) for schema in found):
+            raise BadDeclaration(f"{name} masks {field!r}, which must be plain text: annotate it as str.")
+
+
+def _is_plain_text(schema: dict[str, Any]) -> bool:
+    said = {key: value for key, value in schema.items() if key not in ("title", "description", "default", "examples")}
+    return said == {"type": "string"} or sorted(map(str, said.get("anyOf", ()))) == ["{'type': 'null'}", "{'type': 'string'}"]
+
+
 def seconds(given: float | None, what: str) -> float | None:
     """A length of time, or None. Raises BadDeclaration for what is none."""
     if given is not None and not 0 <= given <= LONGEST_WAIT_SECONDS:

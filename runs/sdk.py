@@ -53,6 +53,7 @@ class Worker(Generic[P, R]):
     gate: str = ""
     attempts: int | None = None
     timeout: float | None = None  # seconds for one attempt
+    masked: tuple[str, ...] = ()  # names of text fields that are never recorded
     asks: bool = False
     within: float | None = None  # seconds in which a person must have decided or answered
 
@@ -92,7 +93,7 @@ def worker(function: Callable[P, R | Result[R]], /) -> Worker[P, R]: ...
 @overload
 def worker(
     *, title: str = "", effect: Effect = "none", critical: bool = False, fallback: Any = None, gated: str = "",
-    attempts: int | None = None, timeout: float | None = None,
+    attempts: int | None = None, timeout: float | None = None, masked: tuple[str, ...] = (),
 ) -> "Decorator": ...  # fmt: skip
 def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a worker: annotated keyword parameters in, a Result[T] (judged) or a plain T (a fact) out.
@@ -106,7 +107,7 @@ def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     return lambda function: _declare(function, **options)
 
 
-OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout")
+OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout", "masked")
 
 
 class Decorator(Protocol):
@@ -191,6 +192,7 @@ def _check(made: Worker[..., Any]) -> None:
         raise BadDeclaration(f"The worker {made.name} has {made.attempts} attempts; it needs at least 1.")
     if made.timeout is not None and made.timeout <= 0:
         raise BadDeclaration(f"The worker {made.name} has a timeout of {made.timeout:g} s; it needs more than 0.")
+    declaration.check_masked(made.name, made.masked, made.input_model, made.output)
     if made.critical and made.fallback is None:
         raise BadDeclaration(
             f"The worker {made.name} is critical but names no fallback: add fallback=ask_human or another worker."

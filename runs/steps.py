@@ -13,6 +13,7 @@ from runs import dispatch, event_log, keeper, sdk
 from runs.attempts import Alone, AnyWorker, Attempt, Done, Next, OneStep, Open, Pass, Refused, difference, has_come
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
+from runs.engine.masking import mask, secrets
 from runs.engine.outcome import Ending
 from runs.engine.state import Status, StepState
 
@@ -99,9 +100,10 @@ class Steps:
     def reach(self, name: str, worker: AnyWorker, inputs: dict[str, Any]) -> OneStep:
         """The step that the supervisor has come to."""
         given = {key: _recordable(value) for key, value in inputs.items()}
-        value = stored(worker.dump_input(given))
+        real = stored(worker.dump_input(given))
+        value = mask(real, worker.masked, set(secrets(real, worker.masked))) if worker.masked else real
         request = self.request(name, worker.name, title=worker.title, given=value, same_as=value, effect=worker.effect)
-        return OneStep(self.here, self.position, worker, request)
+        return OneStep(self.here, self.position, worker, request, real)
 
     def request(self, name: str, worker: str, *, title: str, given: Any, same_as: Any, effect: str = "none") -> dict[str, Any]:
         """What is recorded of the next step before it begins; `same_as` is what a replay must ask for again."""
