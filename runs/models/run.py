@@ -65,7 +65,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 class Run(models.Model):
     """Columns above the line are a projection of the run's events; those below coordinate processes."""
 
-    agent = models.SlugField(max_length=80)
+    agent = models.SlugField(max_length=80, db_index=False)  # the index by agent and time serves
     agent_version = models.CharField(max_length=40)
     config_version = models.PositiveIntegerField(default=1)
     input = models.JSONField(null=True)
