@@ -2,10 +2,13 @@
 
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 
 import django_rq
 import structlog
+from django.conf import settings
 from redis.exceptions import RedisError
+from rq.queue import Queue
 
 from runs import pen
 
@@ -38,7 +41,7 @@ def enqueue_now(calls: list[Call]) -> bool:
     Each gets a job id of its own: two job processes that hold one job would delete it under each other.
     """
     try:
-        queue = django_rq.get_queue("default")
+        queue = _queue()
         for call in calls:
             job_id = f"{call.name}-{secrets.token_hex(3)}"
             queue.enqueue_call(ADVANCE, args=(call.run_id,), job_id=job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
@@ -53,5 +56,15 @@ def missing(calls: list[Call]) -> list[Call]:
 
     One that a job process has just taken from the queue is called once more: the second finds nothing to do.
     """
-    waiting = {job_id.rpartition("-")[0] for job_id in django_rq.get_queue("default").get_job_ids()} if calls else set()
+    waiting = {job_id.rpartition("-")[0] for job_id in _queue().get_job_ids()} if calls else set()
     return [call for call in calls if call.name not in waiting]
+
+
+def _queue() -> Queue:
+    return _queue_at(settings.RQ_QUEUES["default"]["URL"])
+
+
+@lru_cache(maxsize=1)
+def _queue_at(url: str) -> Queue:
+    """One for each process: a new one would connect to Redis anew for each call."""
+    return django_rq.get_queue("default")
