@@ -6,10 +6,12 @@ from typing import Any, Literal
 from django.db import transaction
 from django.forms import model_to_dict
 from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from runs import children, dispatch, event_log, sdk
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
+from runs.engine.masking import MASK, secrets
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import RunState, Status, StepState, copied
 from runs.models import AgentConfig, Run
@@ -235,6 +237,9 @@ def check_value(worker_name: str, subject: str, value: Any) -> Any:
     if worker is None:
         told = f"The worker {worker_name} is no longer in the code, so nothing can be edited."
         raise Refused(f"{told} Choose otherwise, or restore it.")
-    if subject == Subject.INPUT:
-        return worker.dump_input(value)
-    return worker.dump(value)
+    checked = worker.dump_input(value) if subject == Subject.INPUT else worker.dump(value)
+    if any(text != MASK for text in secrets(checked, worker.masked)):
+        told = f"{', '.join(worker.masked)} is never recorded, so it cannot be given here. Leave {MASK} in its place."
+        complaint = InitErrorDetails(type=PydanticCustomError("masked", "{told}", {"told": told}), loc=(), input=None)
+        raise ValidationError.from_exception_data(worker.title, [complaint])
+    return checked

@@ -171,6 +171,30 @@ def test_the_configuration_is_the_recorded_one_or_the_one_in_force() -> None:
     assert (current.status, current.config_version) == ("succeeded", 2)
 
 
+def test_a_secret_is_taken_from_the_supervisor_and_never_from_a_form(client: Client) -> None:
+    seen = []
+
+    @sdk.worker(masked=("card",))
+    def freeze(card: str, day: int = 1) -> str:
+        seen.append((card, day))
+        return "frozen"
+
+    def supervisor(run: Any, order: Any) -> Any:
+        return agents.Answer(said=run.step("freeze", freeze, card="4111 1111"))
+
+    registered("freezing", supervisor)
+    run = carried("freezing")
+    with pytest.raises(ValidationError, match="card is never recorded"):
+        fork(run, 1, input={"card": "4222 2222", "day": 2})
+    sent = {"config": "recorded", "own_input": "on", "value.card": "4222 2222", "value.day": "2"}
+    refused = client.post(f"/runs/{run.pk}/steps/1/fork/", sent)
+    assert refused.status_code == 422
+    assert "card is never recorded, so it cannot be given here." in refused.text
+    assert client.post(f"/runs/{run.pk}/steps/1/fork/", sent | {"value.card": "•••"}).status_code == 302
+    on(Run.objects.get(forked_from=run))
+    assert seen == [("4111 1111", 1), ("4111 1111", 2)]
+
+
 # --- what is refused, and leaves nothing behind -----------------------------------------------------------------------
 
 

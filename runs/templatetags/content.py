@@ -20,6 +20,7 @@ register = template.Library()
 FOLD_LETTERS = 700  # longer text is folded, with its length named
 BRIEF_LETTERS = 300
 MOST_COLUMNS, MOST_ROWS, CELL_LETTERS = 8, 200, 80  # of a list shown as a table
+MOST_BULLETS = 10  # a longer list of numbers is shown in one line
 MOST_LEVELS, LIST_LETTERS = 3, 2_000  # of a value shown as lists in lists; a deeper or longer one is shown as JSON
 MOST_LETTERS = 50_000  # more than this would make the page itself unreadable; the raw event has it all
 MOST_REFERENCES = 20  # followed in a schema, which may refer to itself
@@ -121,6 +122,8 @@ class Reader:
             return Piece(name, _size(value.bytes), large=value)
         if not isinstance(value, dict | list):
             return Piece(name, self.text(value, schema))
+        if isinstance(value, list) and len(value) > MOST_BULLETS and all(type(item) in (int, float) for item in value):
+            return Piece(name, ", ".join(map(str, value)))
         text, table = _json(value), self.table(value, schema)
         small = not table and level < MOST_LEVELS and len(text) <= LIST_LETTERS
         inner = self.inner(value, schema, level + 1) if small else ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from django import forms
 from django.contrib import messages
@@ -19,7 +19,8 @@ from runs.forms import SchemaForm
 from runs.models import AgentConfig, Run, Step
 from runs.views.runs import found_run
 
-RECORDED, CURRENT = "recorded", "current"
+RECORDED: Final = "recorded"
+CURRENT: Final = "current"
 
 
 class TermsForm(forms.Form):

@@ -24,7 +24,8 @@ RELATIVES = ("original", "parent")  # of whose forks or children the list is
 def runs(request: HttpRequest) -> HttpResponse:
     """Newest first; filtered by agent, status and a text of the input."""
     filters = {name: request.GET.get(name, "").replace("\x00", "").strip() for name in FILTERS}
-    relatives = {name: found for name in RELATIVES if (found := _number(request.GET.get(name))) is not None}
+    given = {name: _number(request.GET.get(name)) for name in RELATIVES}
+    relatives = {name: number for name, number in given.items() if number is not None}
     found = Run.objects.matching(**filters).related_to(**relatives)
     shown = {
         "page": keyset.page(found, ("created_at", "id"), request.GET),
