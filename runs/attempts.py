@@ -160,7 +160,7 @@ class OneStep:
 
     def _ask_first(self, value: Any) -> Open:
         """Before anything is executed: a question, or a gate whose reviewer decides about the input."""
-        about: dict[str, Any] = deadline(self.worker.within) if self.worker.within else {}
+        about: dict[str, Any] = {} if self.worker.within is None else deadline(self.worker.within)
         if self.worker.asks:
             return self._escalate(Cause.QUESTION, Subject.OUTPUT, why=value["question"], **about)
         return self._escalate(Cause.GATED, Subject.INPUT, why=self.worker.gate, proposal=value, **about)
@@ -184,8 +184,8 @@ class OneStep:
         if not step.withdrawn:
             return Open("person", self.position, step.deadline)
         asked = step.escalation
-        if within := asked.get("within_seconds"):
-            asked = asked | deadline(within)
+        if "within_seconds" in asked:
+            asked = asked | deadline(asked["within_seconds"])
         return Open("person", self.position, when(asked), [Draft(Kind.STEP_ESCALATED, asked, self.position)])
 
     def _ending(self, step: StepState) -> Ending:

@@ -132,7 +132,8 @@ def _begin(steps: Steps, asked: dict[str, Any], drafts: list[Draft]) -> list[int
 def _ended(steps: Steps, ids: list[int]) -> list[dict[str, Any]]:
     """How each of these runs ended; parks while one is open."""
     runs = Run.objects.only("status", "output", "error").in_bulk(ids)
-    if open_ := [run_id for run_id in ids if runs[run_id].status not in ENDED]:
+    # the last to begin first: it is the likeliest to be open still, and the first that is open answers
+    if open_ := [run_id for run_id in reversed(ids) if runs[run_id].status not in ENDED]:
         parked = Draft(Kind.STEP_PARKED, {"cause": "children"}, steps.position)
         try:
             steps.settle(Open("children", steps.position, drafts=[parked], runs=open_))

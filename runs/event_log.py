@@ -250,8 +250,8 @@ WITH taken AS (
       WHEN run.status IN ('queued', 'running', 'retrying') THEN run.wake_at IS NULL OR run.wake_at <= clock_timestamp()
       WHEN run.status <> 'waiting' THEN false
       WHEN run.waiting_cause = 'children' THEN NOT EXISTS (
-        SELECT FROM runs_run AS child WHERE child.id = ANY(run.waiting_runs)
-          AND child.status IN ('queued', 'running', 'waiting', 'retrying'))
+        SELECT FROM unnest(run.waiting_runs) AS waited(id)
+        WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id) NOT IN ('succeeded', 'failed', 'cancelled'))
       ELSE run.wake_at <= clock_timestamp() END
   RETURNING run.id, run.fence, before.lease_owner, run.last_seq
 )

@@ -24,10 +24,10 @@ ENDED = (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.RETRYING)
 ADVANCEABLE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.RETRYING)
 
-# none of the runs that it waits for; Django has no words for "= ANY(column of the outer query)", which an index serves
+# one look by primary key for each run that it waits for, up to the first that is open; Django has no words for it
 NONE_OPEN = RawSQL(
-    """NOT EXISTS (SELECT FROM runs_run AS child WHERE child.id = ANY(runs_run.waiting_runs)
-    AND child.status IN ('queued', 'running', 'waiting', 'retrying'))""",
+    """NOT EXISTS (SELECT FROM unnest(runs_run.waiting_runs) AS waited(id)
+    WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id) NOT IN ('succeeded', 'failed', 'cancelled'))""",
     [],
     output_field=models.BooleanField(),
 )

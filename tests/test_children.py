@@ -1,0 +1,219 @@
+"""Runs that a run starts: begun once, waited for without a process, contained when they fail, cancelled with their parent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import transaction
+from psycopg import OperationalError
+from pydantic import BaseModel
+
+from runs import commands, describe, dispatch, event_log, executor, sweeper
+from runs.engine.errors import GiveUp
+from runs.models import Run
+from runs.sdk import Child, Outcome, agent, worker
+from runs.sdk import Run as Handle
+from tests.agents import Answer, Order
+
+pytestmark = pytest.mark.django_db
+DOES: dict[str, Callable[..., Any]] = {}
+CALLED: list[str] = []
+
+
+@worker
+def errand(text: str) -> str:
+    CALLED.append(text)
+    return str(DOES.get(text, lambda: text)())
+
+
+class Errand(BaseModel):
+    text: str
+
+
+@agent("errands", title="Errands", version="1")
+def errands(run: Handle, given: Errand) -> Answer:
+    """One step; its text may be that of a script."""
+    if given.text == "deeper":
+        child = run.spawn("child", "errands", {"text": "deeper"})
+        return Answer(said=run.join(child)[0].error)
+    return Answer(said=run.step("errand", errand, text=given.text))
+
+
+@agent("delegating", title="Delegating", version="1")
+def delegating(run: Handle, order: Order) -> Answer:
+    """Does what the test has put into DOES."""
+    return Answer(said=str(DOES["supervisor"](run)))
+
+
+@pytest.fixture(autouse=True)
+def blank() -> None:
+    DOES.clear()
+    CALLED.clear()
+
+
+def started(supervisor: Callable[[Handle], Any]) -> Run:
+    DOES["supervisor"] = supervisor
+    return commands.start("delegating", {"text": "hello"}, by="operator")
+
+
+def advanced(run: Run) -> Run:
+    executor.advance(run.pk, owner="test")
+    run.refresh_from_db()
+    assert event_log.first_wrong(run.pk) == ""
+    return run
+
+
+def all_done() -> None:
+    """Advance whatever is due, as job processes do."""
+    while due := list(Run.objects.due().values_list("pk", flat=True)):
+        for run_id in due:
+            executor.advance(run_id, owner="test")
+
+
+def said(outcomes: list[Outcome]) -> str:
+    return " ".join(one.output.said if one.succeeded else f"{one.status}: {one.error}" for one in outcomes)
+
+
+def two(run: Handle) -> str:
+    one = run.spawn("one", errands, Errand(text="first"))
+    return said(run.join(one, run.spawn("two", "errands", {"text": "second"})))
+
+
+def test_a_parent_holds_no_process_while_its_children_go_on() -> None:
+    run = advanced(started(two))
+    assert (run.status, run.waiting_cause, run.lease_until, CALLED) == ("waiting", "children", None, [])
+    children = list(run.children.order_by("pk"))
+    assert run.waiting_runs == [child.pk for child in reversed(children)]
+    assert [(child.agent, child.status, child.started_by) for child in children] == [("errands", "queued", "operator")] * 2
+    assert describe.waiting(run, describe.Wait(None, open_children=2)) == "It waits for 2 of the 2 runs that it started."
+    advanced(children[0])
+    assert advanced(run).status == "waiting", "one is still open"
+    advanced(children[1])
+    assert advanced(run).output == {"said": "first second"}
+    assert [step.worker for step in run.steps.all()] == ["spawn[errands]", "spawn[errands]", "join"]
+    assert all(event_log.first_wrong(child.pk) == "" for child in children)
+
+
+def test_a_child_that_fails_is_contained_and_one_that_is_cancelled_too() -> None:
+    DOES["first"] = lambda: raises(GiveUp("gone"))
+    run = advanced(started(two))
+    first, second = run.children.order_by("pk")
+    assert advanced(first).status == "waiting", "a failed step asks a person"
+    commands.cancel(first.pk, by="operator", reason="no use")
+    commands.cancel(second.pk, by="operator")
+    assert advanced(run).output == {"said": "cancelled:  cancelled: "}
+
+
+def raises(error: Exception) -> Any:
+    raise error
+
+
+def test_a_child_whose_supervisor_fails_is_an_outcome_with_its_error() -> None:
+    run = started(lambda run: said(run.join(run.spawn("child", "errands", {"text": "deeper"}))))
+    all_done()
+    run.refresh_from_db()
+    deepest = Run.objects.order_by("-pk").first()
+    assert deepest is not None
+    assert (deepest.status, Run.objects.count()) == ("failed", 6)
+    assert deepest.error["message"] == "Step 'child' would start a run 6 below the first; 5 is the most."
+    assert run.status == "succeeded"
+
+
+def test_children_begin_once_whatever_happens_to_the_parent() -> None:
+    run = started(lambda run: said(run.join(*run.spawn_many("many", errands, [{"text": str(n)} for n in range(5)]))))
+    for moment in ("before", "after"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(event_log.RunLog, "append", dying(event_log.RunLog.append, moment))
+            with pytest.raises((OperationalError, Killed)), transaction.atomic():
+                executor.advance(run.pk, owner="killed")
+        assert run.children.count() == 0
+    assert advanced(run).waiting_cause == "children"
+    all_done()
+    run.refresh_from_db()
+    assert (run.output, sorted(CALLED)) == ({"said": "0 1 2 3 4"}, ["0", "1", "2", "3", "4"])
+    Run.objects.filter(pk=run.pk).update(status="queued")
+    executor.advance(run.pk, owner="test")
+    assert run.children.count() == 5
+
+
+class Killed(BaseException):
+    """The process ended."""
+
+
+def dying(append: Callable[..., None], moment: str) -> Callable[..., None]:
+    """At the write that would record the children."""
+
+    def write(log: event_log.RunLog, *drafts: Any, release: bool = False) -> None:
+        last = any(draft.data.get("worker", "").startswith("spawn[") for draft in drafts)
+        if not last or moment == "after":
+            append(log, *drafts, release=release)
+        if last:
+            raise Killed
+
+    return write
+
+
+def test_cancelling_the_parent_cancels_its_open_children_and_theirs() -> None:
+    DOES["first"] = lambda: commands.cancel(parents[0], by="operator") or "done"
+    parents: list[int] = []
+    run = advanced(started(lambda run: said(run.join(run.spawn("one", "errands", {"text": "second"})))))
+    parents.append(run.pk)
+    child = run.children.get()
+    commands.cancel(run.pk, by="operator")
+    assert sweeper.sweep() == 1, "the canceller may die here"
+    child.refresh_from_db()
+    assert child.status == "cancelled"
+    assert event_log.facts(child.pk)[-1].data["reason"] == f"Run {run.pk}, which had started it, was cancelled."
+    commands.retry(run.pk, by="operator")
+    assert advanced(run).output == {"said": "cancelled: "}
+
+
+def test_the_last_child_calls_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    run = advanced(started(two))
+    monkeypatch.setattr(dispatch, "enqueue_now", lambda calls: called.extend(call.run_id for call in calls))
+    first, second = run.children.order_by("pk")
+    advanced(first)
+    assert called == []
+    advanced(second)
+    assert called == [run.pk]
+
+
+@pytest.mark.parametrize(
+    ("supervisor", "words"),
+    [
+        (lambda run: run.spawn("one", "nobody", {}), "There is no agent 'nobody'. Known agents: "),
+        (lambda run: run.spawn("one", "errands", {"text": 3}), "The input of step 'one' does not fit the agent errands: text: "),
+        (lambda run: run.spawn_many("many", "errands", [{"text": "x"}] * 4), "would have 4 children; 3 is the most."),
+        (lambda run: [run.spawn("one", "errands", {"text": "x"}) for _ in range(2)], "Two steps of this run are named 'one'"),
+    ],
+)
+def test_what_cannot_be_started_fails_the_run_with_a_sentence(supervisor: Any, words: str, settings: Any) -> None:
+    settings.CHILDREN_LIMIT = 3
+    run = advanced(started(supervisor))
+    assert run.status == "failed"
+    assert words in run.error["message"]
+
+
+def test_a_join_is_recorded_and_asks_for_the_same_runs() -> None:
+    run = started(
+        lambda run: said(run.join(run.spawn("one", "errands", {"text": "x"}))) + str(run.step("last", errand, text="y"))
+    )
+    all_done()
+    run.refresh_from_db()
+    assert run.output == {"said": "xy"}
+    assert event_log.RunLog.load(run.pk).state.steps[2].output == [
+        {"run": run.children.get().pk, "status": "succeeded", "output": {"said": "x"}, "error": ""}
+    ]
+
+
+def test_the_log_of_a_parent_does_not_grow_with_its_children() -> None:
+    def fan_out(run: Handle) -> str:
+        children: list[Child] = run.spawn_many("many", errands, [{"text": str(number)} for number in range(200)])
+        return str(sum(int(one.output.said) for one in run.join(*children)))
+
+    run = advanced(started(fan_out))
+    assert (run.last_seq, len(run.waiting_runs)) == (7, 200)
+    all_done()
+    run.refresh_from_db()
+    assert (run.status, run.output) == ("succeeded", {"said": str(sum(range(200)))})
