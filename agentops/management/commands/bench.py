@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import django_rq
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -42,6 +43,7 @@ class Command(BaseCommand):
             raise CommandError("bench makes a database and starts processes of its own: it is not for production.")
         if not os.environ.get(INSIDE):
             return self._in_a_database_of_its_own(quick=options["quick"])
+        django_rq.get_connection("default").flushdb()  # what a benchmark that was killed has left
         call_command("migrate", verbosity=0, interactive=False)
         result, table = self._engine(**options) if what == "engine" else self._verify(**options)
         self.stdout.write(json.dumps(result) if options["json"] else table)
