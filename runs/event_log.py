@@ -62,7 +62,7 @@ class RunLog:
 
     def _fold_in(self, drafts: Sequence[Draft], cursor: int, release: bool) -> tuple[list[Fact], Write]:
         """The drafts as facts in their place, folded into the state, and what is to be written."""
-        state, apart = self.state, {}
+        state, apart = self.state, dict[str, str]()
         written: list[tuple[Fact, str]] = []
         for draft in drafts:
             text, data = dumps(draft.data), draft.data

@@ -86,9 +86,9 @@ def set_apart(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     The first holds None for each, and under "large" {key: {"hash", "bytes"}}; `put_back` is its reverse.
     """
     texts = {key: text for key, value in data.items() if len(text := dumps(value)) > INLINE_LETTERS // 8}
-    apart = {key: {"hash": sha256(text), "bytes": len(text.encode())} for key, text in texts.items()}
-    stub = data | dict.fromkeys(texts) | {"large": apart}
-    return stub, {apart[key]["hash"]: text for key, text in texts.items()}
+    hashes = {key: sha256(text) for key, text in texts.items()}
+    apart = {key: {"hash": hashes[key], "bytes": len(text.encode())} for key, text in texts.items()}
+    return data | dict.fromkeys(texts) | {"large": apart}, {hashes[key]: text for key, text in texts.items()}
 
 
 def put_back(stub: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
