@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach one,python3 python3.13 python3.12 python3.11 pyt
 
 help:
 	@echo "make run    starts agentops on http://127.0.0.1:8000 (PORT=9000 make run for another port)"
-	@echo "make test   runs the whole suite (make test ARGS='-k inbox' for a part of it)"
+	@echo "make test   runs the whole suite (make test ARGS='-k inbox' for a part of it, '-n 0' in one process)"
 	@echo "make check  lint, format, types, import contracts, migrations, production settings"
 	@echo "make clean  removes the virtual environment and caches; the data in .local stays"
 
@@ -19,7 +19,7 @@ run: $(VENV)/.ready
 	@$(BIN)/python manage.py up
 
 test: $(VENV)/.ready
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # A production environment as far as settings and checks can see; `check` opens no connection.
 PRODUCTION_LIKE = AGENTOPS_ENV=production ALLOWED_HOSTS=agentops.example CSRF_TRUSTED_ORIGINS=https://agentops.example \

@@ -42,7 +42,6 @@ def born_columns(state: RunState) -> dict[str, Any]:
         "created_at": state.requested_at,
         "parent_id": state.parent_id,
         "forked_from_id": state.forked_from,
-        "parent_id": state.parent_id,
         "forked_step": state.forked_step,
     }
 
