@@ -70,7 +70,6 @@ PLANTED: dict[str, tuple[Callable[[Run, Lines], None], str]] = {
     "a payment was made twice": (twice, "duplicates"),
     "two processes in one tenure": (lambda run, ledger: ledger[-1].update(pid=2), "stale writes"),
     "an attempt that the log does not know": (lambda run, ledger: ledger[-1].update(attempt=7), "stale writes"),
-    "an effect after another process took the run": (after_another_took_it, "stale writes"),
     "an event too few": (sql("UPDATE runs_run SET last_seq = last_seq + 1 WHERE id = %s"), "other"),
     "an ended run with an owner": (sql("UPDATE runs_run SET lease_until = now() WHERE id = %s"), "other"),
     "a waiting run without a question": (
@@ -91,6 +90,14 @@ def counted(db: None) -> tuple[Run, Lines]:
 
 def test_the_judge_finds_nothing_wrong_with_a_run_that_went_well(counted: tuple[Run, Lines]) -> None:
     assert invariants.broken(counted[1]) == []
+
+
+def test_the_judge_counts_effects_of_a_process_that_no_longer_owns_the_run(counted: tuple[Run, Lines]) -> None:
+    invariants.broken(counted[1])
+    assert invariants.late_effects() == []
+    after_another_took_it(*counted)
+    invariants.broken(counted[1])
+    assert invariants.late_effects() == [counted[0].pk]
 
 
 @pytest.mark.parametrize("what", PLANTED)

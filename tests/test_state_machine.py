@@ -288,6 +288,7 @@ def reviewer() -> User:
 @pytest.fixture
 def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that can die on either side of a write, no jitter, and waits that a test can wait for."""
+    reviewer.cache_clear()  # each share has a database that was emptied
     append, take = event_log.RunLog.append, event_log.take
 
     def dying_append(log: event_log.RunLog, *drafts: Draft, release: bool = False) -> None:

@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from agentops.chaos import ledger
 from agentops.chaos.ledger import STEP_SECONDS
-from runs.sdk import Result, Run, TryLater, agent, ask_human, current_step, worker
+from runs.sdk import Result, Run, TryLater, agent, ask_human, call, current_step, worker
 
 PAID = "paid {}"
 RELEASE = "AGENTOPS_CHAOS_RELEASE"  # "2" is a release in which the fourth step of an errand has another name
-CHANGED_STEP = 4
+CHILD = 1_000_000  # added to an errand's `which` for its child
 
 
 class Errand(BaseModel):
@@ -77,9 +77,18 @@ def die(errand: str, way: str) -> int:
     return 0
 
 
+@agent("chaos-tick", title="Chaos: one step", version="1")
+def tick(run: Run, given: Errand) -> Receipt:
+    total = run.step("add", add, errand=f"{given.phase}-{given.which} add", number=given.number)
+    return Receipt(said=str(total))
+
+
 @agent("chaos-errand", title="Chaos: errand", version="1", threshold=0.8)
 def errand(run: Run, given: Errand) -> Receipt:
-    """Eight or nine steps: keyed effects, a judged one, a late one, a gated payment that may happen only once, a question."""
+    """Eight steps and more: keyed effects, a judged one, a late one, a gated payment that may happen only once, two side by side.
+
+    Some ask a question, some sleep, some have a child; what somebody cancels (the numbers that end with 9) has none.
+    """
     name, number = f"{given.phase}-{given.which}", given.number
     total = run.step("look_up", add, errand=f"{name} look_up", number=number)
     total = run.step("reserve", add, errand=f"{name} reserve", number=total)
@@ -88,16 +97,16 @@ def errand(run: Run, given: Errand) -> Receipt:
     total = run.step(fetch, fetch_late, errand=f"{name} fetch", number=total)
     paid = run.step("pay", pay.gated("Money leaves." if number % 2 else ""), errand=f"{name} pay", number=number)
     total = run.step("book", add, errand=f"{name} book", number=total)
-    colour = run.step("choose", ask_human(Colour), question="Which colour?").colour if number % 5 == 0 else "none"
-    total = run.step("file", add, errand=f"{name} file", number=total)
-    total = run.step("close", add, errand=f"{name} close", number=total)
-    return Receipt(said=f"{total} {kind} {paid} {colour}")
-
-
-@agent("chaos-tick", title="Chaos: one step", version="1")
-def tick(run: Run, given: Errand) -> Receipt:
-    total = run.step("add", add, errand=f"{given.phase}-{given.which} add", number=given.number)
-    return Receipt(said=str(total))
+    colour: str = run.step("choose", ask_human(Colour), question="Which colour?").colour if number % 5 == 0 else "none"
+    if number % 7 == 2:
+        run.sleep("rest", 0.5)
+    if number % 10 in (1, 4):
+        run.spawn("send", tick, Errand(phase=given.phase, which=CHILD + given.which, number=number))
+        colour += f" {run.join()[0].status}"
+    filed, closed = run.gather(
+        call("file", add, errand=f"{name} file", number=total), call("close", add, errand=f"{name} close", number=total + 1)
+    )
+    return Receipt(said=f"{filed} {closed} {kind} {paid} {colour}")
 
 
 @agent("chaos-wait", title="Chaos: waits for a person", version="1")
