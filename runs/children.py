@@ -117,7 +117,7 @@ def _begin(steps: Steps, asked: dict[str, Any], drafts: list[Draft]) -> list[int
         raise Refused(f"{told}; {settings.CHILDREN_LIMIT:,} is the most.")
     try:
         with transaction.atomic():
-            logs = [event_log.create(draft) for draft in drafts]
+            logs = event_log.create_all(drafts)
             ids = [log.run_id for log in logs]
             output = ids[0] if len(ids) == 1 else ids
             requested = Draft(Kind.STEP_REQUESTED, asked, steps.position)

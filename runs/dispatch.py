@@ -8,13 +8,14 @@ import django_rq
 import structlog
 from django.conf import settings
 from redis.exceptions import RedisError
-from rq.queue import Queue
+from rq.queue import EnqueueData, Queue
 
 from runs import pen
 
 logger = structlog.get_logger()
 ADVANCE = "runs.jobs.advance"
 FAILURE_TTL_SECONDS = 3600
+MOST_AT_ONCE = 500  # in one round trip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,18 @@ def enqueue_now(calls: list[Call]) -> bool:
     Each gets a job id of its own: two job processes that hold one job would delete it under each other.
     """
     try:
-        queue = _queue()
-        for call in calls:
-            job_id = f"{call.name}-{secrets.token_hex(3)}"
-            queue.enqueue_call(ADVANCE, args=(call.run_id,), job_id=job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
+        for first in range(0, len(calls), MOST_AT_ONCE):
+            _queue().enqueue_many([_job(call) for call in calls[first : first + MOST_AT_ONCE]])
     except (RedisError, OSError) as error:
         logger.warning("dispatch_lost", runs=[call.run_id for call in calls], error=str(error))
         return False
     return True
+
+
+def _job(call: Call) -> EnqueueData:
+    job_id = f"{call.name}-{secrets.token_hex(3)}"
+    terms = {"result_ttl": 0, "failure_ttl": FAILURE_TTL_SECONDS}
+    return Queue.prepare_data(ADVANCE, args=(call.run_id,), job_id=job_id, **terms)
 
 
 def missing(calls: list[Call]) -> list[Call]:

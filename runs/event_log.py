@@ -64,14 +64,11 @@ class RunLog:
         """The drafts as facts in their place, folded into the state, and what is to be written."""
         state, apart = self.state, dict[str, str]()
         written: list[tuple[Fact, str]] = []
-        for draft in drafts:
-            text, data = dumps(draft.data), draft.data
-            if len(text) > INLINE_LETTERS:
-                stub, values = set_apart(data)
-                text, data, apart = dumps(stub), data | {"large": stub["large"]}, apart | values
+        for given in drafts:
+            draft, text, values = _outlined_draft(given)
+            apart |= values
             at = max(now(), state.last_at or now())
-            draft_ = draft if data is draft.data else replace(draft, data=data)
-            fact = write(draft_, run_id=self.run_id, seq=state.seq + 1, at=at, prev_hash=state.head_hash or GENESIS, text=text)
+            fact = write(draft, run_id=self.run_id, seq=state.seq + 1, at=at, prev_hash=state.head_hash or GENESIS, text=text)
             fold([fact], state)
             written.append((fact, text))
         facts_ = [fact for fact, _ in written]
@@ -107,13 +104,38 @@ class RunLog:
 
 def create(draft: Draft) -> RunLog:
     """Insert a run with its first event, RunRequested, in one transaction."""
-    draft = replace(draft, data=normalise(draft.data))
+    return create_all([draft])[0]
+
+
+def create_all(drafts: Sequence[Draft]) -> list[RunLog]:
+    """Insert a run for each of the drafts, in one transaction, with two statements for each hundred or so."""
     with transaction.atomic():
-        row = Run.objects.create(agent=draft.data["agent"], created_at=now())
-        log = RunLog(row.pk, RunState())
-        log.append(draft)
-        Run.objects.filter(pk=row.pk).update(**born_columns(log.state))
-    return log
+        at = now()
+        outlined_ = [_outlined_draft(replace(draft, data=normalise(draft.data))) for draft in drafts]
+        begun = [fold([write(draft, run_id=0, seq=1, at=at, prev_hash=GENESIS, text=text)]) for draft, text, _ in outlined_]
+        rows_ = Run.objects.bulk_create([Run(**born_columns(state)) for state in begun], batch_size=CREATED_TOGETHER)
+        logs, asked = [], []
+        for row, (draft, text, values) in zip(rows_, outlined_, strict=True):
+            fact = write(draft, run_id=row.pk, seq=1, at=at, prev_hash=GENESIS, text=text)
+            logs.append(RunLog(row.pk, fold([fact])))
+            asked.append(write_of(row.pk, 0, None, logs[-1].state, [(fact, text)], values, release=False))
+        for first in range(0, len(asked), CREATED_TOGETHER):
+            pen.write_together(asked[first : first + CREATED_TOGETHER])
+        for log in logs:
+            log._announce()
+    return logs
+
+
+CREATED_TOGETHER = 100
+
+
+def _outlined_draft(draft: Draft) -> tuple[Draft, str, dict[str, str]]:
+    """The draft, the canonical text of its data as it is chained, and its large values by their hash."""
+    text = dumps(draft.data)
+    if len(text) <= INLINE_LETTERS:
+        return draft, text, {}
+    stub, values = set_apart(draft.data)
+    return replace(draft, data=draft.data | {"large": stub["large"]}), dumps(stub), values
 
 
 @contextmanager

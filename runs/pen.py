@@ -39,6 +39,13 @@ def write(asked: Write) -> bool:
     return _group.write(asked)
 
 
+def write_together(asked: list[Write]) -> None:
+    """Carry out these writes in one statement, within a transaction: each must take effect."""
+    written = execute(*statement(asked, settings.LEASE_SECONDS))
+    if len(written) != len(asked):
+        raise IntegrityError(f"{len(asked) - len(written)} of {len(asked)} runs had moved on")
+
+
 def after_commit(call: Callable[[], object]) -> None:
     """At once outside a transaction, where Django's own on_commit would open a connection to find that out."""
     if connection.in_atomic_block:

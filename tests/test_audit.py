@@ -155,7 +155,7 @@ def test_what_was_changed_is_named(sentence: str) -> None:
 def test_a_change_of_any_column_is_named(table: str, column: str) -> None:
     run_id = decided(advanced("guessing", text="hello", number=5), "approve")
     row = Run.objects.filter(pk=run_id) if table == "run" else Step.objects.filter(run_id=run_id, position=1)
-    value = run_id if column == "forked_from_id" else another(row.values_list(column, flat=True).get(), column)
+    value = run_id if column in ("forked_from_id", "parent_id") else another(row.values_list(column, flat=True).get(), column)
     row.update(**{column: value})
     wrong = audit.first_wrong(run_id)
     assert column in wrong or wrong.startswith(("its row says", "its step"))
@@ -166,6 +166,8 @@ def another(value: Any, column: str) -> Any:
         return {"message": "another"} if value is None else value | {"more": True}
     if column == "status":
         return "failed"
+    if column == "waiting_runs":
+        return [1]
     if column.endswith("_at"):
         return event_log.now()
     if isinstance(value, bool):

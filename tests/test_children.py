@@ -160,7 +160,7 @@ def test_cancelling_the_parent_cancels_its_open_children_and_theirs() -> None:
     parents.append(run.pk)
     child = run.children.get()
     commands.cancel(run.pk, by="operator")
-    assert sweeper.sweep() == 1, "the canceller may die here"
+    sweeper.sweep()  # the canceller may die before
     child.refresh_from_db()
     assert child.status == "cancelled"
     assert event_log.facts(child.pk)[-1].data["reason"] == f"Run {run.pk}, which had started it, was cancelled."

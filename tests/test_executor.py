@@ -1,5 +1,7 @@
 """Runs carried by the executor on a real database: every way a step can go, and what the rows say afterwards."""
 
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pgtrigger
@@ -126,7 +128,7 @@ def test_a_question_is_answered_by_a_person() -> None:
 
 def test_a_short_wait_is_slept_and_a_long_one_parks(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(steps.time, "sleep", slept.append)
+    monkeypatch.setattr(steps, "time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
     monkeypatch.setattr(attempts.random, "random", lambda: 0.5)
     agents.FAILURES["waits"] = [TryLater("busy"), TryLater("busy", retry_after=60)]
     run = advanced(started("stumbling", text="waits"))
