@@ -4,7 +4,6 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.utils import timezone
 
 from reviews import live
@@ -38,7 +37,7 @@ def decide(review_id: int, *, actor: User, kind: str, seen: str, value: Any = No
     """
     if not access.may_decide(actor):
         raise PermissionDenied
-    with transaction.atomic():
+    with commands.certain():
         review = _locked(review_id)
         _guard(review, kind, seen, reason)
         reason = stored(reason.strip())

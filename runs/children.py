@@ -14,7 +14,7 @@ from runs.engine.events import Draft, Kind
 from runs.engine.state import RunState, Status
 from runs.models import Run, RunStatus
 from runs.models.run import ENDED
-from runs.requests import Refused, find_agent, request
+from runs.requests import Refused, enabled, find_agent, request
 from runs.steps import Steps, interruptible
 
 MOST_DEEP = 5  # runs above one another
@@ -28,13 +28,12 @@ def spawn(steps: Steps, name: str, agent: sdk.Agent | str, inputs: Sequence[Any]
     with interruptible():
         slug = agent if isinstance(agent, str) else agent.slug
         title = f"Start {find_agent(slug).title}"
-        drafts = [_draft(steps, name, slug, given) for given in inputs]
-        values = [draft.data["input"] for draft in drafts]
+        values = [_input(name, slug, given) for given in inputs]
         given = values[0] if len(values) == 1 else {"runs": len(values), "digest": digest(values)}
         asked = steps.request(name, f"spawn[{slug}]", title=title, given=given, same_as=values)
         step = steps.recorded(asked)
         if step is None or step.status != Status.SUCCEEDED:
-            ids = _begin(steps, asked, drafts)
+            ids = _begin(steps, asked, slug, values)
         else:
             ids = step.output if isinstance(step.output, list) else [step.output]
         return [sdk.Child(run_id, slug) for run_id in ids]
@@ -96,25 +95,27 @@ def cancel(log: event_log.RunLog, *, by: str, reason: str, is_running: bool) -> 
 # --- parts ------------------------------------------------------------------------------------------------------
 
 
-def _draft(steps: Steps, name: str, slug: str, given: Any) -> Draft:
-    """The child's first event. Raises Refused with a sentence about what cannot be started."""
-    state = steps.log.state
-    if state.depth + 1 > MOST_DEEP:
-        raise Refused(f"Step {name!r} would start a run {state.depth + 1} below the first; {MOST_DEEP} is the most.")
+def _input(name: str, slug: str, given: Any) -> Any:
+    """What a child is given, as it is recorded. Raises Refused with a sentence where it does not fit."""
     try:
-        return request(slug, given, by=state.started_by, parent=steps.log.run_id, depth=state.depth + 1)
+        return stored(sdk.dump_model(find_agent(slug).input_model.model_validate(given)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "as a whole"
         raise Refused(f"The input of step {name!r} does not fit the agent {slug}: {place}: {first['msg']}.") from error
 
 
-def _begin(steps: Steps, asked: dict[str, Any], drafts: list[Draft]) -> list[int]:
-    """Children and step in one transaction; their jobs after it."""
-    begun = Run.objects.filter(parent=steps.log.run_id).count() + len(drafts)
+def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any]) -> list[int]:
+    """Children and step in one transaction; their jobs after it. Raises Refused for too many, too deep, or a disabled agent."""
+    state, run_id, name = steps.log.state, steps.log.run_id, asked["name"]
+    if state.depth + 1 > MOST_DEEP:
+        raise Refused(f"Step {name!r} would start a run {state.depth + 1} below the first; {MOST_DEEP} is the most.")
+    begun = Run.objects.filter(parent=run_id).count() + len(values)
     if begun > settings.CHILDREN_LIMIT:
-        told = f"With step {asked['name']!r} this run would have {begun:,} children"
+        told = f"With step {name!r} this run would have {begun:,} children"
         raise Refused(f"{told}; {settings.CHILDREN_LIMIT:,} is the most.")
+    config, depth = enabled(find_agent(slug)), state.depth + 1
+    drafts = [request(slug, value, by=state.started_by, config=config, parent=run_id, depth=depth) for value in values]
     try:
         with transaction.atomic():
             logs = event_log.create_all(drafts)

@@ -15,11 +15,12 @@ from runs.engine.masking import MASK, secrets
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import RunState, Status, StepState, copied
 from runs.models import AgentConfig, Run
+from runs.pen import certain
 from runs.requests import Refused, UnknownAgent, configuration, enabled, find_agent, in_force, request, summary
 
 __all__ = [
-    "Refused", "UnknownAgent", "cancel", "check_value", "configuration", "configure", "decide", "find_agent", "fork", "retry",
-    "seen", "settings_of", "start", "summary",
+    "Refused", "UnknownAgent", "cancel", "certain", "check_value", "configuration", "configure", "decide", "find_agent", "fork",
+    "retry", "seen", "settings_of", "start", "summary",
 ]  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def start(slug: str, given: Any, *, by: str) -> Run:
     and Unstorable when it cannot be kept.
     """
     draft = request(slug, given, by=by)
-    with transaction.atomic():
+    with certain():
         log = event_log.create(draft)
         dispatch.enqueue(log.run_id, log.state.seq)
     return Run.objects.get(pk=log.run_id)
@@ -109,7 +110,7 @@ def fork(run_id: int, *, step: int, by: str, input: Any = None, config: Terms = 
     state = event_log.RunLog.load(run_id).state
     if not state.seq:
         raise Run.DoesNotExist(f"There is no run {run_id}.")
-    with transaction.atomic():
+    with certain():
         log = _fork(run_id, state, step, by=by, config=config, given=input)
     return Run.objects.get(pk=log.run_id)
 

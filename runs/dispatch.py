@@ -52,8 +52,7 @@ def enqueue_now(calls: list[Call]) -> bool:
 
 def _job(call: Call) -> EnqueueData:
     job_id = f"{call.name}-{secrets.token_hex(3)}"
-    terms = {"result_ttl": 0, "failure_ttl": FAILURE_TTL_SECONDS}
-    return Queue.prepare_data(ADVANCE, args=(call.run_id,), job_id=job_id, **terms)
+    return Queue.prepare_data(ADVANCE, args=(call.run_id,), job_id=job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
 
 
 def missing(calls: list[Call]) -> list[Call]:

@@ -144,7 +144,7 @@ def locked(run_id: int) -> Iterator[RunLog]:
 
     Raises Run.DoesNotExist for an unknown run.
     """
-    with transaction.atomic():
+    with pen.certain():
         Run.objects.select_for_update().only("pk").get(pk=run_id)
         yield RunLog.load(run_id)
 

@@ -7,19 +7,21 @@ The thread that finds nobody writing writes; those that come meanwhile wait, and
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.db import DataError, IntegrityError, InterfaceError, connection, transaction
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db import Error as DatabaseError
 from psycopg_pool import ConnectionPool
 
 from runs.projections import Write, statement
 
 MOST_AT_ONCE = 64  # runs in one statement
+ASKED_SECONDS = 5.0  # for how long the server is asked about a commit whose reply was lost
 Rows = list[tuple[Any, ...]]
 
 
@@ -44,6 +46,38 @@ def write_together(asked: list[Write]) -> None:
     written = execute(*statement(asked, settings.LEASE_SECONDS))
     if len(written) != len(asked):
         raise IntegrityError(f"{len(asked) - len(written)} of {len(asked)} runs had moved on")
+
+
+@contextmanager
+def certain() -> Iterator[None]:
+    """A transaction whose end is known: when the reply of its COMMIT is lost, the server is asked whether it took place.
+
+    Within another transaction it is part of that. What was to follow the commit is then left to the sweeper.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    number = None
+    try:
+        with transaction.atomic():
+            yield
+            number = execute("SELECT pg_current_xact_id()::text", {})[0][0]
+    except (OperationalError, InterfaceError):
+        if number is None or not _took_place(number):
+            raise
+
+
+def _took_place(number: str) -> bool:
+    """False also where the server does not answer for ASKED_SECONDS."""
+    end = time.monotonic() + ASKED_SECONDS
+    while time.monotonic() < end:
+        connection.close()
+        with suppress(DatabaseError):
+            status = execute("SELECT pg_xact_status(%(number)s::xid8)", {"number": number})[0][0]
+            if status != "in progress":
+                return bool(status == "committed")
+        time.sleep(0.1)
+    return False
 
 
 def after_commit(call: Callable[[], object]) -> None:

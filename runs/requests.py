@@ -20,8 +20,10 @@ class UnknownAgent(Refused):
     """There is no agent of that slug; the message lists those there are."""
 
 
-def request(slug: str, given: Any, *, by: str, **more: Any) -> Draft:
+def request(slug: str, given: Any, *, by: str, config: AgentConfig | None = None, **more: Any) -> Draft:
     """The first event of a run of the agent on the input (a dict or its model); `more` joins what it says.
+
+    Without `config`, the configuration in force counts.
 
     Raises UnknownAgent, Refused when the agent is disabled, pydantic's ValidationError when the input does not fit,
     and Unstorable when it cannot be kept.
@@ -33,7 +35,7 @@ def request(slug: str, given: Any, *, by: str, **more: Any) -> Draft:
         "agent_version": agent.version,
         "input": stored(sdk.dump_model(value)),
         "summary": summary(value),
-        "config": in_force(enabled(agent)),
+        "config": in_force(config or enabled(agent)),
     }
     return Draft(Kind.RUN_REQUESTED, said | more, actor=by)
 

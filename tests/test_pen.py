@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, DataError, connection
+from django.db import DatabaseError, DataError, OperationalError, connection
 
 from runs import commands, event_log, pen
 from runs.engine.events import Draft, Kind
@@ -90,3 +90,39 @@ def test_after_a_lost_connection_one_append_fails_and_the_next_is_written() -> N
     assert [event_log.rows(log.run_id).count() for log in (first, second, third)] == [2, 1, 2]
     assert second.state.seq == 1, "what was not written is not believed"
     pen.close()  # the others of the pool are dead as well
+
+
+# --- a commit whose reply is lost --------------------------------------------------------------------------------
+
+
+def losing(reply_of: Callable[[], None], *, took_place: bool) -> Callable[[], None]:
+    def commit() -> None:
+        if took_place:
+            reply_of()
+        connection.connection.close()
+        raise OperationalError("the connection was lost")
+
+    return commit
+
+
+@pytest.mark.parametrize("took_place", [True, False])
+def test_a_command_whose_commit_is_not_answered_says_what_is_true(took_place: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = commands.start("counting", {"text": "x"}, by="")
+    monkeypatch.setattr(connection, "_commit", losing(connection._commit, took_place=took_place))
+    if took_place:
+        commands.cancel(run.pk, by="operator")
+    else:
+        with pytest.raises(OperationalError):
+            commands.cancel(run.pk, by="operator")
+    monkeypatch.undo()
+    run.refresh_from_db()
+    assert run.status == ("cancelled" if took_place else "queued")
+
+
+def test_a_run_whose_start_is_not_answered_is_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands.configuration("counting")
+    monkeypatch.setattr(connection, "_commit", losing(connection._commit, took_place=True))
+    with monkeypatch.context() as soon_mended:
+        soon_mended.setattr(pen, "_took_place", lambda number, ask=pen._took_place: monkeypatch.undo() or ask(number))
+        run = commands.start("counting", {"text": "x"}, by="")
+    assert list(Run.objects.values_list("pk", "status")) == [(run.pk, "queued")]
