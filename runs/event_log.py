@@ -14,11 +14,11 @@ from django.db.models import QuerySet
 
 from runs import live, pen, signals
 from runs.engine.canonical import INLINE_LETTERS, Large, dumps, normalise, put_back, set_apart
-from runs.engine.events import GENESIS, Draft, Fact, Kind, first_broken, write
+from runs.engine.events import GENESIS, Draft, Fact, Kind, write
 from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState, fold
 from runs.models import Run, Step
 from runs.models.event import Event, Payload
-from runs.projections import STEP_COLUMNS, Write, born_columns, run_columns, step_columns, write_of
+from runs.projections import Write, born_columns, run_columns, step_columns, write_of
 
 
 class LeaseLost(Exception):
@@ -155,36 +155,6 @@ def reproject(run_id: int) -> None:
         Step.objects.filter(run_id=run_id).delete()
         Run.objects.filter(pk=run_id).update(**run_columns(log.state))
         Step.objects.bulk_create(Step(run_id=run_id, **step_columns(step)) for step in log.state.steps.values())
-
-
-def first_wrong(run_id: int) -> str:
-    """Say what does not hold (a link of the chain, a column of a row), or return "" when all does."""
-    with locked(run_id) as log:
-        run, found, state = Run.objects.get(pk=run_id), facts(run_id), log.state
-        if broken := first_broken(run_id, found):
-            return broken
-        if not found or run.last_seq != state.seq or run.head_hash != state.head_hash:
-            return f"its row says {run.last_seq} events, its log holds {state.seq}"
-        for name, value in run_columns(state).items():
-            if getattr(run, name) != value:
-                return f"its column {name} is not what its events say"
-        return _first_wrong_step(run, state)
-
-
-def _first_wrong_step(run: Run, state: RunState) -> str:
-    steps = {step.position: step for step in run.steps.all()}
-    if steps.keys() != state.steps.keys():
-        return "it has other steps than its events say"
-    for position, step in state.steps.items():
-        for name in STEP_COLUMNS:
-            if getattr(steps[position], name) != getattr(step, name):
-                return f"column {name} of its step {position} is not what its events say"
-    return ""
-
-
-def state(run_id: int, *, until: int | None = None) -> RunState:
-    """What the run was as of its event `until`, or is now: the fold of its events up to there."""
-    return fold(whole(run_id, [fact for fact in facts(run_id) if until is None or fact.seq <= until]))
 
 
 def rows(run_id: int, *, after: int = 0) -> QuerySet[Event]:

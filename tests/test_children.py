@@ -8,7 +8,7 @@ from django.db import transaction
 from psycopg import OperationalError
 from pydantic import BaseModel
 
-from runs import commands, describe, dispatch, event_log, executor, sweeper
+from runs import audit, commands, describe, dispatch, event_log, executor, sweeper
 from runs.engine.errors import GiveUp
 from runs.models import Run
 from runs.sdk import Child, Outcome, agent, worker
@@ -59,7 +59,7 @@ def started(supervisor: Callable[[Handle], Any]) -> Run:
 def advanced(run: Run) -> Run:
     executor.advance(run.pk, owner="test")
     run.refresh_from_db()
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
     return run
 
 
@@ -91,7 +91,7 @@ def test_a_parent_holds_no_process_while_its_children_go_on() -> None:
     advanced(children[1])
     assert advanced(run).output == {"said": "first second"}
     assert [step.worker for step in run.steps.all()] == ["spawn[errands]", "spawn[errands]", "join"]
-    assert all(event_log.first_wrong(child.pk) == "" for child in children)
+    assert all(audit.first_wrong(child.pk) == "" for child in children)
 
 
 def test_a_child_that_fails_is_contained_and_one_that_is_cancelled_too() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from reviews.models import Review
-from runs import commands, event_log, executor, sdk
+from runs import audit, commands, executor, sdk
 from runs.engine import divergence
 from runs.engine.canonical import digest
 from runs.engine.state import StepState
@@ -112,4 +112,4 @@ def test_a_run_stops_at_the_step_that_changed_and_a_fork_goes_on_from_it(
     executor.advance(forked.pk, owner="test")
     names = list(forked.steps.order_by("position").values_list("name", flat=True))
     assert (names, forked.agent_version) == ([*now, "ask"], "2")
-    assert event_log.first_wrong(run.pk) == event_log.first_wrong(forked.pk) == ""
+    assert audit.first_wrong(run.pk) == audit.first_wrong(forked.pk) == ""

@@ -11,7 +11,7 @@ from django.db import DatabaseError, connection, transaction
 from pydantic import ValidationError
 
 from reviews.models import Review
-from runs import attempts, commands, event_log, executor, sdk, steps
+from runs import attempts, audit, commands, event_log, executor, sdk, steps
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 from runs.engine.events import Draft, Kind, first_broken
 from runs.engine.state import Status
@@ -56,7 +56,7 @@ def test_a_run_succeeds_and_its_rows_are_what_its_events_say() -> None:
         ("count_2", "succeeded", 2, 1),
         ("count_3", "succeeded", 3, 1),
     ]
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
 
 
 def test_a_result_and_the_next_start_share_one_statement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,14 +381,14 @@ def test_the_database_refuses_to_change_the_log() -> None:
 
 def test_rows_are_rebuilt_from_events_and_a_changed_row_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     run = decide(advanced(started("guessing", 5)), "edit", value={"colour": "green", "amount": 7})
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
     run.steps.update(status="failed")
-    assert event_log.first_wrong(run.pk) == "column status of its step 1 is not what its events say"
+    assert audit.first_wrong(run.pk) == "column status of its step 1 is not what its events say"
     Run.objects.filter(pk=run.pk).update(status="failed")
-    assert event_log.first_wrong(run.pk) == "its column status is not what its events say"
+    assert audit.first_wrong(run.pk) == "its column status is not what its events say"
     run.steps.all().delete()
     event_log.reproject(run.pk)
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
 
 
 def test_a_cut_tail_is_found() -> None:
@@ -396,4 +396,4 @@ def test_a_cut_tail_is_found() -> None:
     pgtrigger.uninstall("runs.Event:append_only")
     Event.objects.filter(run=run, seq=run.last_seq).delete()
     pgtrigger.install("runs.Event:append_only")
-    assert event_log.first_wrong(run.pk) == f"its row says {run.last_seq} events, its log holds {run.last_seq - 1}"
+    assert audit.first_wrong(run.pk) == f"its row says {run.last_seq} events, its log holds {run.last_seq - 1}"

@@ -9,7 +9,7 @@ from django.db import OperationalError
 
 from reviews import decisions
 from reviews.models import Review
-from runs import commands, dispatch, event_log, executor
+from runs import audit, commands, dispatch, event_log, executor
 from runs.engine.errors import GiveUp, TryLater
 from runs.engine.events import Draft, Kind
 from runs.models import Run
@@ -398,7 +398,7 @@ def test_a_configuration_with_a_large_number_verifies() -> None:
     config = commands.configuration("scripted")
     config.values = {"large": 1e16}
     config.save()
-    assert event_log.first_wrong(started(one_step(plain)).pk) == ""
+    assert audit.first_wrong(started(one_step(plain)).pk) == ""
 
 
 @pytest.mark.django_db(transaction=True)

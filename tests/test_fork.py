@@ -12,7 +12,7 @@ from django.test import Client
 from pydantic import ValidationError
 
 from reviews.models import Review
-from runs import commands, event_log, executor, sdk, timeline
+from runs import audit, commands, event_log, executor, sdk, timeline
 from runs.engine.events import Draft, Kind
 from runs.engine.state import copied
 from runs.models import Run
@@ -76,7 +76,7 @@ def test_recorded_steps_are_taken_over_and_the_others_executed_under_keys_of_the
     keys = [f"{run}:count_{step}" for run, steps in ((original.pk, (1, 2, 3, 4)), (forked.pk, (3, 4))) for step in steps]
     assert effects(ledger) == Counter(keys)
     assert event_log.facts(original.pk) == facts
-    assert event_log.first_wrong(forked.pk) == ""
+    assert audit.first_wrong(forked.pk) == ""
     assert f"operator forked run {original.pk} from step 3, as a run of counting, version 1." in told(forked)
     assert f"Step 2 (Count) was taken over from run {original.pk} as it was recorded." in told(forked)
 
@@ -126,7 +126,7 @@ def test_a_step_keeps_all_that_was_recorded_of_it() -> None:
         mine, other = (copied(steps[position]) for steps in (ours, theirs))
         assert mine == other
     assert (ours[2].decision, ours[2].confidence, ours[3].status, ours[3].reason) == ("edit", 0, "rejected", "because")
-    assert event_log.first_wrong(forked.pk) == ""
+    assert audit.first_wrong(forked.pk) == ""
     again = on(fork(forked, 4))  # a fork of a fork
     assert (again.output, again.forked_from_id) == (forked.output, forked.pk)
 
@@ -358,7 +358,7 @@ def test_changed_code_can_be_forked_from_its_review(client: Client, monkeypatch:
     assert forked.steps.get(position=3).name == "other"
     assert f"Run {forked.pk}, which goes on" in client.get(review.get_absolute_url()).text
     for one in (run, forked):
-        assert event_log.first_wrong(one.pk) == ""
+        assert audit.first_wrong(one.pk) == ""
 
 
 def test_changed_code_can_end_the_run(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.db import transaction
 
-from runs import commands, event_log, keeper
+from runs import audit, commands, event_log, keeper
 from runs.engine.events import Kind
 from runs.keeper import CutOff, Held, Watch
 from runs.models import Run
@@ -94,7 +94,7 @@ def test_a_process_that_was_stopped_for_longer_than_its_lease_starts_no_further_
             eventually(lambda: status(run) == "succeeded")
     assert sum(pid == str(stopped.pid) for _, _, pid in lines(ledger)) == before
     assert len(lines(ledger)) <= 41, "the step in hand may have happened twice, no other"
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
 
 
 # --- cutting off ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from pydantic import BaseModel
 
-from runs import event_log, sdk
+from runs import audit, sdk
 from runs.engine.errors import GiveUp
 from runs.engine.masking import MASK, mask, secrets, unmask
 from runs.sdk import BadDeclaration, Result, agent, worker
@@ -89,7 +89,7 @@ def test_a_secret_is_in_no_table_whatever_comes_of_the_step(to: str) -> None:
     assert MASK in recorded
     assert CARD not in recorded
     assert PIN not in recorded
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
 
 
 @pytest.mark.django_db

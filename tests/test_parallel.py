@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 
 from reviews import decisions
 from reviews.models import Review
-from runs import commands, event_log, executor, sdk
+from runs import audit, commands, event_log, executor, sdk
 from runs.engine.errors import TryLater
 from runs.engine.events import Draft, Kind
 from runs.models import Run
@@ -63,7 +63,7 @@ def started(*workers: sdk.Worker[..., str], then: Callable[[list[str]], Any] = "
 def advanced(run: Run) -> Run:
     executor.advance(run.pk, owner="test")
     run.refresh_from_db()
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
     return run
 
 

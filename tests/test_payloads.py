@@ -4,7 +4,7 @@ import pytest
 from django.db import DatabaseError, transaction
 from pydantic import BaseModel
 
-from runs import event_log, executor
+from runs import audit, event_log, executor
 from runs.engine.canonical import INLINE_LETTERS, PAYLOAD_LIMIT_BYTES, Large, dumps, put_back, set_apart, sha256
 from runs.engine.events import Draft, Kind
 from runs.models import Run
@@ -59,7 +59,7 @@ def test_a_large_result_is_kept_once_and_its_event_names_its_hash() -> None:
     assert (succeeded.data["output"], kept["bytes"]) == (None, 1_000_002)
     assert event_log.payload(run.pk, kept["hash"]) == dumps("x" * 1_000_000)
     assert max(len(dumps(fact.data)) for fact in event_log.facts(run.pk)) <= INLINE_LETTERS
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
     grown, measured = event_log.with_payloads(run.pk, run.steps.order_by("position"))
     assert grown.output == Large(run.pk, kept["hash"], 1_000_002)
     assert (type(measured.input), measured.output) == (Large, 1_000_000)
@@ -88,7 +88,7 @@ def test_a_large_input_and_output_of_a_run_are_not_copied_into_its_row() -> None
     run = started("growing", 3, text="y" * 200_000)
     assert run.input is None
     assert advanced(run).output == {"letters": 3}
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
 
 
 def test_the_database_refuses_to_change_a_payload() -> None:

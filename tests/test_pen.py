@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, DataError, OperationalError, connection
 
-from runs import commands, event_log, pen
+from runs import audit, commands, event_log, pen
 from runs.engine.events import Draft, Kind
 from runs.models import Run
 
@@ -58,7 +58,7 @@ def test_threads_that_append_at_the_same_moment_share_one_statement(monkeypatch:
     logs = owned(10)
     together, errors = at_once([starting(log) for log in logs], monkeypatch)
     assert (together, errors) == ([1, 9], [None] * 10)
-    assert [event_log.first_wrong(log.run_id) for log in logs] == [""] * 10
+    assert [audit.first_wrong(log.run_id) for log in logs] == [""] * 10
     assert set(Run.objects.values_list("status", "step_count")) == {("queued", 1)}
 
 

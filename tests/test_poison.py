@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reviews.models import Review
-from runs import commands, event_log
+from runs import audit, commands, event_log
 from runs.engine.events import Kind
 from runs.models import Run
 from tests.processes import eventually, process
@@ -70,4 +70,4 @@ def test_poison_is_quarantined_with_its_reason_while_good_runs_finish(tmp_path: 
     assert all(last[kind]["memory_mb"] for kind in ("segfault", "exit")), "the witness saw how large it was"
     effects = [line.split()[:2] for line in ledger.read_text().splitlines()]
     assert len({(key, attempt) for key, attempt in effects}) == len(effects) <= sum(attempts), "no attempt was made twice"
-    assert all(event_log.first_wrong(run.pk) == "" for run in [*poison.values(), *good])
+    assert all(audit.first_wrong(run.pk) == "" for run in [*poison.values(), *good])

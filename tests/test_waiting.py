@@ -10,7 +10,7 @@ from django.db import connection
 
 from reviews import decisions
 from reviews.models import Review
-from runs import commands, describe, event_log, executor, sweeper
+from runs import audit, commands, describe, event_log, executor, sweeper
 from runs.models import Run
 from runs.sdk import Expired, TryLater, agent, ask_human, worker
 from runs.sdk import Run as Handle
@@ -49,7 +49,7 @@ def started(supervisor: Callable[[Handle], Any]) -> Run:
 def advanced(run: Run) -> Run:
     executor.advance(run.pk, owner="test")
     run.refresh_from_db()
-    assert event_log.first_wrong(run.pk) == ""
+    assert audit.first_wrong(run.pk) == ""
     return run
 
 
