@@ -41,10 +41,10 @@ class Watcher(AsyncWebsocketConsumer):
         if not await self.allowed() or not await self.ready():
             await self.close()
             return
-        await self.accept()
         self.bell = asyncio.Event()
         self.bell.set()
-        await self.join(self.group())
+        await self.join(self.group())  # first: from the moment the page sees an open socket it misses nothing
+        await self.accept()
         self.reader = asyncio.create_task(self._read_for_ever())
 
     async def disconnect(self, code: int) -> None:

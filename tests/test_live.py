@@ -187,7 +187,7 @@ async def test_a_lost_nudge_is_made_good_by_looking(people, monkeypatch):
     run = await sync_to_async(started)()
     there = await opened(f"/ws/runs/{run.pk}/", people["operator"])
     await received(there, 1)
-    monkeypatch.setattr(live, "send", lambda groups, message: None)
+    monkeypatch.setattr(live, "nudge", lambda run_id, seq: None)
     ended = await sync_to_async(carried)(run)
     assert len(event_ids(await received(there, ended.last_seq))) == ended.last_seq - 1
     await there.disconnect()
