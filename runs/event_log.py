@@ -157,6 +157,11 @@ def reproject(run_id: int) -> None:
         Step.objects.bulk_create(Step(run_id=run_id, **step_columns(step)) for step in log.state.steps.values())
 
 
+def state(run_id: int, *, until: int | None = None) -> RunState:
+    """What the run was as of its event `until`, or is now: the fold of its events up to there."""
+    return fold(whole(run_id, [fact for fact in facts(run_id) if until is None or fact.seq <= until]))
+
+
 def rows(run_id: int, *, after: int = 0) -> QuerySet[Event]:
     """Events of the run beyond the cursor `after`, in order."""
     return Event.objects.filter(run_id=run_id, seq__gt=after).order_by("seq")
