@@ -2,13 +2,14 @@
 
 import random
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
 from runs import event_log, keeper, sdk
 from runs.engine import divergence, outcome, policy
@@ -136,7 +137,8 @@ class OneStep:
     @property
     def _secrets(self) -> set[str]:
         """What the worker masks, in the input as the supervisor gave it."""
-        return set(secrets(self.real, self.worker.masked)) if self.worker.masked else set()
+        names = masked_by(self.worker)
+        return set(secrets(self.real, names)) if names else set()
 
     # --- before a worker is called ------------------------------------------------------------------------------
 
@@ -218,7 +220,7 @@ class OneStep:
 
     def _call(self, step: StepState) -> Any:
         worker = self.worker.fallback if step.fallback else self.worker
-        given = worker.input_model.model_validate(unmask(step.input, self.real) if self.worker.masked else step.input)
+        given = worker.input_model.model_validate(unmask(step.input, self.real) if masked_by(self.worker) else step.input)
         inputs = {name: getattr(given, name) for name in type(given).model_fields}
         context = sdk.StepContext(f"{self.log.run_id}:{step.name}", step.attempt, step.remark)
         with structlog.contextvars.bound_contextvars(step=step.name), sdk.executing(context):
@@ -299,6 +301,8 @@ def difference(step: StepState, request: dict[str, Any] | None, steps: Mapping[i
     why = f"The code changed: {divergence.told(step, request, steps)} Nothing was executed."
     data: dict[str, Any] = {"cause": Cause.CODE_CHANGED, "subject": Subject.OUTPUT, "proposal": None, "why": clean(why)}
     data |= {"schema": {}, "allowed": list(ALLOWED[Cause.CODE_CHANGED])}
+    if step.displaced or (step.status == Status.WAITING and step.escalation and step.cause != Cause.CODE_CHANGED):
+        data["displaces"] = True  # this question is asked again after "retry"
     drafts = [Draft(Kind.STEP_WITHDRAWN, {}, step.position)] if step.asked else []  # one question at a time
     return Open("person", step.position, drafts=[*drafts, Draft(Kind.STEP_ESCALATED, data, step.position)])
 
@@ -331,11 +335,28 @@ class Accepted:
 
     def __init__(self, worker: AnyWorker, answer: Any, known: set[str]) -> None:
         result = answer if isinstance(answer, sdk.Result) else None
-        self.stored = stored(worker.dump(result.value if result else answer))
+        names = masked_by(worker)
+        self.stored = stored(fitting(worker.dump, result.value if result else answer, secret=bool(names)))
         self.judgement = _judgement(result) if result else {}
-        if worker.masked:
-            known = known | set(secrets(self.stored, worker.masked))
-            self.stored, self.judgement = mask(self.stored, worker.masked, known), mask(self.judgement, (), known)
+        if names:
+            known = known | set(secrets(self.stored, names))
+            self.stored, self.judgement = mask(self.stored, names, known), mask(self.judgement, (), known)
+
+
+def masked_by(worker: AnyWorker) -> tuple[str, ...]:
+    """What is masked in a step of this worker, which its fallback may come to execute."""
+    return worker.masked + (worker.fallback.masked if isinstance(worker.fallback, sdk.Worker) else ())
+
+
+def fitting(dump: Callable[[Any], Any], value: Any, *, secret: bool) -> Any:
+    """The value as it is recorded; what does not fit is said without the value where that may be secret."""
+    try:
+        return dump(value)
+    except ValidationError as error:
+        if not secret:
+            raise
+        told = [f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors(include_input=False)]
+        raise ValueError(f"The value does not fit {error.title}: {'; '.join(told)}.") from None
 
 
 def _judgement(result: sdk.Result[Any]) -> dict[str, Any]:

@@ -75,14 +75,15 @@ class RunLog:
         return facts_, write_of(self.run_id, cursor, self.fence, state, written, apart, release=release)
 
     def _write(self, asked: Write, written: list[Fact]) -> bool:
-        """One statement is a transaction of its own; only what reviews must be told of needs a longer one."""
-        if not _concerns_reviews(written):
+        """One statement is a transaction of its own; only large values, and what reviews must be told of, need a longer one."""
+        if not (asked.payloads or _concerns_reviews(written)):
             if done := pen.write(asked):
                 self._announce()
             return done
         with transaction.atomic():
             if not pen.write(asked):
                 return False
+            pen.keep(asked)
             _tell_reviews(self.run_id, self.state, written)
             self._announce()
         return True

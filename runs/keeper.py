@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from runs import event_log, live
+from runs import event_log, live, pen
 from runs.engine.events import Draft, Kind
 from runs.engine.outcome import Ending, crashed
 
@@ -97,6 +97,7 @@ class Held:
 
     def attempt(self, position: int, limit: float | None, worker: Callable[[], Any]) -> Any:
         """Call the worker, if the lease still holds. Raises CutOff where it takes longer than `limit` or STEP_TIMEOUT_SECONDS."""
+        pen.rest()
         self.check()
         watch = Watch(self, position, limit or settings.STEP_TIMEOUT_SECONDS)
         try:

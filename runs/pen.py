@@ -18,10 +18,11 @@ from django.db import DataError, IntegrityError, InterfaceError, OperationalErro
 from django.db import Error as DatabaseError
 from psycopg_pool import ConnectionPool
 
-from runs.projections import Write, statement
+from runs.projections import INSERT, KEEP, Write, statement_values
 
 MOST_AT_ONCE = 64  # runs in one statement
 ASKED_SECONDS = 5.0  # for how long the server is asked about a commit whose reply was lost
+OF_ONE = (psycopg.errors.LockNotAvailable, psycopg.errors.ProgramLimitExceeded)  # may concern one run of many
 Rows = list[tuple[Any, ...]]
 
 
@@ -37,15 +38,29 @@ def execute(statement: str, values: dict[str, Any]) -> Rows:
 def write(asked: Write) -> bool:
     """Carry out this write, perhaps together with others; False where its run has moved on or its lease is lost."""
     if connection.in_atomic_block:
-        return bool(execute(*statement([asked], settings.LEASE_SECONDS)))
+        return bool(execute(INSERT, statement_values([asked], settings.LEASE_SECONDS)))
     return _group.write(asked)
 
 
 def write_together(asked: list[Write]) -> None:
     """Carry out these writes in one statement, within a transaction: each must take effect."""
-    written = execute(*statement(asked, settings.LEASE_SECONDS))
+    written = execute(INSERT, statement_values(asked, settings.LEASE_SECONDS))
     if len(written) != len(asked):
         raise IntegrityError(f"{len(asked) - len(written)} of {len(asked)} runs had moved on")
+    for one in asked:
+        keep(one)
+
+
+def keep(asked: Write) -> None:
+    """Insert what was set apart from the events of a write, within its transaction; one at a time, for each may have 10 MB."""
+    for hash_, body in asked.payloads.items():
+        execute(KEEP, {"run_id": asked.run_id, "hash": hash_, "body": body})
+
+
+def rest() -> None:
+    """Give Django's connection of this thread back to the server, before something that may take long."""
+    if connection.connection is not None and not connection.in_atomic_block:
+        connection.close()
 
 
 @contextmanager
@@ -162,17 +177,17 @@ class _Group:
                 following.lock.release()
 
     def _carry_out(self, turns: list[_Turn]) -> None:
-        """One statement for all. What cannot be stored must fail alone; a database that is away fails for each."""
+        """One statement for all. What cannot be stored, or is locked, must fail alone; a database that is away fails for each."""
         try:
             written = self._insert([turn.asked for turn in turns])
-        except (DataError, IntegrityError) as error:
-            if len(turns) == 1:
-                turns[0].settle(False, error)
-            else:
+        except DatabaseError as error:
+            fault_of_one = isinstance(error, DataError | IntegrityError) or isinstance(error.__cause__, OF_ONE)
+            if fault_of_one and len(turns) > 1:
                 for turn in turns:
                     self._carry_out([turn])
-        except DatabaseError as error:
-            self.close()
+                return
+            if not fault_of_one:
+                self.close()
             for turn in turns:
                 turn.settle(False, error)
         else:
@@ -180,19 +195,18 @@ class _Group:
                 turn.settle(turn.asked.run_id in written)
 
     def _insert(self, together: list[Write]) -> set[int]:
-        asked, values = statement(together, settings.LEASE_SECONDS)
+        values = statement_values(together, settings.LEASE_SECONDS)
         with connection.wrap_database_errors:
             self._cursor = self._cursor or psycopg.connect(**_ways()).cursor()
-            return {row[0] for row in self._cursor.execute(asked, values).fetchall()}
+            return {row[0] for row in self._cursor.execute(INSERT, values).fetchall()}
 
 
 # --- connections ------------------------------------------------------------------------------------------------
 
 # Every statement here names its rows by key; a plan made while the tables were small must not scan them when they are large.
 NEVER_SCANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
-POINT_LOOKUPS = " ".join(
-    f"-c {name}={value}" for name, value in (NEVER_SCANS | {"plan_cache_mode": "force_generic_plan"}).items()
-)
+TERMS = {"plan_cache_mode": "force_generic_plan", "lock_timeout": "2s"}  # a run that somebody locks must not stop the others
+POINT_LOOKUPS = " ".join(f"-c {name}={value}" for name, value in (NEVER_SCANS | TERMS).items())
 
 
 @contextmanager

@@ -109,24 +109,17 @@ WITH head AS (
 )
 SELECT id FROM head
 """  # noqa: S608 - built from the constant column lists above
-
-KEEP = f"""), kept AS (
-  INSERT INTO runs_payload (run_id, hash, body)
-  SELECT p.run_id, p.hash, p.body FROM {_records("payloads", "p", ["run_id", "hash", "body"])} JOIN head ON head.id = p.run_id
-  ON CONFLICT DO NOTHING
-)
-SELECT id FROM head"""  # noqa: S608
-INSERT_LARGE = INSERT.replace(")\nSELECT id FROM head", KEEP)  # only where there is something to set apart
+KEEP = "INSERT INTO runs_payload (run_id, hash, body) VALUES (%(run_id)s, %(hash)s, %(body)s) ON CONFLICT DO NOTHING RETURNING 1"
 
 
 class Write(NamedTuple):
-    """What one append writes: JSON texts of the objects in INSERT's four lists."""
+    """What one append writes: JSON texts of the objects in INSERT's lists, and the values set apart by their hash."""
 
     run_id: int
     run: str
     facts: list[str]
     steps: list[str]
-    payloads: list[str]
+    payloads: dict[str, str]
 
 
 def write_of(
@@ -143,20 +136,18 @@ def write_of(
         _object(run),
         [_fact(run_id, fact, text) for fact, text in written],
         [_object(step_columns(step) | {"run_id": run_id}) for step in _touched(state, written)],
-        [_object({"run_id": run_id, "hash": hash_, "body": body}) for hash_, body in payloads.items()],
+        payloads,
     )
 
 
-def statement(writes: list[Write], lease_seconds: float) -> tuple[str, dict[str, Any]]:
-    """INSERT for all of them, and its values."""
-    values = {
+def statement_values(writes: list[Write], lease_seconds: float) -> dict[str, Any]:
+    """The values of INSERT for all of them."""
+    return {
         "runs": f"[{','.join(write.run for write in writes)}]",
         "facts": f"[{','.join(fact for write in writes for fact in write.facts)}]",
         "steps": f"[{','.join(step for write in writes for step in write.steps)}]",
         "lease_seconds": lease_seconds,
     }
-    payloads = [payload for write in writes for payload in write.payloads]
-    return (INSERT_LARGE, values | {"payloads": f"[{','.join(payloads)}]"}) if payloads else (INSERT, values)
 
 
 def _touched(state: RunState, written: list[tuple[Fact, str]]) -> Iterable[StepState]:

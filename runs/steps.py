@@ -10,7 +10,21 @@ from django.db import Error as DatabaseError
 from pydantic import BaseModel
 
 from runs import dispatch, event_log, keeper, sdk
-from runs.attempts import Alone, AnyWorker, Attempt, Done, Next, OneStep, Open, Pass, Refused, difference, has_come
+from runs.attempts import (
+    Alone,
+    AnyWorker,
+    Attempt,
+    Done,
+    Next,
+    OneStep,
+    Open,
+    Pass,
+    Refused,
+    difference,
+    fitting,
+    has_come,
+    masked_by,
+)
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import mask, secrets
@@ -100,8 +114,9 @@ class Steps:
     def reach(self, name: str, worker: AnyWorker, inputs: dict[str, Any]) -> OneStep:
         """The step that the supervisor has come to."""
         given = {key: _recordable(value) for key, value in inputs.items()}
-        real = stored(worker.dump_input(given))
-        value = mask(real, worker.masked, set(secrets(real, worker.masked))) if worker.masked else real
+        names = masked_by(worker)
+        real = stored(fitting(worker.dump_input, given, secret=bool(names)))
+        value = mask(real, names, set(secrets(real, names))) if names else real
         request = self.request(name, worker.name, title=worker.title, given=value, same_as=value, effect=worker.effect)
         return OneStep(self.here, self.position, worker, request, real)
 

@@ -101,6 +101,37 @@ def test_the_worker_gets_the_secret_after_a_person_has_edited_the_rest() -> None
     assert (SEEN, run.output) == ([f"{CARD} you"], {"said": f"paid with {MASK}, {MASK}"})
 
 
+@worker(masked=("card_number",))
+def answer_badly(card_number: str) -> Paid:
+    return {"card_number": PIN, "pin": 7, "note": [PIN]}
+
+
+@worker(fallback=pay_with)
+def pay_otherwise(card_number: str, to: str) -> Result[Paid]:
+    raise GiveUp(f"cannot charge {card_number}")
+
+
+@agent("clumsy", title="Clumsy", version="1")
+def clumsy(run: sdk.Run, given: Order) -> Answer:
+    """Tells its secret in every wrong way."""
+    if given.text == "missing":
+        run.step("pay", pay_with, card_number=CARD)
+    if given.text == "fallback":
+        return Answer(said=run.step("pay", pay_otherwise, card_number=CARD, to="me").note)
+    return Answer(said=run.step("pay", answer_badly, card_number=CARD).note)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("wrong", "status"), [("missing", "failed"), ("output", "waiting"), ("fallback", "succeeded")])
+def test_what_does_not_fit_is_said_without_the_secret(wrong: str, status: str) -> None:
+    run = advanced(started("clumsy", text=wrong))
+    assert run.status == status
+    recorded = everything_recorded()
+    assert (CARD in recorded, PIN in recorded) == (False, False)
+    if wrong == "missing":
+        assert run.error["message"] == "The value does not fit Pay with: to: Field required."
+
+
 @pytest.mark.parametrize(
     ("masked", "words"),
     [("card", "must be a tuple"), (("nothing",), "neither its inputs nor its output"), (("amount",), "must be plain text")],

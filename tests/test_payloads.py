@@ -91,6 +91,20 @@ def test_a_large_input_and_output_of_a_run_are_not_copied_into_its_row() -> None
     assert audit.first_wrong(run.pk) == ""
 
 
+def test_one_append_may_hold_more_than_one_statement_can() -> None:
+    """PostgreSQL takes 256 MB of JSON in one value; a fork or a fan-out may carry more."""
+    log = event_log.create(Draft(Kind.RUN_REQUESTED, REQUESTED))
+    steps = [
+        Draft(Kind.STEP_REQUESTED, STEP | {"name": f"{one}", "input": f"{one}" + "x" * 9_900_000}, one) for one in range(1, 29)
+    ]
+    log.append(*steps)
+    assert Payload.objects.filter(run_id=log.run_id).count() == 28
+
+
+STEP = {"worker": "w", "title": "t", "fingerprint": "f", "effect": "none"}
+REQUESTED = {"agent": "growing", "agent_version": "1", "input": {}, "summary": "", "config": {"version": 1}}
+
+
 def test_the_database_refuses_to_change_a_payload() -> None:
     advanced(started("growing", 100_000))
     for change in (lambda: Payload.objects.update(body="1"), lambda: Payload.objects.all().delete()):

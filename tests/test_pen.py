@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, DataError, OperationalError, connection
+from django.db import DatabaseError, DataError, OperationalError, connection, transaction
 
 from runs import audit, commands, event_log, pen
 from runs.engine.events import Draft, Kind
@@ -76,6 +76,16 @@ def test_a_lease_that_is_lost_stops_one_and_not_the_others(monkeypatch: pytest.M
     Run.objects.filter(pk=logs[2].run_id).update(fence=7)
     _, errors = at_once([starting(log) for log in logs], monkeypatch)
     assert [type(error) for error in errors] == [type(None)] * 2 + [event_log.LeaseLost, type(None)]
+
+
+def test_a_run_that_somebody_locks_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = owned(4)
+    with transaction.atomic():
+        Run.objects.select_for_update().get(pk=logs[2].run_id)
+        together, errors = at_once([starting(log) for log in logs], monkeypatch)
+    assert together[:2] == [1, 3]
+    assert [type(error) for error in errors] == [type(None)] * 2 + [OperationalError, type(None)]
+    assert [event_log.rows(log.run_id).count() for log in logs] == [2, 2, 1, 2]
 
 
 def test_after_a_lost_connection_one_append_fails_and_the_next_is_written() -> None:
