@@ -239,6 +239,48 @@ def test_a_supervisor_that_is_not_deterministic_inside_gather_is_found() -> None
     assert CALLED.count("part_1") == 1, "nothing was executed"
 
 
+def test_a_question_that_a_changed_code_displaced_is_asked_again_and_nothing_is_executed_twice() -> None:
+    def supervisor(name: str) -> Callable[[Handle], Any]:
+        first, gate = call("first", piece_once, name=name), call("gate", piece.gated("look"), name="gate")
+        return lambda run: run.gather(first, gate)
+
+    DOES["paid"] = lambda: (_ for _ in ()).throw(RuntimeError("timeout"))
+    run = started(piece)
+    DOES["supervisor"] = supervisor("paid")
+    run = advanced(run)
+    DOES["supervisor"] = supervisor("other")
+    decided(run, 2, "approve")
+    assert Review.objects.open().get(run=advanced(run), position=1).cause == "code_changed"
+    commands.cancel(run.pk, by="operator")
+    commands.retry(run.pk, by="operator")
+    assert Review.objects.open().get(run=advanced(run), position=1).cause == "code_changed"
+    DOES["supervisor"] = supervisor("paid")
+    decided(run, 1, "retry")
+    assert Review.objects.open().get(run=advanced(run)).cause == "outcome_unknown"
+    decided(run, 1, "happened", value="it did")
+    assert advanced(run).output == {"said": "['it did', 'gate']"}
+    assert CALLED == ["paid", "gate"]
+
+
+def test_a_proposal_that_a_changed_code_displaced_is_judged_again() -> None:
+    def supervisor(name: str) -> Callable[[Handle], Any]:
+        return lambda run: run.step("first", estimated, name=name)
+
+    run = started(piece)
+    DOES["supervisor"] = supervisor("guess")
+    commands.cancel(advanced(run).pk, by="operator")
+    commands.retry(run.pk, by="operator")
+    DOES["supervisor"] = supervisor("other")
+    run = advanced(run)
+    DOES["supervisor"] = supervisor("guess")
+    decided(run, 1, "retry")
+    review = Review.objects.open().get(run=advanced(run))
+    assert (review.cause, review.proposal, review.confidence) == ("low_confidence", "guess", 0.1)
+    decided(run, 1, "approve")
+    assert advanced(run).output == {"said": "guess"}
+    assert "AttemptCrashed" not in kinds(run)
+
+
 def test_a_run_that_ends_while_somebody_is_asked_asks_nobody_any_more() -> None:
     def supervisor(run: Handle) -> str:
         raise RuntimeError("a bug")

@@ -56,6 +56,7 @@ class StepState:
     gate_passed: bool = False
     fallback: str = ""
     escalation: dict[str, Any] = field(default_factory=dict)  # the question put to a person, while it is open
+    displaced: dict[str, Any] = field(default_factory=dict)  # the question that "the code changed" took the place of
     resume_status: str = ""  # where the step was before it was escalated
     cancelled_status: str = ""  # where it was when the run was cancelled
     crashes: int = 0  # attempts that a process did not survive, since a person last decided
@@ -145,7 +146,9 @@ def _step_succeeded(step: StepState, fact: Fact) -> StepState:
 def _step_escalated(step: StepState, fact: Fact) -> StepState:
     before = step.resume_status or step.status
     step = replace(step, status=Status.WAITING, cause=fact.data["cause"], subject=fact.data["subject"])
+    displaced = (step.displaced or step.escalation) if fact.data.get("displaces") else {}
     step = replace(step, proposal=fact.data["proposal"], resume_status=before, escalation=fact.data, withdrawn=False)
+    step = replace(step, displaced=displaced)
     return replace(step, **_judgement(fact)) if fact.data.get("judged") else step
 
 
@@ -167,7 +170,7 @@ def _step_decided(step: StepState, fact: Fact) -> StepState:
 def _after_decision(step: StepState, fact: Fact) -> StepState:
     decision = fact.data["decision"]
     if step.cause == "code_changed" and decision != "reject":  # "reject": logs of the first version
-        return replace(step, status=step.resume_status, resume_status="")
+        return _before_the_change(step)
     if step.cause == "code_changed":
         return replace(step, status=Status.REJECTED, finished_at=fact.at)
     step = replace(step, resume_status="")
@@ -189,8 +192,8 @@ def copied(step: StepState) -> dict[str, Any]:
 
 # Where it stands, and what only matters until it has ended.
 NOT_COPIED = frozenset({
-    "position", "tries", "crashes", "crash", "attempted_at", "escalation", "resume_status", "cancelled_status", "wake_at",
-    "withdrawn",
+    "position", "tries", "crashes", "crash", "attempted_at", "escalation", "displaced", "resume_status", "cancelled_status",
+    "wake_at", "withdrawn",
 })  # fmt: skip
 TIMES = ("started_at", "finished_at")
 
@@ -226,6 +229,9 @@ def _before_the_change(step: StepState) -> StepState:
     """A step that "the code changed" stopped goes back to where it was: the executor compares it anew."""
     if step.cause != "code_changed":
         return step
+    if asked := step.displaced:
+        step = replace(step, status=Status.WAITING, cause=asked["cause"], subject=asked["subject"], proposal=asked["proposal"])
+        return replace(step, escalation=asked, displaced={}, withdrawn=True, finished_at=None)
     return replace(step, status=step.resume_status, resume_status="", finished_at=None, withdrawn=False)
 
 
