@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import transaction
 from psycopg import OperationalError
 from pydantic import BaseModel
 
+from reviews import decisions
+from reviews.models import Review
 from runs import audit, commands, describe, dispatch, event_log, executor, sweeper
 from runs.engine.errors import GiveUp
 from runs.models import Run
@@ -166,6 +169,52 @@ def test_cancelling_the_parent_cancels_its_open_children_and_theirs() -> None:
     assert event_log.facts(child.pk)[-1].data["reason"] == f"Run {run.pk}, which had started it, was cancelled."
     commands.retry(run.pk, by="operator")
     assert advanced(run).output == {"said": "cancelled: "}
+
+
+def test_a_child_that_somebody_retries_after_its_parent_was_cancelled_goes_on() -> None:
+    run = advanced(started(lambda run: said(run.join(run.spawn("one", "errands", {"text": "first"})))))
+    commands.cancel(run.pk, by="operator")
+    sweeper.sweep()
+    child = run.children.get()
+    commands.retry(child.pk, by="operator")
+    sweeper.sweep()
+    assert advanced(child).status == "succeeded"
+
+
+def test_a_child_that_a_fork_took_over_goes_on_until_the_last_of_them_is_cancelled(people: dict[str, User]) -> None:
+    def looked_at(name: str) -> Callable[[Handle], Any]:
+        def supervisor(run: Handle) -> str:
+            child = run.spawn("child", "errands", {"text": "first"})
+            run.step(name, errand.gated("look"), text="second")
+            return said(run.join(child))
+
+        return supervisor
+
+    run, child = advanced(started(looked_at("before"))), Run.objects.latest("pk")
+    for name in ("changed", "changed again"):
+        decided(run, "approve", people["reviewer"])
+        DOES["supervisor"] = looked_at(name)
+        decided(advanced(run), "fork", people["reviewer"])
+        sweeper.sweep()
+        run = advanced(Run.objects.get(forked_from=run))
+    assert Run.objects.get(pk=child.pk).status == "queued", "two runs that have it were cancelled, the third waits for it"
+    commands.cancel(run.pk, by="operator")
+    sweeper.sweep()
+    assert Run.objects.get(pk=child.pk).status == "cancelled"
+
+
+def decided(run: Run, kind: str, by: User) -> None:
+    review = Review.objects.open().get(run=run)
+    decisions.decide(review.pk, actor=by, kind=kind, seen=review.fingerprint, reason="because")
+
+
+def test_a_fork_from_before_its_start_does_not_keep_a_child() -> None:
+    run = advanced(started(lambda run: said(run.join(run.spawn("one", "errands", {"text": "first"})))))
+    child = run.children.get()
+    commands.fork(run.pk, step=1, by="operator")
+    commands.cancel(run.pk, by="operator")
+    sweeper.sweep()
+    assert Run.objects.get(pk=child.pk).status == "cancelled"
 
 
 def test_the_last_child_calls_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,28 @@ NONE_OPEN = RawSQL(
     output_field=models.BooleanField(),
 )
 
+# a fork that took over the step which started this run waits for it too: until it is cancelled itself
+A_FORK_NEEDS_IT = RawSQL(
+    """EXISTS (
+    WITH RECURSIVE fork AS (
+      SELECT id, status, forked_from_id, forked_step FROM runs_run AS first WHERE first.forked_from_id = runs_run.parent_id
+      UNION
+      SELECT later.id, later.status, later.forked_from_id, later.forked_step
+      FROM runs_run AS later JOIN fork ON later.forked_from_id = fork.id
+    )
+    SELECT FROM fork JOIN runs_step AS started ON started.run_id = fork.forked_from_id AND started.position < fork.forked_step
+    WHERE fork.status <> 'cancelled' AND started.worker = 'spawn[' || runs_run.agent || ']')""",
+    [],
+    output_field=models.BooleanField(),
+)
+# somebody wanted it to go on although its parent was cancelled
+RETRIED_SINCE = RawSQL(
+    """EXISTS (SELECT FROM runs_event AS event JOIN runs_run AS parent ON parent.id = runs_run.parent_id
+    WHERE event.run_id = runs_run.id AND event.kind = 'RunRetried' AND event.at >= parent.finished_at)""",
+    [],
+    output_field=models.BooleanField(),
+)
+
 
 class RunQuerySet(models.QuerySet["Run"]):
     """Named questions about runs."""
@@ -58,8 +80,9 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(advanceable | woken | joined, unowned)
 
     def orphaned(self) -> Self:
-        """Open runs whose parent was cancelled, and which nobody has cancelled yet."""
-        return self.filter(status__in=OPEN, cancel_requested=False, parent__status=RunStatus.CANCELLED)
+        """Open runs whose parent was cancelled, and which nobody has cancelled, retried or taken over since."""
+        with_parent = self.filter(status__in=OPEN, cancel_requested=False, parent__status=RunStatus.CANCELLED)
+        return with_parent.exclude(Q(RETRIED_SINCE) | Q(A_FORK_NEEDS_IT))
 
 
 class Run(models.Model):
