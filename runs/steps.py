@@ -176,6 +176,8 @@ class Steps:
         data: dict[str, Any] = {"cause": first.cause}
         data |= {"wake_at": min(times).isoformat()} if times else {}
         data |= {"runs": first.runs} if first.runs else {}
+        if first.cause == "person":
+            data["steps"] = [next_.position for next_ in waiting if next_.cause == "person"]
         self._stop(Draft(Kind.RUN_PARKED, data, first.position))
 
     def wait_for_room(self, position: int) -> None:

@@ -144,6 +144,17 @@ def test_a_decision_while_the_others_still_work_is_not_lost() -> None:
     assert advanced(run).output == {"said": "part_1 late"}
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_decision_while_a_decided_one_is_executed_goes_on_although_a_third_is_still_asked() -> None:
+    run = advanced(started(*[piece.gated("look first")] * 3))
+    decided(run, 1, "approve")
+    DOES["part_1"] = lambda: decided(run, 2, "approve") or "part_1"
+    run = advanced(run)
+    assert list(Run.objects.due()) == [run]
+    run = advanced(run)
+    assert (run.status, statuses(run)) == ("waiting", ["succeeded", "succeeded", "waiting"])
+
+
 def test_the_first_rejection_in_order_is_raised_when_all_are_done() -> None:
     run = advanced(started(piece, estimated, estimated))
     decided(run, 3, "reject")

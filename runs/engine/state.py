@@ -106,10 +106,12 @@ def _run_released(state: RunState, fact: Fact) -> None:
 
 
 def _run_parked(state: RunState, fact: Fact) -> None:
-    """Where somebody has meanwhile decided everything that it wanted to wait for, it goes on."""
-    if fact.data["cause"] == "person" and not any(step.asked for step in state.steps.values()):
-        state.status = Status.QUEUED
-        return
+    """Where somebody has meanwhile decided something that it wanted to wait for, it goes on."""
+    if fact.data["cause"] == "person":
+        asked = {position for position, step in state.steps.items() if step.asked}
+        if not asked or not asked.issuperset(fact.data.get("steps", ())):  # logs of the first versions do not name them
+            state.status = Status.QUEUED
+            return
     state.waiting_cause, state.waiting_step = fact.data["cause"], fact.step
     state.status = Status.RETRYING if fact.data["cause"] == "retry" else Status.WAITING
     state.wake_at = moment(fact.data.get("wake_at"))
