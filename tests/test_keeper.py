@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.db import transaction
 
-from runs import audit, commands, event_log, keeper
+from runs import audit, commands, event_log, executor, keeper
 from runs.engine.events import Kind
 from runs.keeper import CutOff, Held, Watch
 from runs.models import Run
@@ -79,6 +79,17 @@ def test_nothing_begins_under_a_lease_that_ran_out_by_our_own_clock() -> None:
     held.renewed(time.monotonic())
     held.attempt(1, None, lambda: called.append(2))
     assert called == [2]
+
+
+def test_a_worker_that_was_not_called_because_the_lease_ran_out_has_not_failed() -> None:
+    run = started("counting")
+    taken = event_log.take(run.pk, owner="test")
+    assert taken is not None
+    log, opening = taken
+    held = Held(run.pk, log.fence, asked=time.monotonic() - 1000)
+    held.renewed = lambda asked: None  # type: ignore[method-assign]
+    executor._carry_to_the_end(executor._steps(log, opening, held=held))
+    assert (status(run), kinds(run)) == ("running", ["RunRequested", "RunStarted", "StepStarted"])
 
 
 def test_a_process_that_was_stopped_for_longer_than_its_lease_starts_no_further_effect(tmp_path: Path) -> None:
