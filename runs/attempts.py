@@ -22,6 +22,7 @@ from runs.engine.state import Status, StepState
 
 AnyWorker = sdk.Worker[..., Any]
 SOURCE_LETTERS = 120
+MOST_DEFERRALS = 3  # short ones of a step that the process waits for; then the run is parked for each
 
 
 # --- what may come next: `drafts` say what has happened and are written before anything else -----------------------
@@ -95,6 +96,7 @@ class OneStep:
         """`real` is the input as the supervisor gave it; in the request, what the worker masks is masked."""
         self.here, self.log, self.position, self.worker, self.request = here, here.log, position, worker, request
         self.real = real
+        self.deferrals = 0
 
     @property
     def recorded(self) -> StepState:
@@ -272,7 +274,8 @@ class OneStep:
             "why": clean(not_yet.why),
         }
         draft = Draft(Kind.STEP_DEFERRED, normalise(data), self.position)
-        if not_yet.parks:
+        self.deferrals += 1
+        if not_yet.parks or self.deferrals > MOST_DEFERRALS:
             return Open("later", self.position, wake_at, [draft])
         return Attempt(self._next_start(step.attempt - 1, step.remark), [draft], not_yet.wait_seconds)
 

@@ -149,6 +149,7 @@ class Steps:
         if attempt.delay_seconds:
             self.write()
             time.sleep(attempt.delay_seconds)
+            self.stop_if_asked()
         self.write(attempt.start)
 
     # --- leaving the supervisor -----------------------------------------------------------------------------------

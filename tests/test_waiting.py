@@ -91,6 +91,28 @@ def test_not_yet_is_no_attempt_and_parks(work: Any) -> None:
     assert "AttemptFailed" not in kinds(run)
 
 
+def test_short_waits_give_the_process_back_when_asked_and_after_a_few(settings: Any) -> None:
+    polled: list[int] = []
+
+    def not_yet() -> str:
+        polled.append(1)
+        if len(polled) == 2:
+            executor.hand_over.set()
+        if len(polled) < 9:
+            raise TryLater(0.01)
+        return "ready"
+
+    DOES["poll"] = not_yet
+    try:
+        run = advanced(started(lambda run: run.step("poll", poll, text="x")))
+    finally:
+        executor.hand_over.clear()
+    assert (len(polled), run.status, run.lease_until) == (2, "queued", None)
+    run = advanced(run)
+    assert (len(polled), run.status, run.waiting_cause) == (6, "waiting", "later")
+    assert time_passes(run).output == {"said": "ready"}
+
+
 def test_a_sleep_ends_at_the_time_that_was_recorded_first() -> None:
     later = datetime.now(UTC) + timedelta(hours=2)
     moments = [later, later + timedelta(days=5)]
