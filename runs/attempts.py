@@ -119,9 +119,14 @@ class OneStep:
         return self._again(step)
 
     def execute(self, step: StepState) -> "Accepted | BaseException":
-        """Call the worker for the step as it is recorded: its answer in storable form, or what it raised."""
+        """Call the worker for the step as it is recorded: its answer in storable form, or what it raised.
+
+        Raises LeaseLost where it was not called, because the lease had run out.
+        """
         try:
             return Accepted(self.worker, self._call(step), self._secrets)
+        except event_log.LeaseLost:
+            raise
         except (Exception, SystemExit, keeper.CutOff) as error:  # noqa: BLE001 - whatever the worker raises is recorded on the step
             return error
 
