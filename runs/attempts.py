@@ -2,6 +2,7 @@
 
 import random
 import traceback
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -127,7 +128,7 @@ class OneStep:
             return Accepted(self.worker, self._call(step), self._secrets)
         except event_log.LeaseLost:
             raise
-        except (Exception, SystemExit, keeper.CutOff) as error:  # noqa: BLE001 - whatever the worker raises is recorded on the step
+        except (Exception, SystemExit, CancelledError, keeper.CutOff) as error:  # noqa: BLE001 - it is recorded on the step
             return error
 
     def follow(self, answer: "Accepted | BaseException") -> Next:

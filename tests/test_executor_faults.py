@@ -1,5 +1,6 @@
 """What goes wrong at the edges of a run: cancels that come late, effects whose end is unknown, odd text, rude supervisors."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -368,6 +369,15 @@ def test_odd_text_of_errors_is_stored_and_asks_a_person() -> None:
 def test_odd_text_of_a_supervisors_error_fails_the_run() -> None:
     run = advanced(started(lambda run: raises(ValueError("odd \x00"))))
     assert (run.status, run.error["message"]) == ("failed", "odd \ufffd")
+
+
+@pytest.mark.parametrize("error", [SystemExit("bye"), asyncio.CancelledError("bye")])
+def test_a_supervisor_that_wants_to_end_its_process_fails_its_run_and_keeps_what_was_done(error: BaseException) -> None:
+    SCRIPT["plain"] = lambda: "plain"
+    run = advanced(started(lambda run: raises(error)))
+    assert (run.status, run.error["kind"], run.error["message"]) == ("failed", type(error).__name__, "bye")
+    run = advanced(started(lambda run: (one_step(plain)(run), raises(error))))
+    assert (run.status, run.steps.get().status) == ("failed", "succeeded")
 
 
 def test_odd_text_before_a_fallback_is_stored() -> None:
