@@ -92,6 +92,10 @@ class Held:
         if self.lost:
             raise event_log.LeaseLost(f"the lease of run {self.run_id} ran out before its next step")
 
+    def let_go(self) -> None:
+        """Nothing can be recorded here any more: the lease runs out. What is under way is still watched."""
+        self.fence, self.taken = 0, True
+
     def renewed(self, asked: float) -> None:
         self.until = max(self.until, asked + settings.LEASE_SECONDS)
 
@@ -281,7 +285,8 @@ def _ending(log: event_log.RunLog, watch: Watch | None, reason: str) -> list[Dra
         return [*crash, Draft(Kind.RUN_RELEASED)]
     message = f"The supervisor was ended between two steps, {reason}."
     error: dict[str, Any] = {"kind": "overtime", "message": message, "trace": ""}
-    return [Draft(Kind.RUN_FAILED, {"error": error})]
+    withdrawn = [Draft(Kind.STEP_WITHDRAWN, {}, step.position) for step in log.state.steps.values() if step.asked]
+    return [*withdrawn, Draft(Kind.RUN_FAILED, {"error": error})]
 
 
 _keeper: Keeper | None = None

@@ -6,12 +6,17 @@ import time
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import transaction
 
-from runs import audit, commands, event_log, executor, keeper
+from reviews import decisions
+from reviews.models import Review
+from runs import audit, commands, event_log, executor, keeper, sdk
 from runs.engine.events import Kind
 from runs.keeper import CutOff, Held, Watch
 from runs.models import Run
+from runs.sdk import agent, call, worker
+from tests.agents import Answer, Order
 from tests.processes import eventually, process
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -106,6 +111,35 @@ def test_a_process_that_was_stopped_for_longer_than_its_lease_starts_no_further_
     assert sum(pid == str(stopped.pid) for _, _, pid in lines(ledger)) == before
     assert len(lines(ledger)) <= 41, "the step in hand may have happened twice, no other"
     assert audit.first_wrong(run.pk) == ""
+
+
+@worker
+def piece(name: str) -> str:
+    return name
+
+
+@agent("looked-at-twice", title="Looked at twice", version="1")
+def looked_at_twice(run: sdk.Run, order: Order) -> Answer:
+    gated = piece.gated("look")
+    return Answer(said=" ".join(run.gather(call("a", gated, name="a"), call("b", gated, name="b"))))
+
+
+def test_nobody_is_asked_about_a_run_whose_supervisor_was_given_up(people: dict[str, User]) -> None:
+    run = started("looked-at-twice")
+    executor.advance(run.pk, owner="test")
+    first = Review.objects.open().get(run=run, position=1)
+    decisions.decide(first.pk, actor=people["reviewer"], kind="approve", seen=first.fingerprint)
+    taken = event_log.take(run.pk, owner="test")
+    assert taken is not None
+    log, opening = taken
+    log.append(opening)
+    keeper._write_end(keeper.not_kept(run.pk, log.fence), None, "because it took longer than 900 s")
+    assert kinds(run)[-2:] == [Kind.STEP_WITHDRAWN, Kind.RUN_FAILED]
+    assert not Review.objects.open().filter(run=run).exists()
+    assert audit.first_wrong(run.pk) == ""
+    commands.retry(run.pk, by="operator")
+    executor.advance(run.pk, owner="test")
+    assert [review.position for review in Review.objects.open().filter(run=run)] == [2]
 
 
 # --- cutting off ------------------------------------------------------------------------------------------------
