@@ -124,7 +124,7 @@ def _carry(steps: Steps) -> None:
             raise
         steps.unwritten = []  # it is among these
         return steps.fail("unstorable", f"Something of step {steps.position} cannot be stored: {interrupted.__cause__}")
-    except (Exception, SystemExit, CancelledError) as error:  # noqa: BLE001 - whatever the supervisor raises is recorded on the run
+    except (Exception, SystemExit, CancelledError) as error:  # noqa: BLE001 - it is recorded on the run
         return steps.fail(type(error).__name__, str(error), trace="".join(traceback.format_exception(error)))
     return steps.succeed(output)
 

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from typing import Any
 
 from django.conf import settings
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 
 from runs import sdk
 from runs.attempts import Attempt, Next, OneStep
@@ -44,11 +44,15 @@ class _Gathering:
 
     def carry(self) -> None:
         with ThreadPoolExecutor(self.most, thread_name_prefix=f"run-{self.steps.log.run_id}") as pool:
-            self._start(pool)
-            while self.working:
-                for future in wait(self.working, return_when=FIRST_COMPLETED).done:
-                    self._finish(self.working.pop(future), future)
+            try:
                 self._start(pool)
+                while self.working:
+                    for future in wait(self.working, return_when=FIRST_COMPLETED).done:
+                        self._finish(self.working.pop(future), future)
+                    self._start(pool)
+            except (OperationalError, InterfaceError):  # others go on with the run, however long the slowest takes here
+                self.steps.held.let_go()
+                raise
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Write what has happened together with the starts of as many steps as there are free threads."""
