@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 
+import structlog
 from django.conf import settings
 
 from runs import keeper
 from runs.engine.outcome import Ending
 
+logger = structlog.get_logger()
 MOST_AT_ONCE = 2  # in one job process
 LOOK_SECONDS = 0.05
 _room = threading.Semaphore(MOST_AT_ONCE)
@@ -28,9 +30,13 @@ def carry(run_id: int, fence: int) -> Ending | None:
         _room.release()
 
 
-def _witnessed(command: list[str]) -> Ending:
+def _witnessed(command: list[str]) -> Ending | None:
     began, asked_to_stop = time.monotonic(), False
-    pid = os.posix_spawn(command[0], command, os.environ)
+    try:
+        pid = os.posix_spawn(command[0], command, os.environ)
+    except OSError as error:
+        logger.warning("no_process", error=str(error))
+        return None
     while True:
         ended, status, usage = os.wait4(pid, os.WNOHANG)
         if ended:

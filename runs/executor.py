@@ -15,13 +15,15 @@ from runs import children, event_log, keeper, parallel, sdk
 from runs.attempts import AnyWorker, has_come
 from runs.engine.canonical import stored
 from runs.engine.events import Draft, Kind
-from runs.engine.outcome import Ending
+from runs.engine.outcome import Ending, crashed
 from runs.engine.state import Status
 from runs.steps import Interrupted, Steps, Stopped, hand_over
 
 __all__ = ["Interrupted", "Steps", "Stopped", "advance", "carry_alone", "hand_over"]
 logger = structlog.get_logger()
 
+
+MOST_TAKINGS = 10  # one after the other that write nothing: what ends a process outside a step must not do so for ever
 
 # How a job process carries a run in a process of its own: by run and fence, with its end as the result (runs/alone.py).
 # Elsewhere a step that has crashed is simply tried again.
@@ -78,15 +80,25 @@ def _carry_until_stopped(steps: Steps) -> Steps:
 def _carried_alone(steps: Steps) -> Steps | None:
     """What is left to do here once a process of its own has carried the run on."""
     assert alone is not None and steps.log.fence is not None  # noqa: S101, PT018 - else no step needs it
-    steps.held.between = float("inf")
+    before, steps.held.between = _attempts(steps.log), float("inf")
     ending = alone(steps.log.run_id, steps.log.fence)
     steps.held.between = time.monotonic()
     log = event_log.RunLog.load(steps.log.run_id, fence=steps.log.fence)
     left = _steps(log, held=steps.held, ending=ending)
     if ending is None:
-        left.wait_for_room(steps.needs_process)
+        with suppress(Stopped):
+            left.wait_for_room(steps.needs_process)
         return None
-    return left if log.state.status == Status.RUNNING else None
+    if log.state.status != Status.RUNNING:
+        return None
+    if _attempts(log) == before and not hand_over.is_set():
+        early = ending._replace(reason=f"before it came to the step, {ending.reason}")
+        left.record(crashed(steps.needs_process, log.state.steps[steps.needs_process].attempt, early))
+    return left
+
+
+def _attempts(log: event_log.RunLog) -> dict[int, tuple[int, int]]:
+    return {step.position: (step.attempt, step.tries) for step in log.state.steps.values()}
 
 
 def _expire(log: event_log.RunLog) -> None:
@@ -105,6 +117,9 @@ def _carry(steps: Steps) -> None:
     """Call the supervisor and write how it ended."""
     log = steps.log
     steps.stop_if_asked()
+    if (log.fence or 0) - log.state.fence > MOST_TAKINGS:
+        told = f"The process that carried this run ended {MOST_TAKINGS} times before anything was recorded."
+        return steps.fail("process_ended", f"{told} Look at what its supervisor does between two steps, then retry the run.")
     agent = sdk.AGENTS.get(log.state.agent)
     if agent is None:
         told = f"This job process does not know the agent {log.state.agent!r}. Restart the job processes, then retry the run."

@@ -1,17 +1,22 @@
 """Steps that end their process, or never end, among good ones: each goes to a person after three tries, the others finish."""
 
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from reviews.models import Review
-from runs import audit, commands, event_log
+from runs import alone, audit, commands, event_log, executor, sdk
 from runs.engine.events import Kind
+from runs.engine.outcome import Ending
 from runs.models import Run
+from runs.sdk import agent, worker
+from tests.agents import Answer, Order
 from tests.processes import eventually, process
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -71,3 +76,46 @@ def test_poison_is_quarantined_with_its_reason_while_good_runs_finish(tmp_path: 
     effects = [line.split()[:2] for line in ledger.read_text().splitlines()]
     assert len({(key, attempt) for key, attempt in effects}) == len(effects) <= sum(attempts), "no attempt was made twice"
     assert all(audit.first_wrong(run.pk) == "" for run in [*poison.values(), *good])
+
+
+class Killed(BaseException):
+    """As if the process had ended."""
+
+
+@worker
+def deadly() -> str:
+    raise Killed
+
+
+@agent("deadly", title="Deadly", version="1")
+def deadly_agent(run: sdk.Run, order: Order) -> Answer:
+    return Answer(said=run.step("deadly", deadly))
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "said"),
+    [
+        ([sys.executable, "-S", "-c", "raise SystemExit(1)"], "waiting", "before it came to the step, with exit code 1 after"),
+        (["/nowhere/python"], "retrying", ""),
+    ],
+    ids=["ends before it writes", "cannot be started"],
+)
+def test_a_process_that_does_not_come_to_its_step_is_not_started_for_ever(
+    program: list[str], status: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, began = started("deadly", "hello"), list[int]()
+    for _ in range(2):
+        with pytest.raises(Killed):
+            executor.advance(run.pk, owner="test")
+        Run.objects.filter(pk=run.pk).update(lease_until=event_log.now() - timedelta(seconds=1))
+
+    def carry(run_id: int, fence: int) -> Ending | None:
+        began.append(run_id)
+        assert len(began) < 3
+        return alone._witnessed(program)
+
+    monkeypatch.setattr(executor, "alone", carry)
+    executor.advance(run.pk, owner="test")
+    run.refresh_from_db()
+    assert (run.status, len(began), audit.first_wrong(run.pk)) == (status, 1, "")
+    assert [said in review.why for review in Review.objects.open().filter(run=run)] == [True] * (status == "waiting")
