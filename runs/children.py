@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from runs import dispatch, event_log, sdk
 from runs.attempts import Open
-from runs.engine.canonical import digest, stored
+from runs.engine.canonical import clean, digest, dumps, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.state import RunState, Status
 from runs.models import Run, RunStatus
@@ -18,6 +18,8 @@ from runs.requests import Refused, enabled, find_agent, request
 from runs.steps import Steps, interruptible
 
 MOST_DEEP = 5  # runs above one another
+OUTPUT_LETTERS = 1_000_000  # of all outputs of a join together; beyond, they stay with the children
+ERROR_LETTERS = 2_000_000  # likewise of their errors, which are shortened
 
 
 # --- what a supervisor asks for -----------------------------------------------------------------------------------
@@ -49,9 +51,9 @@ def join(steps: Steps, name: str, children: Sequence[sdk.Child]) -> list[sdk.Out
         if step is None:
             steps.unwritten.append(Draft(Kind.STEP_REQUESTED, asked, steps.position))
         elif step.status == Status.SUCCEEDED:
-            return [_outcome(child, ended) for child, ended in zip(children, step.output, strict=True)]
+            return [_outcome(child, ended) for child, ended in zip(children, _with_outputs(step.output), strict=True)]
         ended = _ended(steps, ids)
-        steps.unwritten.append(Draft(Kind.STEP_SUCCEEDED, {"output": ended}, steps.position))
+        steps.unwritten.append(Draft(Kind.STEP_SUCCEEDED, {"output": _recorded(ended)}, steps.position))
         return [_outcome(child, one) for child, one in zip(children, ended, strict=True)]
 
 
@@ -140,14 +142,42 @@ def _ended(steps: Steps, ids: list[int]) -> list[dict[str, Any]]:
             steps.settle(Open("children", steps.position, drafts=[parked], runs=open_))
         finally:
             ring(steps.log.run_id)  # they may have ended while this was written
-    return list(stored([_recorded(runs[run_id]) for run_id in ids]))
+    room = ERROR_LETTERS // max(1, len(ids))
+    return [_as_ended(runs[run_id], room) for run_id in ids]
 
 
-def _recorded(run: Run) -> dict[str, Any]:
-    error, output = (run.error or {}).get("message", ""), run.output
-    if run.status == RunStatus.SUCCEEDED and output is None:  # too large for its row
-        output = event_log.RunLog.load(run.pk).state.output
-    return {"run": run.pk, "status": run.status, "output": output, "error": error}
+def _as_ended(run: Run, room: int) -> dict[str, Any]:
+    error = clean((run.error or {}).get("message", ""), room)
+    return {"run": run.pk, "status": run.status, "output": _output(run), "error": error}
+
+
+def _output(run: Run) -> Any:
+    if run.status == RunStatus.SUCCEEDED and run.output is None:  # too large for its row
+        return event_log.RunLog.load(run.pk).state.output
+    return run.output
+
+
+def _recorded(ended: list[dict[str, Any]]) -> Any:
+    """What the join keeps: where the outputs are large together, only their digests. A run that has succeeded never changes."""
+    if sum(len(dumps(one["output"])) for one in ended) <= OUTPUT_LETTERS:
+        return stored(ended)
+    return stored([_apart(one) if one["status"] == RunStatus.SUCCEEDED else one for one in ended])
+
+
+def _apart(one: dict[str, Any]) -> dict[str, Any]:
+    return one | {"output": None, "digest": digest(one["output"])}
+
+
+def _with_outputs(recorded: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reverse of `_recorded`."""
+    runs = Run.objects.only("status", "output").in_bulk([one["run"] for one in recorded if "digest" in one])
+    return [one | {"output": _same(one, _output(runs[one["run"]]))} if "digest" in one else one for one in recorded]
+
+
+def _same(recorded: dict[str, Any], output: Any) -> Any:
+    if digest(output) != recorded["digest"]:
+        raise ValueError(f"The output of run {recorded['run']} is no longer what was recorded when it was waited for.")
+    return output
 
 
 def _outcome(child: sdk.Child, ended: dict[str, Any]) -> sdk.Outcome:

@@ -256,6 +256,31 @@ def test_a_join_is_recorded_and_asks_for_the_same_runs() -> None:
     ]
 
 
+def test_a_join_of_large_outputs_keeps_their_digests_and_a_replay_reads_them_from_the_children(people: dict[str, User]) -> None:
+    def measured(run: Handle) -> int:
+        outcomes = run.join(*run.spawn_many("many", errands, [{"text": "large"}] * 2))
+        run.step("look", errand.gated("look"), text="x")
+        return sum(len(one.output.said) for one in outcomes)
+
+    DOES["large"] = lambda: "x" * 6_000_000
+    run = started(measured)
+    all_done()
+    joined = event_log.RunLog.load(run.pk).state.steps[2].output
+    assert [(one["output"], len(one["digest"])) for one in joined] == [(None, 64)] * 2
+    decided(run, "approve", people["reviewer"])
+    with transaction.atomic():
+        assert advanced(run).output == {"said": "12000000"}
+        transaction.set_rollback(True)
+    last = run.children.latest("pk")
+    Run.objects.filter(pk=last.pk).update(output={"said": "something else"})
+    run.refresh_from_db()
+    assert advanced(run).error["message"] == f"The output of run {last.pk} is no longer what was recorded when it was waited for."
+
+
+def test_a_join_of_nothing_is_nothing() -> None:
+    assert advanced(started(lambda run: run.join())).output == {"said": "[]"}
+
+
 def test_the_log_of_a_parent_does_not_grow_with_its_children() -> None:
     def fan_out(run: Handle) -> str:
         children: list[Child] = run.spawn_many("many", errands, [{"text": str(number)} for number in range(200)])
