@@ -380,6 +380,18 @@ def test_a_supervisor_that_wants_to_end_its_process_fails_its_run_and_keeps_what
     assert (run.status, run.steps.get().status) == ("failed", "succeeded")
 
 
+def test_a_run_that_ends_its_process_before_anything_is_recorded_fails_in_the_end_and_can_be_retried() -> None:
+    SCRIPT["plain"] = lambda: "plain"
+    run = started(one_step(plain))
+    for _ in range(executor.MOST_TAKINGS):
+        assert event_log.take(run.pk, owner="killed at once") is not None
+        Run.objects.filter(pk=run.pk).update(lease_until=event_log.now())
+    run = advanced(run)
+    assert (run.status, run.error["kind"], run.step_count) == ("failed", "process_ended", 0)
+    assert "ended 10 times" in run.error["message"]
+    assert again(run).output == {"said": "plain"}
+
+
 def test_odd_text_before_a_fallback_is_stored() -> None:
     SCRIPT["plain"] = lambda: "plain"
     assert advanced(started(one_step(odd_text_or_plain))).output == {"said": "plain"}

@@ -33,6 +33,7 @@ class RunState:
     error: dict[str, Any] | None = None
     failed_step: int | None = None  # the step whose rejection ended the run
     cancel_requested: bool = False
+    fence: int = 0  # of the last taking that came to write something
     forked_from: int | None = None  # the run whose first steps this one took over
     forked_step: int | None = None  # the first step that it executes itself
     override: dict[str, Any] | None = None  # what a person gave that step: worker, input
@@ -98,6 +99,7 @@ def _run_requested(state: RunState, fact: Fact) -> None:
 
 def _run_taken(state: RunState, fact: Fact) -> None:
     _moves(state, Status.RUNNING)
+    state.fence = fact.data.get("fence", 0)
     state.started_at = state.started_at or fact.at
 
 
