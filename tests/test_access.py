@@ -216,7 +216,7 @@ def test_a_refused_token_is_explained_on_a_page_of_ours(waiting: Run, people: di
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        ({"data": {"reason": "x" * 2_600_000}}, "too large (over 2.5 MB)"),
+        ({"data": {"reason": "x" * 32_000_001}}, "too large (over 32 MB)"),
         ({"data": {str(number): "" for number in range(1_100)}}, "too many fields"),
         ({"data": b"no boundary", "content_type": "multipart/form-data"}, "could not be read"),
         ({"headers": {"host": "elsewhere.example"}}, "ALLOWED_HOSTS"),

@@ -1,17 +1,20 @@
 """The pages of the inbox: what they show, whom they let in, and how they answer what a person does."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
+from pydantic import BaseModel
 from pytest_django import DjangoAssertNumQueries
 
 from reviews import decisions
 from reviews.models import Review
 from runs import commands, executor, sdk
+from runs.models import Run
 from tests import agents
 
 pytestmark = pytest.mark.django_db
@@ -44,6 +47,29 @@ def decide(client: Client, review: Review, decision: str, *, query: str = "", **
 def state(review: Review) -> str:
     review.refresh_from_db()
     return review.state
+
+
+class Letter(BaseModel):
+    text: str = ""
+
+
+@sdk.worker
+def measured(text: str) -> int:
+    return len(text)
+
+
+@sdk.agent("measuring", title="Measuring", version="1")
+def measuring(run: sdk.Run, letter: Letter) -> Letter:
+    return Letter(text=str(run.step("measure", measured.gated("look"), text=letter.text)))
+
+
+def test_a_large_value_can_be_edited_as_a_browser_sends_it(client: Client) -> None:
+    review, text = opened("measuring"), "é" * 1_200_000
+    sent = urlencode({"decision": "edit", "seen": review.fingerprint, "value.text": text, "reason": "longer"})
+    path = reverse("decide_review", args=[review.pk])
+    assert client.post(path, sent, content_type="application/x-www-form-urlencoded").status_code == 302
+    executor.advance(review.run_id, owner="test")
+    assert Run.objects.get(pk=review.run_id).output == {"text": "1200000"}
 
 
 # --- the list -----------------------------------------------------------------------------------------------------
