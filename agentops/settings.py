@@ -1,6 +1,7 @@
 """All settings in one file: the environment is read here, once."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import environ
@@ -29,6 +30,11 @@ REDIS_URL = env.str("REDIS_URL")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
+AGENT_APPS = env.list("AGENT_APPS", default=[])  # apps of your own with an `agents` module, on the Python path
+for name in AGENT_APPS:
+    if find_spec(name.partition(".")[0]) is None:
+        raise ImproperlyConfigured(f"AGENT_APPS names {name!r}, but Python finds no such package: it lies beside manage.py.")
+
 # --- apps ---------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "agentops",
@@ -52,7 +58,7 @@ INSTALLED_APPS = [
     "pghistory",
     "csp",
     "django_structlog",
-    *env.list("AGENT_APPS", default=[]),  # apps of your own with an `agents` module, on the Python path
+    *AGENT_APPS,
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from runs import sdk
-from runs.engine.canonical import stored
+from runs.engine.canonical import dumps, stored
 from runs.engine.events import Draft, Kind
 from runs.models import AgentConfig
 
@@ -70,7 +70,9 @@ def in_force(config: AgentConfig) -> dict[str, Any]:
 
 
 def summary(value: BaseModel) -> str:
-    """The input in one line: its first text, shortened."""
-    texts = [text for text in value.model_dump(mode="json").values() if isinstance(text, str) and text.strip()]
-    line = " ".join((texts or ["(no text)"])[0].split())
+    """The input in one line: its first text, else what its fields say, shortened."""
+    said = value.model_dump(mode="json")
+    texts = [text for text in said.values() if isinstance(text, str) and text.strip()]
+    fields = ", ".join(f"{name}: {dumps(one)[:40]}" for name, one in said.items())
+    line = " ".join((texts or [fields or "(no input)"])[0].split())
     return line if len(line) <= SUMMARY_LETTERS else line[: SUMMARY_LETTERS - 1] + "…"

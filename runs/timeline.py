@@ -189,8 +189,9 @@ def _add_history(run: Run, eventful: dict[int, StepCard]) -> None:
     for position, kind, at in timed.values_list("step", "kind", "at"):
         eventful[position or 0].clock.move(kind, at)
     for card in eventful.values():
-        if card.step.finished_at:
-            card.clock.stop(card.step.finished_at)  # withdrawn with its run
+        finished, asked = card.step.finished_at, card.clock.asked
+        if finished and asked and asked <= finished:  # else it is asked about anew: the code changed
+            card.clock.stop(finished)  # withdrawn with its run
 
 
 def log(run_id: int, *, after: int, most: int) -> list[EventLine]:

@@ -165,6 +165,7 @@ UNSAFE = [
         {"BANK_DATABASE_URL": ""},
         "BANK_DATABASE_URL is not set: the card desk has no sample bank in production. Name the bank's database.",
     ),
+    ({"AGENT_APPS": "nosuch"}, "AGENT_APPS names 'nosuch', but Python finds no such package: it lies beside manage.py."),
 ]
 
 

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,10 @@ def test_nobody_is_asked_about_a_run_whose_supervisor_was_given_up(people: dict[
 
 
 def test_an_attempt_is_cut_off_within_itself_or_not_at_all() -> None:
-    """Another thread cuts off at any moment, also at the very end: what follows the attempt is never hit."""
+    """Another thread cuts off at any moment, also at the very end: what follows the attempt is never hit.
+
+    At least 3,000 attempts, and as many as it takes until one was cut off: on a busy machine the other thread comes late.
+    """
     watched: list[Watch] = []
     ended = threading.Event()
 
@@ -159,7 +163,9 @@ def test_an_attempt_is_cut_off_within_itself_or_not_at_all() -> None:
     other = threading.Thread(target=cutter)
     other.start()
     try:
-        for number in range(3000):
+        for number in count():
+            if number >= 3000 and cut:
+                break
             try:
                 held.attempt(
                     1, None, lambda number=number: (watched.append(held.watches[0]), [None] * (number % 300), sum(range(300)))
@@ -171,7 +177,6 @@ def test_an_attempt_is_cut_off_within_itself_or_not_at_all() -> None:
     finally:
         ended.set()
         other.join()
-    assert cut, "some were"
 
 
 def test_a_cancelled_run_is_cut_off_in_a_loop_and_its_process_lives(tmp_path: Path) -> None:
