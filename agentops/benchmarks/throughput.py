@@ -71,6 +71,9 @@ def one_thread(runs: int) -> Taken:
 # --- counted ------------------------------------------------------------------------------------------------------
 
 
+NO_RENEWAL = {"LEASE_SECONDS": "600", "LEASE_RENEW_SECONDS": "200"}  # it costs by the second, not by the step
+
+
 def counts() -> Taken:
     """Per step, from runs of 30 steps less runs of 10: what a run costs once is not in it."""
     short, long = _counted(STEPS), _counted(LONGER)
@@ -82,7 +85,7 @@ def _counted(steps: int) -> Counter[str]:
     ids = prepared(COUNTED_RUNS, steps=steps)
     with tempfile.TemporaryDirectory() as directory:
         trace, before = Path(directory) / "trace", _server_counts()
-        processes.carry(ids, warm_up=[], processes=1, threads=1, environment={TRACE: str(trace)})
+        processes.carry(ids, warm_up=[], processes=1, threads=1, environment={TRACE: str(trace)} | NO_RENEWAL)
         counted = _server_counts()
         counted.subtract(before)
         counted.update(_messages(trace))
