@@ -200,9 +200,9 @@ def test_a_killed_process_leaves_its_runs_to_the_other(tmp_path: Path) -> None:
             assert len(names) == len(set(names))
             let_go(ledger)
             eventually(lambda: ended(*runs))
+            eventually(lambda: len(in_hand()) == 8)  # those of the dead process: nobody has told RQ of them yet
     assert {run.status for run in Run.objects.all()} == {"succeeded"}
     assert all(kinds(run).count("RunTakenOver") == 1 for run in runs)
-    eventually(lambda: len(in_hand()) == 8)  # nobody has told RQ of these yet
     left = in_hand()
     StartedJobRegistry("default", connection=redis(), job_class=AllowedJob, serializer=JSONSerializer).cleanup(2**40)
     assert in_hand() == []

@@ -19,7 +19,6 @@ from runs.models import Run
 COUNTED_RUNS = 10
 WARM_UP = 2  # runs for each thread
 LONGER = 3 * STEPS
-SHORT_OF_STATISTICS = 1.5  # a server process tells its statistics at most once a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +83,9 @@ def counts() -> Taken:
 def _counted(steps: int) -> Counter[str]:
     ids = prepared(COUNTED_RUNS, steps=steps)
     with tempfile.TemporaryDirectory() as directory:
-        trace, before = Path(directory) / "trace", _server_counts()
+        trace, before = Path(directory) / "trace", _written_bytes()
         processes.carry(ids, warm_up=[], processes=1, threads=1, environment={TRACE: str(trace)} | NO_RENEWAL)
-        counted = _server_counts()
+        counted = _written_bytes()
         counted.subtract(before)
         counted.update(_messages(trace))
     _all_succeeded(ids)
@@ -94,22 +93,22 @@ def _counted(steps: int) -> Counter[str]:
 
 
 def _messages(trace: Path) -> Counter[str]:
-    """Statements that were sent, and how often their sender waited for an answer: one Sync or one simple query each."""
-    sent = Counter(line.rstrip("\n").split("\t")[2] for line in trace.open(errors="replace") if line.startswith("F\t"))
+    """What was sent, how often its sender waited for an answer (a Sync or a simple query each), and what was committed.
+
+    A transaction has ended when the server says that it is ready and in none (I). Its own statistics count upkeep as well.
+    """
+    lines = [line.rstrip("\n").split("\t") for line in trace.open(errors="replace")]
+    sent = Counter(line[2] for line in lines if line[0] == "F")
     statements, waits = sent["Execute"] + sent["Query"], sent["Sync"] + sent["Query"]
-    return Counter({"statements": statements, "round_trips": waits})
+    ended = sum(line[0] == "B" and line[2] == "ReadyForQuery" and line[-1].strip() == "I" for line in lines)
+    return Counter({"statements": statements, "round_trips": waits, "commits": ended})
 
 
-def _server_counts() -> Counter[str]:
-    """Commits in this database, and bytes of WAL, once the process that ended has told its statistics."""
+def _written_bytes() -> Counter[str]:
+    """Of write-ahead log, by everybody on the server."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_sleep(%s)", [SHORT_OF_STATISTICS])
-        cursor.execute(
-            "SELECT xact_commit, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
-            " FROM pg_stat_database WHERE datname = current_database()"
-        )
-        commits, written = cursor.fetchone()
-    return Counter({"commits": commits, "wal_bytes": written})
+        cursor.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
+        return Counter({"wal_bytes": cursor.fetchone()[0]})
 
 
 def _all_succeeded(ids: list[int]) -> None:
