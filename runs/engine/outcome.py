@@ -1,5 +1,6 @@
 """What follows a failed attempt: a closed set of outcomes, so that nothing falls between them."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,8 +107,17 @@ def is_poison(crashes: int, crash: dict[str, Any], *, witnessed: bool) -> bool:
 
 def why_crashed(crashes: int, crash: dict[str, Any]) -> str:
     """What a person reads about a step that crashed so often."""
-    times = "once" if crashes == 1 else f"{crashes} times"
+    times = "" if crashes == 1 else f" {crashes} times. The last time"
+    return f"This step did not come to its end{times or ':'} {how_crashed(crash)}."
+
+
+def how_crashed(crash: dict[str, Any]) -> str:
+    """What ended an attempt: the seconds of a process whose end nobody saw last until its run was taken over."""
+    reason, seconds = crash["reason"], f"{crash['seconds']:.1f} s"
+    if lost := re.fullmatch(rf"{TOGETHER} (its run|\S+)", reason):
+        process = "its job process" if lost[1] == "its run" else f"its job process {lost[1]}"
+        return f"{process} was lost; the run was taken over {seconds} after the attempt began"
+    if reason.startswith("because "):
+        return f"it was cut off after {seconds}, {reason}"
     memory = f" with {crash['memory_mb']} MB in use" if crash.get("memory_mb") else ""
-    return (
-        f"The job process ended {times} during this step: the last time {crash['reason']} after {crash['seconds']:.1f} s{memory}."
-    )
+    return f"its process ended {reason} after {seconds}{memory}"
