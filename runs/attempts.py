@@ -17,9 +17,11 @@ from runs.engine import divergence, outcome, policy
 from runs.engine.canonical import clean, normalise, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import mask, secrets, unmask
-from runs.engine.outcome import ALONE_AFTER, TOGETHER, Ending, crashed, is_poison, why_crashed
+from runs.engine.outcome import ALONE_AFTER, Ending, crashed, is_poison, lost, why_crashed
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import Status, StepState
+from runs.engine.step import after_crash
+from runs.models import Run
 
 AnyWorker = sdk.Worker[..., Any]
 SOURCE_LETTERS = 120
@@ -64,6 +66,7 @@ class Open:
     wake_at: datetime | None = None
     drafts: list[Draft] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
+    held: dict[str, Any] = field(default_factory=dict)  # by which dependency, and why
 
 
 @dataclass(slots=True)
@@ -87,7 +90,16 @@ class Pass:
     lost_owner: str = ""  # whom this process took the run over from
     ending: Ending | None = None  # of the process that the present attempt had to itself
     offers_process: bool = False  # whether a step can be given a process to itself
-    witnessed: bool = False  # whether the end of this process is seen, when it matters
+    _in_hand: int | None = None
+
+    def others(self, position: int) -> int | None:
+        """What else was in hand of the process that was lost: runs, and steps of this one. None where nobody knows."""
+        if not self.lost_owner:
+            return None
+        if self._in_hand is None:
+            self._in_hand = Run.objects.in_hand_of(self.lost_owner).exclude(pk=self.log.run_id).count()
+        steps = self.log.state.steps.values()
+        return self._in_hand + sum(step.status == Status.RUNNING and step.position != position for step in steps)
 
 
 class OneStep:
@@ -186,8 +198,8 @@ class OneStep:
         if step.status == Status.RUNNING:
             return self._crashed(step, self._ending(step))
         if step.crash:
-            return self._after_crash(step, step.crashes, step.crash)
-        return Attempt(self._next_start(step.attempt, step.remark))
+            return self._after_crash(step, (step.crashes, step.losses), step.crash)
+        return self._attempted(step, step.crashes + step.losses)
 
     def _still_open(self, step: StepState) -> Open:
         """A question that was withdrawn when the run ended stands again as it stood; else it stands still."""
@@ -201,23 +213,28 @@ class OneStep:
     def _ending(self, step: StepState) -> Ending:
         """How the process of the attempt ended; where nobody saw it, only that it is gone."""
         seconds = (event_log.now() - (step.attempted_at or event_log.now())).total_seconds()
-        seen = self.here.ending or Ending(f"{TOGETHER} {self.here.lost_owner or 'its run'}", seconds)
-        return seen._replace(seconds=seconds)
+        if self.here.ending:
+            return self.here.ending._replace(seconds=seconds)
+        return lost(self.here.lost_owner, self.here.others(self.position), seconds)
 
     def _crashed(self, step: StepState, ending: Ending) -> Next:
         crash = crashed(self.position, step.attempt, ending)
-        next_ = self._after_crash(step, step.crashes + 1, crash.data)
+        next_ = self._after_crash(step, after_crash(step, crash.data), crash.data)
         next_.drafts.insert(0, crash)
         return next_
 
-    def _after_crash(self, step: StepState, crashes: int, crash: dict[str, Any]) -> Next:
-        """The last attempt did not come to its end."""
-        why = why_crashed(crashes, crash)
+    def _after_crash(self, step: StepState, counted: tuple[int, int], crash: dict[str, Any]) -> Next:
+        """The last attempt did not come to its end; `counted` are all crashes and losses."""
+        why = why_crashed(max(1, sum(counted)), crash)
         if step.effect == "once":
             return self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, why=f"{why} {outcome.UNKNOWN}")
-        if is_poison(crashes, crash, witnessed=self.here.witnessed):
+        if is_poison(*counted):
             return self._escalate(Cause.FAILED, Subject.OUTPUT, why=f"{why} It is not tried again by itself.")
-        if crashes >= ALONE_AFTER and self.here.offers_process:
+        return self._attempted(step, sum(counted))
+
+    def _attempted(self, step: StepState, endings: int) -> Next:
+        """In this process, or alone in another where it may end this one."""
+        if self.here.offers_process and (step.alone or endings >= ALONE_AFTER):
             return Alone(self.position)
         return Attempt(self._next_start(step.attempt, step.remark))
 
@@ -230,7 +247,10 @@ class OneStep:
         worker = self.worker.fallback if step.fallback else self.worker
         given = worker.input_model.model_validate(unmask(step.input, self.real) if masked_by(self.worker) else step.input)
         inputs = {name: getattr(given, name) for name in type(given).model_fields}
-        context = sdk.StepContext(f"{self.log.run_id}:{step.name}", step.attempt, step.remark)
+        context = sdk.StepContext(
+            f"{self.log.run_id}:{step.name}", step.attempt, step.remark, worker=worker.name, agent=self.log.state.agent,
+            effect=step.effect, uses=worker.uses,
+        )  # fmt: skip
         with structlog.contextvars.bound_contextvars(step=step.name), sdk.executing(context):
             return self.here.held.attempt(step.position, worker.timeout, partial(worker.function, **inputs))
 
@@ -251,9 +271,12 @@ class OneStep:
 
     def _after_failure(self, error: BaseException) -> Next:
         step = self.recorded
-        attempts = self.worker.attempts or self.log.state.config["attempts"]
+        terms = error.terms if isinstance(error, sdk.TryLater) else None
+        attempts = self.worker.attempts or (terms and terms.attempts) or self.log.state.config["attempts"]
         chance = random.random()  # noqa: S311 - jitter
-        next_ = outcome.after_failure(error, attempt=step.tries, attempts=attempts, chance=chance, effect=step.effect)
+        next_ = outcome.after_failure(
+            error, attempt=step.tries, attempts=attempts, chance=chance, effect=step.effect, elapsed_seconds=_elapsed(step)
+        )
         if isinstance(next_, outcome.NotYet):
             return self._defer(step, next_)
         failed: dict[str, Any] = {"attempt": step.attempt, "error": described(error), "wait_seconds": None}
@@ -271,7 +294,7 @@ class OneStep:
         return asked
 
     def _defer(self, step: StepState, not_yet: outcome.NotYet) -> Next:
-        """Not yet, says the worker: that was no attempt."""
+        """Not yet, says the worker, or guard: that was no attempt."""
         wake_at = event_log.now() + timedelta(seconds=not_yet.wait_seconds)
         data = {
             "attempt": step.attempt,
@@ -279,10 +302,12 @@ class OneStep:
             "wake_at": wake_at.isoformat(),
             "why": clean(not_yet.why),
         }
+        if not_yet.dependency:
+            data |= {"cause": not_yet.cause, "dependency": not_yet.dependency}
         draft = Draft(Kind.STEP_DEFERRED, normalise(data), self.position)
         self.deferrals += 1
         if not_yet.parks or self.deferrals > MOST_DEFERRALS:
-            return Open("later", self.position, wake_at, [draft])
+            return Open(not_yet.cause, self.position, wake_at, [draft], held=held_by(draft.data))
         return Attempt(self._next_start(step.attempt - 1, step.remark), [draft], not_yet.wait_seconds)
 
     def _retry(self, step: StepState, failed: dict[str, Any], again: outcome.TryAgain) -> Next:
@@ -350,6 +375,18 @@ class Accepted:
         if names:
             known = known | set(secrets(self.stored, names))
             self.stored, self.judgement = mask(self.stored, names, known), mask(self.judgement, (), known)
+
+
+def held_by(deferred: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the run as well, where the step is held back from a dependency."""
+    return {name: deferred[name] for name in ("dependency", "why")} if "dependency" in deferred else {}
+
+
+def _elapsed(step: StepState) -> float:
+    """Seconds since the first attempt; 0 where a person, or a fallback, began anew."""
+    if step.started_at is None or step.tries != step.attempt:
+        return 0.0
+    return (event_log.now() - step.started_at).total_seconds()
 
 
 def masked_by(worker: AnyWorker) -> tuple[str, ...]:

@@ -124,6 +124,14 @@ def _is_plain_text(schema: dict[str, Any]) -> bool:
     return said == {"type": "string"} or sorted(map(str, said.get("anyOf", ()))) == ["{'type': 'null'}", "{'type': 'string'}"]
 
 
+def dependencies(given: object, name: str) -> tuple[str, ...]:
+    """The names of what a worker uses, given as one or as a tuple."""
+    names = (given,) if isinstance(given, str) else given
+    if not (isinstance(names, tuple) and all(isinstance(one, str) and SLUG.fullmatch(one) for one in names)):
+        raise BadDeclaration(f'uses of {name} must name dependencies, as in uses="card-processor" or uses=("bank", "mail").')
+    return names
+
+
 def seconds(given: float | None, what: str) -> float | None:
     """A length of time, or None. Raises BadDeclaration for what is none."""
     if given is not None and not 0 <= given <= LONGEST_WAIT_SECONDS:

@@ -54,6 +54,7 @@ class Worker(Generic[P, R]):
     attempts: int | None = None
     timeout: float | None = None  # seconds for one attempt
     masked: tuple[str, ...] = ()  # names of text fields that are never recorded
+    uses: tuple[str, ...] = ()  # names of the dependencies that it may call
     asks: bool = False
     within: float | None = None  # seconds in which a person must have decided or answered
 
@@ -93,7 +94,7 @@ def worker(function: Callable[P, R | Result[R]], /) -> Worker[P, R]: ...
 @overload
 def worker(
     *, title: str = "", effect: Effect = "none", critical: bool = False, fallback: Any = None, gated: str = "",
-    attempts: int | None = None, timeout: float | None = None, masked: tuple[str, ...] = (),
+    attempts: int | None = None, timeout: float | None = None, masked: tuple[str, ...] = (), uses: str | tuple[str, ...] = (),
 ) -> "Decorator": ...  # fmt: skip
 def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a worker: annotated keyword parameters in, a Result[T] (judged) or a plain T (a fact) out.
@@ -107,7 +108,7 @@ def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     return lambda function: _declare(function, **options)
 
 
-OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout", "masked")
+OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout", "masked", "uses")
 
 
 class Decorator(Protocol):
@@ -167,8 +168,11 @@ def find_worker(name: str) -> Worker[..., Any] | None:
     return ask_human(found) if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
-def _declare(function: Callable[..., Any], *, title: str = "", gated: str = "", **options: Any) -> Worker[..., Any]:
+def _declare(
+    function: Callable[..., Any], *, title: str = "", gated: str = "", uses: str | tuple[str, ...] = (), **options: Any
+) -> Worker[..., Any]:
     name = declaration.recorded_name(function)
+    options["uses"] = declaration.dependencies(uses, name)
     hints = declaration.annotations(function, name)
     output_type = _value_type(hints.pop("return"), name)
     title = title or function.__name__.replace("_", " ").capitalize()

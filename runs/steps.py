@@ -58,11 +58,11 @@ class Steps:
 
     def __init__(
         self, log: event_log.RunLog, *opening: Draft, held: keeper.Held | None = None, ending: Ending | None = None,
-        offers_process: bool = False, witnessed: bool = False,
+        offers_process: bool = False,
     ) -> None:  # fmt: skip
         self.log, self.held = log, held or keeper.not_kept(log.run_id, log.fence)
         lost_owner = next((draft.data["from"] for draft in opening if draft.kind == Kind.RUN_TAKEN_OVER), "")
-        self.here = Pass(log, self.held, log.state.wake_at, lost_owner, ending, offers_process, witnessed or offers_process)
+        self.here = Pass(log, self.held, log.state.wake_at, lost_owner, ending, offers_process)
         self.needs_process = 0  # position of the step that is to have a process to itself
         self.position = 0
         self.names: set[str] = set()
@@ -177,6 +177,7 @@ class Steps:
         data: dict[str, Any] = {"cause": first.cause}
         data |= {"wake_at": min(times).isoformat()} if times else {}
         data |= {"runs": first.runs} if first.runs else {}
+        data |= first.held
         if first.cause == "person":
             data["steps"] = [next_.position for next_ in waiting if next_.cause == "person"]
         self._stop(Draft(Kind.RUN_PARKED, data, first.position))

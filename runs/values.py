@@ -70,11 +70,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """`key` is stable over attempts and processes: give it to the other side as the idempotency key."""
+    """`key` is stable over attempts and processes: give it to the other side as the idempotency key.
+
+    `uses` names what its worker may call (None: outside the engine, anything), `called` what this attempt has called.
+    """
 
     key: str
     attempt: int = 1
     remark: str = ""
+    worker: str = ""
+    agent: str = ""
+    effect: str = "none"
+    uses: tuple[str, ...] | None = None
+    called: list[str] = field(default_factory=list)
 
 
 _step: ContextVar[StepContext] = ContextVar("step")

@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from pytest_django import DjangoDbBlocker
 
 from runs import pen
+from runs.reliability import terms
 from tests import cast
 from tests.desk import classifier, demo_bank, model, outside  # noqa: F401 - fixtures
 
@@ -26,6 +27,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 def empty_redis() -> Iterator[None]:
     yield
     django_rq.get_connection("default").flushall()
+
+
+@pytest.fixture(autouse=True)
+def nothing_known_of_dependencies() -> None:
+    """What another test had read of its rows."""
+    terms.forget()
 
 
 @pytest.fixture

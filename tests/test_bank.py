@@ -11,13 +11,15 @@ from pytest_django import Settings
 
 from runs.engine.errors import GiveUp, TryLater
 from runs.integrations import bank, bank_world
+from runs.models import Dependency
+from runs.reliability import guard, terms
 from tests.desk import known, replies
 
 
 @pytest.fixture
 def at_the_bank(db: None, demo_bank: None) -> Iterator[psycopg.Connection[Any]]:
     """A connection with the rights of the desk."""
-    with bank._connect() as desk_connection:
+    with guard.call(bank.BANK, bank._connect) as desk_connection:
         yield desk_connection
 
 
@@ -106,7 +108,7 @@ def test_no_more_is_paid_back_than_was_taken(at_the_bank: object, part: Literal[
             bank.check_transaction(number, customer=customer, part=part, amount_cents=1)
 
 
-def test_a_check_that_cannot_ask_the_bank_is_tried_again(settings: Settings) -> None:
+def test_a_check_that_cannot_ask_the_bank_is_tried_again(db: None, settings: Settings) -> None:
     settings.BANK_DATABASE_URL = "postgresql://desk@127.0.0.1:1/bank"
     with pytest.raises(TryLater, match="bank: connection failed"):
         bank.check_card("K-10421", customer="C-1042")
@@ -128,14 +130,15 @@ def test_one_key_is_one_reply(at_the_bank: object) -> None:
     assert replies("0:once") == [("C-1042", "fraud", "nothing", "", "first")]
 
 
-def test_a_bank_that_cannot_be_reached_is_tried_again(settings: Settings) -> None:
+def test_a_bank_that_cannot_be_reached_is_tried_again(db: None, settings: Settings) -> None:
     settings.BANK_DATABASE_URL = "postgresql://desk@127.0.0.1:1/bank"
     with pytest.raises(TryLater, match="bank: connection failed"):
         bank.find_account("C-1042")
 
 
-def test_a_bank_that_is_slow_is_tried_again(at_the_bank: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank, "STATEMENT_TIMEOUT_SECONDS", "0.05")
+def test_a_bank_that_is_slow_is_tried_again(at_the_bank: object) -> None:
+    Dependency.objects.filter(name="bank").update(read_timeout_seconds=0.1)
+    terms.forget()
     with connection.cursor() as cursor:  # uncommitted until the test's rollback, so that the desk has to wait
         cursor.execute("LOCK TABLE bank.customers IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(TryLater, match="bank: canceling statement"):

@@ -12,6 +12,7 @@ import pydantic
 import pytest
 
 from runs.engine.errors import AskHuman, GiveUp, TryLater
+from runs.models import Dependency
 from runs.reliability import guard
 from runs.reliability.classify import TABLE, classify
 
@@ -126,37 +127,47 @@ def test_a_model_s_wait_is_kept() -> None:
     assert found.retry_after == 12.5
 
 
+# --- the door -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
 def test_guard_returns_what_the_function_returns() -> None:
-    assert guard.call("bank", lambda: 42, timeout_seconds=5) == 42
+    assert guard.call("bank", lambda: 42) == 42
 
 
+@pytest.mark.django_db
 def test_guard_classifies_what_the_function_raises() -> None:
     def fails() -> None:
         raise httpx2.ReadTimeout("no bytes for 5 s")
 
     with pytest.raises(TryLater, match="card-processor: no bytes for 5 s") as raised:
-        guard.call("card-processor", fails, timeout_seconds=5)
+        guard.call("card-processor", fails)
     assert isinstance(raised.value.__cause__, httpx2.ReadTimeout)
 
 
+@pytest.mark.django_db
 def test_guard_stops_waiting_for_a_function_that_hangs() -> None:
     hanging = threading.Event()
+    Dependency.objects.create(name="bank", attempt_timeout_seconds=0.1)
     try:
-        with pytest.raises(TryLater, match=r"bank gave no answer within 0\.05 s"):
-            guard.call("bank", lambda: hanging.wait(30), timeout_seconds=0.05)
+        with pytest.raises(TryLater, match=r"bank gave no answer within 0\.1 s"):
+            guard.call("bank", lambda: hanging.wait(30))
     finally:
         hanging.set()
 
 
-def test_the_function_sees_the_step_of_its_caller() -> None:
+@pytest.mark.django_db
+def test_the_function_sees_the_step_of_its_caller_and_the_terms_of_its_dependency() -> None:
     step = contextvars.ContextVar[str]("step", default="none")
     step.set("42:freeze")
-    assert guard.call("bank", step.get, timeout_seconds=5) == "42:freeze"
+    assert guard.call("bank", lambda: (step.get(), guard.terms().name)) == ("42:freeze", "bank")
+    assert not guard.is_calling()
 
 
+@pytest.mark.django_db
 def test_what_is_not_an_error_is_not_classified() -> None:
     def stops() -> None:
         raise SystemExit(3)
 
     with pytest.raises(SystemExit):
-        guard.call("bank", stops, timeout_seconds=5)
+        guard.call("bank", stops)

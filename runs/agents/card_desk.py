@@ -211,7 +211,7 @@ def classify(message: str) -> Result[Topic]:
     return Result(topic, confidence=found.confidence, source=found.source, alternatives=found.alternatives)
 
 
-@worker(title="Look up the customer", critical=True, fallback=ask_human)
+@worker(title="Look up the customer", critical=True, fallback=ask_human, uses="bank")
 def look_up(customer: str) -> Account | None:
     """Cards and latest transactions, from the bank's own database; nothing where it does not know the number."""
     return bank.find_account(customer)
@@ -279,7 +279,7 @@ def on_transaction(action: Action, candidates: list[Transaction], *, about: str)
 
 @worker(
     title="Freeze the card", effect="idempotent", critical=True, fallback=ask_human,
-    gated="Freezing a card stops every payment with it.",
+    gated="Freezing a card stops every payment with it.", uses=("bank", "card-processor"),
 )  # fmt: skip
 def freeze_card(customer: Customer, card: str) -> Done:
     bank.check_card(card, customer=customer)
@@ -289,7 +289,7 @@ def freeze_card(customer: Customer, card: str) -> Done:
 
 @worker(
     title="Replace the card", effect="idempotent", critical=True, fallback=ask_human,
-    gated="Replacing a card blocks the old one for good.",
+    gated="Replacing a card blocks the old one for good.", uses=("bank", "card-processor"),
 )  # fmt: skip
 def replace_card(customer: Customer, card: str) -> Done:
     bank.check_card(card, customer=customer)
@@ -297,14 +297,14 @@ def replace_card(customer: Customer, card: str) -> Done:
     return Done(deed="card_replaced", reference=receipt.reference)
 
 
-@worker(title="Refund the fee", effect="idempotent", critical=True, fallback=ask_human)
+@worker(title="Refund the fee", effect="idempotent", critical=True, fallback=ask_human, uses=("bank", "card-processor"))
 def refund_fee(customer: Customer, transaction: str, amount_cents: Cents) -> Done:
     bank.check_transaction(transaction, customer=customer, part="fee", amount_cents=amount_cents)
     receipt = card_processor.refund_fee(transaction, amount_cents=amount_cents, key=current_step().key)
     return Done(deed="fee_refunded", reference=receipt.reference, amount_cents=amount_cents)
 
 
-@worker(title="Reverse the charge", effect="idempotent", critical=True, fallback=ask_human)
+@worker(title="Reverse the charge", effect="idempotent", critical=True, fallback=ask_human, uses=("bank", "card-processor"))
 def reverse_charge(customer: Customer, transaction: str, amount_cents: Cents) -> Done:
     bank.check_transaction(transaction, customer=customer, part="amount", amount_cents=amount_cents)
     receipt = card_processor.reverse_charge(transaction, amount_cents=amount_cents, key=current_step().key)
@@ -321,7 +321,7 @@ def draft_from_template(queue: Queue, name: str, message: str, done: Done) -> Dr
     return Draft(reply=reply)
 
 
-@worker(title="Draft the reply", critical=True, fallback=draft_from_template)
+@worker(title="Draft the reply", critical=True, fallback=draft_from_template, uses="model")
 def draft(queue: Queue, name: str, message: str, done: Done) -> Draft | Result[Draft]:
     """By the model where one is configured; a person reads every word of it before it is sent."""
     template: Draft = draft_from_template(queue=queue, name=name, message=message, done=done)
@@ -341,7 +341,7 @@ INSTRUCTIONS = (
 )
 
 
-@worker(title="Queue the reply", effect="idempotent", critical=True, fallback=ask_human)
+@worker(title="Queue the reply", effect="idempotent", critical=True, fallback=ask_human, uses="bank")
 def queue_reply(customer: str, queue: Queue, done: Done, reply: str) -> Queued:
     """Hand the reply to the bank for sending; the step's key makes it one reply, however often it is tried."""
     return bank.queue_reply(

@@ -1,5 +1,11 @@
 """The three kinds of error: try later, give up, ask a person."""
 
+from typing import Literal
+
+from .backoff import RetryTerms
+
+HoldCause = Literal["limit", "slot", "breaker", "switched_off", "budget"]
+
 
 class TryLater(Exception):
     """With a sentence: it failed, and trying again may help; `retry_after` is the least wait that the other side asked for.
@@ -7,11 +13,21 @@ class TryLater(Exception):
     With a number, `TryLater(30, why="...")`: nothing has happened yet; look again in so many seconds. That is no attempt.
     """
 
+    terms: RetryTerms | None = None  # of the dependency that failed
+
     def __init__(self, message: str | float, retry_after: float | None = None, *, why: str = "") -> None:
         not_yet = isinstance(message, int | float)
         super().__init__(why or f"not yet: again in {message:g} s" if not_yet else message)
         self.retry_after, self.why = retry_after, why
         self.seconds: float | None = float(message) if not_yet else None
+
+
+class HeldBack(TryLater):
+    """Nothing was called: there is no room at a dependency now. `why` is the sentence that the run's page shows."""
+
+    def __init__(self, cause: HoldCause, dependency: str, seconds: float, why: str) -> None:
+        super().__init__(seconds, why=why)
+        self.cause, self.dependency = cause, dependency
 
 
 class GiveUp(Exception):

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .backoff import clamp_seconds, wait_seconds
-from .errors import GiveUp, TryLater
+from .backoff import USUAL, clamp_seconds, wait_seconds
+from .errors import GiveUp, HeldBack, TryLater
 from .events import Draft, Kind
 
 SHORT_WAIT_SECONDS = 2.0  # waits up to this may sleep in the process; longer ones park the run
@@ -24,10 +24,12 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """The worker asks to be called again after this many seconds; it was no attempt."""
+    """The worker asks to be called again after this many seconds, or is held back from a dependency; it was no attempt."""
 
     wait_seconds: float
     why: str
+    cause: str = "later"
+    dependency: str = ""
 
     @property
     def parks(self) -> bool:
@@ -54,12 +56,18 @@ Outcome = TryAgain | NotYet | FailFinally | AskPerson
 UNKNOWN = "Nobody knows whether it happened: look it up outside, then say what is true."
 
 
-def after_failure(error: BaseException, *, attempt: int, attempts: int, chance: float, effect: str = "none") -> Outcome:
+def after_failure(
+    error: BaseException, *, attempt: int, attempts: int, chance: float, effect: str = "none", elapsed_seconds: float = 0.0
+) -> Outcome:
     """Decide what follows attempt number `attempt` of at most `attempts`; chance in [0, 1) is for the jitter.
+
+    `elapsed_seconds` have passed since the first attempt.
 
     An effect that may happen only once is never repeated by itself: a failure does not say that it did not happen. A
     worker that says "not yet" says so.
     """
+    if isinstance(error, HeldBack):
+        return NotYet(clamp_seconds(error.seconds or 0.0), error.why, error.cause, error.dependency)
     if isinstance(error, TryLater) and error.seconds is not None:
         return NotYet(clamp_seconds(error.seconds), error.why)
     if effect == "once":
@@ -68,27 +76,41 @@ def after_failure(error: BaseException, *, attempt: int, attempts: int, chance: 
         return FailFinally(f"It cannot succeed by trying again: {error}")
     if not isinstance(error, TryLater):
         return AskPerson(f"{type(error).__name__}: {error}")
-    if attempt >= attempts:
+    terms = error.terms or USUAL
+    wait = wait_seconds(attempt, chance=chance, retry_after=error.retry_after, terms=terms)
+    if attempt >= attempts or elapsed_seconds + wait > terms.total_seconds:
         tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
-        return FailFinally(f"It still failed after {tries}: {error}")
-    return TryAgain(wait_seconds(attempt, chance=chance, retry_after=error.retry_after))
+        within = "" if attempt >= attempts else f" in {elapsed_seconds:.0f} s"
+        return FailFinally(f"It still failed after {tries}{within}: {error}")
+    return TryAgain(wait)
 
 
 # --- crashes: attempts that their process did not survive ----------------------------------------------------------
 
-ALONE_AFTER = 2  # crashes: from then on the step has a process to itself
+ALONE_AFTER = 2  # crashes and losses: from then on the step has a process to itself
 MOST_CRASHES = 3  # then a person decides
-MOST_UNSEEN_CRASHES = 6  # the same where others in the process may have been to blame each time
+MOST_LOSSES = 12  # the same where others were in hand each time: a step must not end processes for ever
 
 
 class Ending(NamedTuple):
-    """How the process of an attempt ended; `reason` continues the sentence "its process ended"."""
+    """How the process of an attempt ended; `reason` continues the sentence "its process ended".
+
+    `others`: so many other runs and steps were in hand of it (null: nobody knows, or it does not matter). `counts`: it
+    is held against the step, which was watched, or the only one in hand.
+    """
 
     reason: str
     seconds: float
     signal: int | None = None
     exit_code: int | None = None
     memory_mb: int | None = None
+    others: int | None = None
+    counts: bool = True
+
+
+def lost(owner: str, others: int | None, seconds: float) -> Ending:
+    """The end of a process that nobody saw."""
+    return Ending(f"{TOGETHER} {owner or 'its run'}", seconds, others=others, counts=others == 0)
 
 
 TOGETHER = "together with"  # a process whose end nobody saw
@@ -99,25 +121,29 @@ def crashed(position: int, attempt: int, ending: Ending) -> Draft:
     return Draft(Kind.ATTEMPT_CRASHED, {"attempt": attempt} | ending._asdict() | {"seconds": round(ending.seconds, 3)}, position)
 
 
-def is_poison(crashes: int, crash: dict[str, Any], *, witnessed: bool) -> bool:
-    """It crashed so often that it is not tried again. Who gets a process of its own is innocent of an end that nobody saw."""
-    unseen = crash["signal"] is None and crash["exit_code"] is None and crash["reason"].startswith(TOGETHER)
-    return crashes >= (MOST_UNSEEN_CRASHES if unseen and witnessed else MOST_CRASHES)
+def is_poison(crashes: int, losses: int) -> bool:
+    """It crashed so often that it is not tried again."""
+    return crashes >= MOST_CRASHES or losses >= MOST_LOSSES
 
 
-def why_crashed(crashes: int, crash: dict[str, Any]) -> str:
+def why_crashed(times: int, crash: dict[str, Any]) -> str:
     """What a person reads about a step that crashed so often."""
-    times = "" if crashes == 1 else f" {crashes} times. The last time"
-    return f"This step did not come to its end{times or ':'} {how_crashed(crash)}."
+    often = "" if times == 1 else f" {times} times. The last time"
+    return f"This step did not come to its end{often or ':'} {how_crashed(crash)}."
 
 
 def how_crashed(crash: dict[str, Any]) -> str:
     """What ended an attempt: the seconds of a process whose end nobody saw last until its run was taken over."""
     reason, seconds = crash["reason"], f"{crash['seconds']:.1f} s"
-    if lost := re.fullmatch(rf"{TOGETHER} (its run|\S+)", reason):
-        process = "its job process" if lost[1] == "its run" else f"its job process {lost[1]}"
-        return f"{process} was lost; the run was taken over {seconds} after the attempt began"
+    if unseen := re.fullmatch(rf"{TOGETHER} (its run|\S+)", reason):
+        process = "its job process" if unseen[1] == "its run" else f"its job process {unseen[1]}"
+        return f"{process} was lost{_with(crash.get('others'))}; the run was taken over {seconds} after the attempt began"
     if reason.startswith("because "):
         return f"it was cut off after {seconds}, {reason}"
     memory = f" with {crash['memory_mb']} MB in use" if crash.get("memory_mb") else ""
     return f"its process ended {reason} after {seconds}{memory}"
+
+
+def _with(others: int | None) -> str:
+    more = "another in hand, which" if others == 1 else f"{others:,} others in hand, any of which"
+    return f" with {more} may have ended it" if others else ""

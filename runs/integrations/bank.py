@@ -1,6 +1,7 @@
 """The bank's own database: what the card desk may read in it, and the one table it may write to."""
 
 from datetime import date
+from math import ceil
 from typing import Any, Literal
 
 import psycopg
@@ -14,8 +15,7 @@ from runs.engine.errors import GiveUp
 from runs.integrations import bank_world
 from runs.reliability import guard
 
-STATEMENT_TIMEOUT_SECONDS = 5
-CALL_TIMEOUT_SECONDS = 12.0  # connecting (5 s) and one statement
+BANK = guard.declare("bank", kind="database")
 TRANSACTIONS_SHOWN = 20
 ADDRESS = {"dbname", "user", "password", "host", "port", "service", "sslmode", "sslrootcert", "sslcert", "sslkey"}
 
@@ -81,7 +81,7 @@ def build(*, seed: int = bank_world.SEED) -> bool:
 
 def find_account(customer: str) -> Account | None:
     """Read one customer's account; None when the bank knows no such number."""
-    return guard.call("bank", lambda: _read(customer), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    return guard.call(BANK, lambda: _read(customer))
 
 
 def check_card(card: str, *, customer: str) -> None:
@@ -89,7 +89,7 @@ def check_card(card: str, *, customer: str) -> None:
 
     Only whose it is: a card that this very step has frozen before its process died must pass again.
     """
-    theirs = guard.call("bank", lambda: _cards_of(customer), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    theirs = guard.call(BANK, lambda: _cards_of(customer))
     if card not in theirs:
         known = f"The cards of {customer}: {', '.join(theirs)}." if theirs else f"{customer} has no card."
         raise GiveUp(f"{card} is not a card of customer {customer}, so nothing was done. {known}")
@@ -97,7 +97,7 @@ def check_card(card: str, *, customer: str) -> None:
 
 def check_transaction(transaction: str, *, customer: str, part: Literal["fee", "amount"], amount_cents: int) -> None:
     """Raise GiveUp unless the transaction is the customer's, and amount_cents above 0 and at most its fee, or its amount."""
-    found = guard.call("bank", lambda: _transaction_of(transaction, customer), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    found = guard.call(BANK, lambda: _transaction_of(transaction, customer))
     if found is None:
         raise GiveUp(f"{transaction} is not a transaction of customer {customer}, so nothing was paid back.")
     most_cents = found[f"{part}_cents"]
@@ -115,7 +115,7 @@ class Queued(BaseModel, title="Reply queued for sending"):
 def queue_reply(*, key: str, customer: str, queue: str, action: str, reference: str, body: str) -> Queued:
     """Hand a reply to the bank for sending; the same key twice is one reply."""
     values = {"key": key, "customer": customer, "queue": queue, "action": action, "reference": reference, "body": body}
-    guard.call("bank", lambda: _insert_reply(values), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    guard.call(BANK, lambda: _insert_reply(values))
     return Queued(key=key)
 
 
@@ -166,10 +166,12 @@ def _insert_reply(values: dict[str, str]) -> None:
 
 def _connect() -> psycopg.Connection[Any]:
     """A connection of its own for each call: a job process forks, and the bank is called seldom."""
-    options = f"-c search_path=bank -c statement_timeout={STATEMENT_TIMEOUT_SECONDS}s"
+    terms = guard.terms()
+    options = f"-c search_path=bank -c statement_timeout={terms.read_timeout_seconds * 1000:.0f}"
+    seconds = max(2, ceil(terms.connect_timeout_seconds))  # libpq counts whole seconds, and takes 1 for 2
     if settings.BANK_DATABASE_URL:
-        return psycopg.connect(settings.BANK_DATABASE_URL, options=options, connect_timeout=5)
-    return psycopg.connect(_own_database(), options=f"{options} -c role={bank_world.ROLE}", connect_timeout=5)
+        return psycopg.connect(settings.BANK_DATABASE_URL, options=options, connect_timeout=seconds)
+    return psycopg.connect(_own_database(), options=f"{options} -c role={bank_world.ROLE}", connect_timeout=seconds)
 
 
 def _own_database() -> str:

@@ -8,8 +8,7 @@ from pydantic import BaseModel
 
 from runs.reliability import guard
 
-TIMEOUT = httpx2.Timeout(5.0, connect=2.0)
-CALL_TIMEOUT_SECONDS = 8.0
+PROCESSOR = guard.declare("card-processor", kind="api")
 
 
 class Receipt(BaseModel):
@@ -38,12 +37,14 @@ def reverse_charge(transaction: str, *, amount_cents: int, key: str) -> Receipt:
 
 def _post(path: str, body: dict[str, str | int], *, key: str) -> Receipt:
     """The key makes a repeated request one effect, so that whoever retries need not know what became of the last."""
-    return guard.call("card-processor", lambda: _sent(path, body, key), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    return guard.call(PROCESSOR, lambda: _sent(path, body, key))
 
 
 def _sent(path: str, body: dict[str, str | int], key: str) -> Receipt:
     # One connection a call and no retries: retrying is decided in one place. No proxy either: the address is ours.
-    with httpx2.Client(base_url=settings.CARD_PROCESSOR_URL, timeout=TIMEOUT, trust_env=False) as client:
+    terms = guard.terms()
+    timeout = httpx2.Timeout(terms.read_timeout_seconds, connect=terms.connect_timeout_seconds)
+    with httpx2.Client(base_url=settings.CARD_PROCESSOR_URL, timeout=timeout, trust_env=False) as client:
         response = client.post(path, json=body, headers={"Idempotency-Key": key})
     if not response.is_success:
         message = f"{response.status_code} {response.reason_phrase}: {_detail(response)}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from pydantic_ai.providers import Provider
 
 logger = structlog.get_logger()
-REQUEST_TIMEOUT_SECONDS = 60.0
-CALL_TIMEOUT_SECONDS = 130.0  # the first answer, and one more where that did not fit the schema
+MODEL = guard.declare("model", kind="model")
 
+T = TypeVar("T")
 Output = TypeVar("Output", bound=BaseModel)
 
 
@@ -68,7 +69,7 @@ def load() -> None:
 
 def write(output_type: type[Output], *, instructions: str, prompt: str) -> Output:
     """Have the model write a value of the given type."""
-    return guard.call("model", lambda: _written(output_type, instructions, prompt), timeout_seconds=CALL_TIMEOUT_SECONDS)
+    return guard.call(MODEL, lambda: _written(output_type, instructions, prompt))
 
 
 def _written(output_type: type[Output], instructions: str, prompt: str) -> Output:
@@ -94,18 +95,27 @@ def _provider(provider: str) -> "Provider[Any]":
     """Clients without retries of their own: a step's attempts are counted in one place."""
     key = settings.AGENTOPS_MODEL_API_KEY or None
     if provider.startswith("openai"):
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, Timeout
         from pydantic_ai.providers.openai import OpenAIProvider
 
         base_url = settings.AGENTOPS_MODEL_BASE_URL or None
         key = key or ("none" if base_url else None)  # a server of one's own often asks for no key, the client does
-        client = AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_SECONDS)
+        client = AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=_timeout(Timeout))
         return OpenAIProvider(openai_client=client)
     if provider == "anthropic":
-        from anthropic import AsyncAnthropic
+        from anthropic import AsyncAnthropic, Timeout
         from pydantic_ai.providers.anthropic import AnthropicProvider
 
-        return AnthropicProvider(anthropic_client=AsyncAnthropic(api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_SECONDS))
+        client_ = AsyncAnthropic(api_key=key, max_retries=0, timeout=_timeout(Timeout))
+        return AnthropicProvider(anthropic_client=client_)
     from pydantic_ai.providers import infer_provider
 
     return infer_provider(provider)
+
+
+def _timeout(kind: Callable[..., T]) -> T | None:
+    """As the client wants it; None where nothing is called: the configuration is only tried out."""
+    if not guard.is_calling():
+        return None
+    terms = guard.terms()
+    return kind(terms.read_timeout_seconds, connect=terms.connect_timeout_seconds)
