@@ -241,7 +241,8 @@ _database_time: datetime
 TAKE = """
 WITH taken AS (
   UPDATE runs_run AS run
-  SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8), fence = run.fence + 1
+  SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8), fence = run.fence + 1,
+    lost_owner = CASE before.lease_owner WHEN '' THEN run.lost_owner ELSE before.lease_owner END
   FROM (SELECT id, lease_owner FROM runs_run WHERE id = %(run_id)s FOR UPDATE) AS before
   WHERE run.id = before.id AND (run.lease_until IS NULL OR run.lease_until < clock_timestamp())
     AND CASE

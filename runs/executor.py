@@ -48,7 +48,7 @@ def carry_alone(run_id: int, *, fence: int) -> None:
     asked = time.monotonic()
     log = event_log.RunLog.load(run_id, fence=fence)
     with keeper.kept(run_id, fence, asked) as held:
-        _carry_to_the_end(Steps(log, held=held, witnessed=True))
+        _carry_to_the_end(Steps(log, held=held))
 
 
 def _steps(log: event_log.RunLog, *opening: Draft, held: keeper.Held, ending: Ending | None = None) -> Steps:

@@ -38,7 +38,9 @@ class _Gathering:
     def __init__(self, steps: Steps, reached: list[OneStep], nexts: list[Next]) -> None:
         self.steps, self.reached, self.nexts = steps, reached, nexts
         self.ready = deque(place for place, next_ in enumerate(nexts) if isinstance(next_, Attempt))
-        crashed = any(step.crashes for step in steps.log.state.steps.values())  # one at a time, to see which it is
+        crashed = any(
+            step.crashes or step.losses or step.alone for step in steps.log.state.steps.values()
+        )  # one at a time, to see which it is
         self.most = 1 if crashed else min(settings.GATHER_THREADS, len(self.ready))
         self.working: dict[Future[Any], int] = {}
 

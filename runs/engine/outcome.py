@@ -145,5 +145,7 @@ def how_crashed(crash: dict[str, Any]) -> str:
 
 
 def _with(others: int | None) -> str:
+    if not others:
+        return ""
     more = "another in hand, which" if others == 1 else f"{others:,} others in hand, any of which"
-    return f" with {more} may have ended it" if others else ""
+    return f" with {more} may have ended it"

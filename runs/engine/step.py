@@ -59,7 +59,9 @@ class StepState:
     displaced: dict[str, Any] = field(default_factory=dict)  # the question that "the code changed" took the place of
     resume_status: str = ""  # where the step was before it was escalated
     cancelled_status: str = ""  # where it was when the run was cancelled
-    crashes: int = 0  # attempts that a process did not survive, since a person last decided
+    crashes: int = 0  # attempts whose process ended in them, since a person last decided
+    losses: int = 0  # likewise, where others were in hand of that process: nobody knows which of them ended it
+    alone: bool = False  # its last attempt had crashed when a person let it be tried again
     crash: dict[str, Any] = field(default_factory=dict)  # how the last attempt crashed, until another begins
     attempted_at: datetime | None = None
     wake_at: datetime | None = None  # before that it is not tried again
@@ -118,7 +120,13 @@ def _attempt_failed(step: StepState, fact: Fact) -> StepState:
 
 def _attempt_crashed(step: StepState, fact: Fact) -> StepState:
     error = {"kind": "crashed", "message": f"Its process ended {fact.data['reason']}.", "trace": ""}
-    return replace(step, status=Status.RETRYING, crashes=step.crashes + 1, crash=fact.data, error=error)
+    crashes, losses = after_crash(step, fact.data)
+    return replace(step, status=Status.RETRYING, crashes=crashes, losses=losses, crash=fact.data, error=error)
+
+
+def after_crash(step: StepState, crash: dict[str, Any]) -> tuple[int, int]:
+    """How many crashes and losses there are with this one."""
+    return step.crashes + crash.get("counts", True), step.losses + bool(crash.get("others"))
 
 
 def _step_deferred(step: StepState, fact: Fact) -> StepState:
@@ -163,7 +171,8 @@ def _step_withdrawn(step: StepState, fact: Fact) -> StepState:
 
 def _step_decided(step: StepState, fact: Fact) -> StepState:
     decision = fact.data["decision"]
-    step = replace(step, decision=decision, decided_by=fact.actor, reason=fact.data["reason"], escalation={}, crashes=0)
+    step = replace(step, decision=decision, decided_by=fact.actor, reason=fact.data["reason"], escalation={})
+    step = replace(step, crashes=0, losses=0)
     return _after_decision(step, fact)
 
 
@@ -192,8 +201,8 @@ def copied(step: StepState) -> dict[str, Any]:
 
 # Where it stands, and what only matters until it has ended.
 NOT_COPIED = frozenset({
-    "position", "tries", "crashes", "crash", "attempted_at", "escalation", "displaced", "resume_status", "cancelled_status",
-    "wake_at", "withdrawn",
+    "position", "tries", "crashes", "losses", "alone", "crash", "attempted_at", "escalation", "displaced", "resume_status",
+    "cancelled_status", "wake_at", "withdrawn",
 })  # fmt: skip
 TIMES = ("started_at", "finished_at")
 
@@ -236,7 +245,9 @@ def _before_the_change(step: StepState) -> StepState:
 
 
 def _queued_again(step: StepState) -> StepState:
-    return replace(step, status=Status.QUEUED, tries=0, crashes=0, crash={}, fallback="", finished_at=None)
+    alone = step.alone or bool(step.crash and step.crash.get("counts", True))
+    step = replace(step, status=Status.QUEUED, tries=0, crashes=0, losses=0, crash={}, alone=alone)
+    return replace(step, fallback="", finished_at=None)
 
 
 def _judgement(fact: Fact) -> dict[str, Any]:
