@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 from redis.exceptions import RedisError
 from rq import Queue, Worker
+from rq.results import Result
 from rq.worker import BaseWorker
 
 from reviews.models import Cause, Review
@@ -28,6 +29,7 @@ RECENT_RUNS = 10
 SILENT = "silent"
 SILENT_AFTER = timedelta(seconds=30)  # a job process says more often that it lives (runs/jobs.py)
 LOOK_BACK = timedelta(hours=24)  # ended runs are counted this far back
+MOST_FAILURES = 1000  # jobs that are asked how they failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,16 @@ class JobProcess:
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
-    """What carries the runs; `problem` is a sentence when Redis cannot be asked."""
+    """What carries the runs; `problem` is a sentence when Redis cannot be asked.
+
+    Of the last hour: `failed` jobs raised an error, `lost` ones ended with their process.
+    """
 
     problem: str = ""
     processes: tuple[JobProcess, ...] = ()
     queued: int = 0
     failed: int = 0
+    lost: int = 0
     sweeping: bool = False
 
     @property
@@ -86,14 +92,15 @@ def _people(request: HttpRequest) -> dict[str, Any]:
 
 
 def _runs(request: HttpRequest) -> dict[str, Any]:
-    """Runs that are open, and those of the last day that have ended, by status; the newest of all."""
+    """Runs that are open, and those of the last day that have ended, by status; the newest. Their children are only counted."""
     since = timezone.now() - LOOK_BACK
     wanted = Run.objects.filter(~Q(status__in=ENDED) | Q(created_at__gte=since))
-    counted = dict(wanted.order_by().values_list("status").annotate(Count("pk")))
-    counts = [(status.value, counted.get(status.value, 0)) for status in RunStatus]
-    recent = list(Run.objects.order_by("-created_at", "-id")[:RECENT_RUNS])
-    may_start = access.may_start(request.user)
-    return {"counts": counts, "runs": recent, "may_start": may_start, "agents": sdk.agents()}
+    top = wanted.order_by().values("status").annotate(all=Count("pk"), top=Count("pk", filter=Q(parent=None)))
+    counted = {row["status"]: row for row in top}
+    counts = [(status.value, counted[status]["top"] if status in counted else 0) for status in RunStatus]
+    shown = {"counts": counts, "child_count": sum(row["all"] - row["top"] for row in counted.values())}
+    recent = list(Run.objects.top_level().with_child_count().order_by("-created_at", "-id")[:RECENT_RUNS])
+    return shown | {"runs": recent, "may_start": access.may_start(request.user), "agents": sdk.agents()}
 
 
 def _machinery(request: HttpRequest) -> dict[str, Any]:
@@ -108,12 +115,19 @@ def _asked() -> Machinery:
     redis = django_rq.get_connection("default")
     queue = Queue("default", connection=redis)
     processes = sorted(_processes(Worker.all(connection=redis)), key=lambda process: (process.silent, process.name))
-    return Machinery(
-        processes=tuple(processes),
-        queued=queue.count,
-        failed=queue.failed_job_registry.count,
-        sweeping=bool(cache.get(BEAT)),
-    )
+    failed, lost = _failures(queue)
+    sweeping = bool(cache.get(BEAT))
+    return Machinery(processes=tuple(processes), queued=queue.count, failed=failed, lost=lost, sweeping=sweeping)
+
+
+def _failures(queue: Queue) -> tuple[int, int]:
+    """Jobs that failed, and those lost with their process, which RQ keeps as failures that no process has signed."""
+    with queue.connection.pipeline(transaction=False) as pipeline:
+        for job_id in queue.failed_job_registry.get_job_ids(0, MOST_FAILURES - 1, desc=True):
+            pipeline.xrevrange(Result.get_key(job_id), count=1)
+        results = [fields for entries in pipeline.execute() for _, fields in entries]
+    lost = sum(not fields.get(b"worker_name") for fields in results)
+    return len(results) - lost, lost
 
 
 def _processes(workers: list[BaseWorker]) -> Iterator[JobProcess]:

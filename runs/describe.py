@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
+
 from runs.engine.events import Fact, Kind
+from runs.engine.outcome import how_crashed
 from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step
 
@@ -69,7 +72,7 @@ def waiting(run: Run, wait: Wait) -> str:
     """Why the run does not move now, or "" when it moves or has ended."""
     step = wait.step
     if run.cancel_requested and not run.ended:
-        return "A person asked to cancel it: it ends after its present step."
+        return f"It is being cancelled: its present step may take another {settings.CANCEL_SECONDS:g} s, then it is cut off."
     if run.status == RunStatus.QUEUED:
         return "It waits for a free job process."
     if run.status == RunStatus.RETRYING:
@@ -91,7 +94,8 @@ def _waiting_for_person(run: Run, wait: Wait) -> str:
 
 def _waiting_for_children(run: Run, wait: Wait) -> str:
     waited_for = len(run.waiting_runs or [])
-    return f"It waits for {wait.open_children:,} of the {_runs(waited_for)} that it started."
+    which = f"{wait.open_children:,} of the {waited_for:,} runs" if waited_for > 1 else "the run"
+    return f"It waits for {which} that it started."
 
 
 _WAITS: dict[str, Callable[[Run, Wait], str]] = {
@@ -105,7 +109,8 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _runs(count: int) -> str:
+def runs(count: int) -> str:
+    """ "1 run", "1,200 runs"."""
     return "1 run" if count == 1 else f"{count:,} runs"
 
 
@@ -135,6 +140,8 @@ Say = Callable[[dict[str, Any], str, str], str]
 
 def _run_requested(data: dict[str, Any], step: str, by: str) -> str:
     what, origin = f"{data['agent']}, version {data['agent_version']}", data.get("forked_from")
+    if parent := data.get("parent"):
+        return f"Run {parent} started a run of {what}, for {by}."
     if not origin:
         return f"{by} started a run of {what}."
     given = f" That step gets another input, given by {by}." if data.get("override") else ""
@@ -145,7 +152,7 @@ def _parked(data: dict[str, Any], step: str, by: str) -> str:
     if data["cause"] == "person":
         return "The run waits for a person; no process is held."
     if data["cause"] == "children":
-        return f"The run waits for {_runs(len(data['runs']))} that it started; no process is held."
+        return f"The run waits for {runs(len(data['runs']))} that it started; no process is held."
     wake_at = data.get("wake_at")
     return f"The run waits and goes on {_when(datetime.fromisoformat(wake_at) if wake_at else None)}; no process is held."
 
@@ -157,7 +164,7 @@ def _attempt_failed(data: dict[str, Any], step: str, by: str) -> str:
 
 
 def _crashed(data: dict[str, Any], step: str, by: str) -> str:
-    return f"{step} did not come to the end of attempt {data['attempt']}: its process ended {_short(data['reason'])}."
+    return f"{step} did not come to the end of attempt {data['attempt']}: {_short(how_crashed(data))}."
 
 
 def _deferred(data: dict[str, Any], step: str, by: str) -> str:

@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from runs import describe, event_log, sdk
 from runs.engine.events import Fact, Kind
+from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step
 from runs.models.run import OPEN
 
@@ -59,15 +60,30 @@ class Clock:
 class StepCard:
     """A step as a page shows it. `review_id` is its open review; `failures` are its failed attempts.
 
-    `original` is the run from which it was taken over as recorded; `given_by` the person who gave its input.
+    `asked_why` is why a person was last asked; `original` is the run from which it was taken over as recorded; `given_by`
+    the person who gave its input.
     """
 
     step: Step
     review_id: int | None = None
+    asked_why: str = ""
     original: int | None = None
     given_by: str = ""
     failures: list[Fact] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
+
+    @property
+    def name(self) -> str:
+        """As the supervisor names it, where its title does not say the same."""
+        told = "".join(filter(str.isalnum, self.step.title)).casefold()
+        return "" if "".join(filter(str.isalnum, self.step.name)).casefold() == told else self.step.name
+
+    @property
+    def reason_to_ask(self) -> str:
+        """What no other part of the card says: a question is its input, an estimate has its own reason, and so has an error."""
+        error = (self.step.error or {}).get("message") or "\0"
+        said = self.step.cause in (Cause.QUESTION, Cause.LOW_CONFIDENCE) or error in self.asked_why
+        return "" if said else self.asked_why
 
     @property
     def input_label(self) -> str:
@@ -186,8 +202,11 @@ def _add_history(run: Run, eventful: dict[int, StepCard]) -> None:
     for fact in _facts(events.filter(kind__in=FAILURES)):
         eventful[fact.step or 0].failures.append(fact)
     timed = events.filter(kind__in=BEGINS | RESTS | {Kind.ATTEMPT_CRASHED, Kind.STEP_DECIDED})
-    for position, kind, at in timed.values_list("step", "kind", "at"):
-        eventful[position or 0].clock.move(kind, at)
+    for position, kind, at, why in timed.values_list("step", "kind", "at", "data__why"):
+        card = eventful[position or 0]
+        card.clock.move(kind, at)
+        if kind == Kind.STEP_ESCALATED:
+            card.asked_why = why or ""
     for card in eventful.values():
         finished, asked = card.step.finished_at, card.clock.asked
         if finished and asked and asked <= finished:  # else it is asked about anew: the code changed

@@ -1,11 +1,13 @@
 """The dashboard: which job processes live, and the reviews that wait longest."""
 
+import time
 from datetime import timedelta
 
 import django_rq
 import pytest
 from django.utils import timezone
-from rq import Worker
+from rq import Queue, SimpleWorker, Worker
+from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from tests.test_pages_runs import carried, signed_in
@@ -28,6 +30,24 @@ def test_a_job_process_that_says_nothing_is_silent_and_comes_last(signed_in):
     assert "No job process is alive" not in page.text
     redis.delete("rq:worker:b-is-alive")
     assert "No job process is alive" in signed_in().get("/").text
+
+
+def test_a_job_lost_with_its_process_is_not_an_error(signed_in):
+    redis = django_rq.get_connection("default")
+    queue = Queue("default", connection=redis, serializer=JSONSerializer)
+    process = SimpleWorker([queue], name="a-process", connection=redis, serializer=JSONSerializer)
+    queue.enqueue("no.such.function", failure_ttl=60)
+    process.work(burst=True)
+    for _ in range(2):
+        job = queue.enqueue("no.such.function", failure_ttl=60)
+        process.prepare_execution(job)
+        process.prepare_job_execution(job)  # and here it was killed
+    queue.started_job_registry.cleanup(timestamp=time.time() + 3600)
+    assert queue.failed_job_registry.count == 3
+    page = signed_in().get("/")
+    assert (page.context["machinery"].failed, page.context["machinery"].lost) == (1, 2)
+    assert "<strong>1 job</strong> in the last hour" in page.text
+    assert "2 jobs in the last hour, with their job process" in page.text
 
 
 def test_the_oldest_reviews_are_shown_and_how_many_more_there_are(signed_in):

@@ -8,9 +8,9 @@ from django.utils import timezone
 
 from reviews.models import Review
 from runs import commands, event_log, executor, sdk
-from runs.models import Run
+from runs.models import Run, RunStatus
 from tests import agents
-from tests.test_pages_runs import signed_in
+from tests.test_pages_runs import signed_in, start
 
 pytestmark = pytest.mark.django_db
 
@@ -58,6 +58,53 @@ def test_a_parent_says_how_many_children_it_waits_for_and_lists_them(signed_in, 
     page = client.get(f"/runs/{run.pk}/?open=all").text
     assert "every 5s" not in page
     assert re.search(r"<span>waited [\d.]+ m?s</span>", page)
+
+
+def listed(client, **query):
+    page = client.get("/runs/", query)
+    return [run.pk for run in page.context["page"].rows], page.text
+
+
+def test_lists_hide_children_count_them_on_the_parent_and_show_them_when_asked(signed_in):
+    client, run = signed_in(), carried(fanning_out, number=3)
+    children = sorted((child.pk for child in run.children.all()), reverse=True)
+    hidden, page = listed(client)
+    assert hidden == [run.pk]
+    assert re.search(rf'<a id="run-children-{run.pk}" href="/runs/\?parent={run.pk}">3 children</a>', page)
+    assert listed(client, children="show")[0] == [*children, run.pk]
+    assert listed(client, parent=run.pk)[0] == children
+    assert f'<a id="run-parent-{children[0]}" href="/runs/{run.pk}/">run {run.pk}</a>' in listed(client, parent=run.pk)[1]
+    assert "or have children shown" in listed(client, text="part 1")[1]
+    assert len(listed(client, text="part 1", children="show")[0]) == 1
+    dashboard = client.get("/")
+    assert [one.pk for one in dashboard.context["runs"]] == [run.pk]
+    assert dict(dashboard.context["counts"]) | {"waiting": 0} == dict.fromkeys(RunStatus.values, 0)
+    assert '<a class="text-nowrap" id="count-children" href="/runs/?children=show">and 3 children</a>' in dashboard.text
+    assert "<strong>3</strong>" in client.get("/agents/counting/").text
+
+
+def test_pages_of_the_list_are_whole_where_children_stand_between_the_runs(signed_in, django_assert_num_queries):
+    client, parents = signed_in(), []
+    for _ in range(2):
+        parents.append(carried(fanning_out, number=30).pk)
+        parents += [start().pk for _ in range(26)]
+    Run.objects.update(created_at=timezone.now())  # all at once: the id decides
+    seen, query = [], "/runs/"
+    client.get(query)
+    while query:
+        with django_assert_num_queries(6):  # session, person, 2 of permissions, runs, open reviews of the navigation
+            page = client.get(query).context["page"]
+        seen += [run.pk for run in page.rows]
+        query = page.older and f"/runs/{page.older}"
+    assert seen == sorted(parents, reverse=True)
+
+
+def test_a_child_says_which_run_started_it_and_for_whom(signed_in):
+    run = carried(fanning_out, number=1)
+    page = signed_in().get(run.children.get().get_absolute_url()).text
+    assert f'<dt>Started by</dt><dd><a href="/runs/{run.pk}/">run {run.pk}</a> (Supervising), for operator, <time' in page
+    assert f"Run {run.pk} started a run of counting, version 1, for operator." in page
+    assert "It waits for the run that it started." in signed_in().get(run.get_absolute_url()).text
 
 
 def test_a_fork_takes_over_the_children_or_starts_its_own(signed_in):

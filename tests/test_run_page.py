@@ -9,6 +9,7 @@ import pytest
 from runs import commands, event_log, executor, sdk, timeline
 from runs.engine import outcome
 from runs.engine.events import Draft, Kind
+from runs.models import Step
 from tests import agents
 from tests.test_pages_runs import carried, signed_in
 
@@ -116,15 +117,73 @@ def test_hidden_letters_are_marked_on_every_page(signed_in):
         assert "U+202E" in page, path
 
 
-def test_a_crash_says_its_reason_and_how_long_it_took(signed_in):
+LOST = "its job process vm-7-1a was lost; the run was taken over 16.0 s after the attempt began"
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        (outcome.Ending("by signal 11 (SIGSEGV)", 4.24, signal=11, memory_mb=64),
+         "its process ended by signal 11 (SIGSEGV) after 4.2 s with 64 MB in use"),
+        (outcome.Ending("with exit code 3", 0.1, exit_code=3), "its process ended with exit code 3 after 0.1 s"),
+        (outcome.Ending(f"{outcome.TOGETHER} vm-7-1a", 16.0), LOST),
+        (outcome.Ending(f"{outcome.TOGETHER} its run", 16.0), LOST.replace(" vm-7-1a", "")),
+        (outcome.Ending("because its run was cancelled", 12.4), "it was cut off after 12.4 s, because its run was cancelled"),
+    ],
+)  # fmt: skip
+def test_a_crash_says_what_is_known_of_it(signed_in, ending, told):
     run = commands.start("counting", {"text": "a", "number": 1}, by="operator")
     log, opening = event_log.take(run.pk, owner="a process")
     request = {"name": "count_1", "worker": "agents.count", "title": "Count", "fingerprint": "", "input": {}, "effect": "none"}
-    ending = outcome.Ending("by signal 11 (SIGSEGV)", 4.24, signal=11, memory_mb=64)
     log.append(opening, Draft(Kind.STEP_STARTED, request | {"attempt": 1}, 1), outcome.crashed(1, 1, ending))
     page = signed_in().get(f"/runs/{run.pk}/").text
-    assert "crashed after 4.2 s: its process ended by signal 11 (SIGSEGV) with 64 MB in use" in page
+    assert f"<dt>Attempt 1</dt><dd>{told}</dd>" in page
+    assert f"Step 1 (Count) did not come to the end of attempt 1: {told}." in page
     assert "(crashed)</span>" not in page
+    assert ending.reason not in page[page.index('id="step-1"') : page.index("<dt>Attempt 1</dt>")]
+
+
+def test_a_run_that_is_being_cancelled_says_what_becomes_of_its_step(signed_in):
+    run = commands.start("counting", {"text": "a", "number": 1}, by="operator")
+    log, opening = event_log.take(run.pk, owner="a process")
+    log.append(opening)
+    commands.cancel(run.pk, by="operator")
+    assert (
+        "It is being cancelled: its present step may take another 12 s, then it is cut off."
+        in signed_in().get(f"/runs/{run.pk}/").text
+    )
+
+
+def test_a_gate_says_why_while_it_waits_and_after(signed_in):
+    run = carried("paying")
+    waiting = signed_in().get(f"/runs/{run.pk}/").text
+    note = waiting[waiting.index('class="note tone-amber mb-0 wide"') :].partition("</p>")[0]
+    assert "Money leaves the house. It waits for a person" in note
+    assert "Asked because" not in waiting
+    commands.decide(run.pk, 1, "reject", by="reviewer", fingerprint=run.reviews.get().fingerprint, reason="no")
+    run.reviews.update(state="decided")
+    assert "<dt>Asked because</dt><dd>Money leaves the house.</dd>" in signed_in().get(f"/runs/{run.pk}/").text
+
+
+@pytest.mark.parametrize("slug", ["asking", "guessing", "stumbling"])
+def test_what_a_step_says_elsewhere_is_no_second_reason(signed_in, slug):
+    agents.FAILURES["odd"] = [agents.AskHuman("Who is this?")]
+    (card,) = timeline.cards(carried(slug, text="odd"))
+    assert card.asked_why
+    assert card.reason_to_ask == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "shown"),
+    [("pay", "Pay", ""), ("look_up", "Look up!", ""), ("count_1", "Count", "count_1"), ("guess", "Guess the language", "guess")],
+)
+def test_a_name_is_shown_where_the_title_says_something_else(name, title, shown):
+    assert timeline.StepCard(Step(name=name, title=title)).name == shown
+
+
+def test_the_name_of_a_step_stands_beside_its_title(signed_in):
+    page = signed_in().get(f"/runs/{carried('counting', number=1).pk}/").text
+    assert '<strong>Count</strong> <code class="name">count_1</code>' in page
 
 
 def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeypatch):

@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from runs import describe
 from runs.engine.canonical import Large
+from runs.engine.outcome import how_crashed
 from runs.forms.fields import Schema, label_for
 
 register = template.Library()
@@ -238,6 +239,7 @@ def _number(letter: str) -> str:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 register.filter("said", describe.said)
+register.filter("how_crashed", how_crashed)
 
 
 @register.filter

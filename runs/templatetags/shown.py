@@ -8,6 +8,8 @@ from django.forms import BoundField
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
+from runs import sdk
+
 register = template.Library()
 
 
@@ -56,6 +58,12 @@ PROCESSES = {
 def status_look(status: str) -> Look:
     """Of a run or a step."""
     return STATUSES[status]
+
+
+@register.filter
+def agent_title(slug: str) -> str:
+    """The agent's title, or its slug where it is not installed."""
+    return sdk.AGENTS[slug].title if slug in sdk.AGENTS else slug
 
 
 @register.filter
@@ -117,13 +125,15 @@ def reaches(confidence: float | None, threshold: float | None) -> bool:
 
 @register.filter
 def duration(milliseconds: float | None) -> str:
-    """420 ms, 3.2 s, 2 min 5 s, 1 h 3 min, 2 d 4 h."""
+    """Under 1 ms, 420 ms, 3.2 s, 2 min 5 s, 1 h 3 min, 2 d 4 h."""
     if milliseconds is None:
         return ""
     seconds = milliseconds / 1000
-    if seconds < 1:
+    if milliseconds < 1:
+        return "under 1 ms"
+    if seconds < 0.9995:
         return f"{milliseconds:.0f} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     large, small, unit, smaller = next(scale[1:] for scale in SCALES if whole < scale[0])

@@ -22,15 +22,19 @@ RELATIVES = ("original", "parent")  # of whose forks or children the list is
 @require_GET
 @access.permits(access.may_look)
 def runs(request: HttpRequest) -> HttpResponse:
-    """Newest first; filtered by agent, status and a text of the input."""
+    """Newest first; filtered by agent, status and a text of the input. `?children=show` adds the runs that runs started."""
     filters = {name: request.GET.get(name, "").replace("\x00", "").strip() for name in FILTERS}
     given = {name: _number(request.GET.get(name)) for name in RELATIVES}
     relatives = {name: number for name, number in given.items() if number is not None}
-    found = Run.objects.matching(**filters).related_to(**relatives)
+    found = Run.objects.matching(**filters).related_to(**relatives).with_child_count()
+    with_children = "parent" in relatives or request.GET.get("children") == "show"
+    if not with_children:
+        found = found.top_level()
     shown = {
         "page": keyset.page(found, ("created_at", "id"), request.GET),
         "filters": filters | relatives,
         "filtered": any(filters.values()) or bool(relatives),
+        "with_children": with_children,
         "agents": sdk.agents(),
         "statuses": RunStatus.choices,
         "may_start": access.may_start(request.user),
@@ -97,7 +101,7 @@ def run_events(request: HttpRequest, run_id: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @access.permits(access.may_control)
 def cancel_run(request: HttpRequest, run_id: int) -> HttpResponse:
-    """End the run; what is being executed is finished first."""
+    """End the run; what is being executed has a moment to finish first."""
     found = found_run(run_id)
     if request.method == "GET":
         return _only_opened(request, found)

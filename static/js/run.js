@@ -8,15 +8,19 @@
     template.innerHTML = html.trim();
     return template.content.firstElementChild;
   };
-  // what somebody opened stays open, where the focus was it stays, and what somebody writes is not touched
+  // what somebody opened or closed stays so, where the focus was it stays, and what somebody writes is not touched
+  const everyOpen = new URLSearchParams(location.search).get("open") === "all";
   const touched = (old) => old.querySelector("form[data-touched], dialog[open]");
   const replace = (old, next) => {
     if (touched(old)) return;
-    const ids = (open) => [...old.querySelectorAll("details[id]")].filter((one) => one.open === open).map((one) => one.id);
-    const [opened, focused] = [ids(true), old.contains(document.activeElement) && document.activeElement];
+    const focused = old.contains(document.activeElement) ? document.activeElement : null;
     const at = focused && [...old.querySelectorAll("a, button, summary, input")].indexOf(focused);
+    for (const one of next.querySelectorAll("details[id]")) {
+      const before = old.querySelector(`#${one.id}`);
+      if (before?.dataset.chosen) [one.open, one.dataset.chosen] = [before.open, before.dataset.chosen];
+      else if (everyOpen || (before?.contains(focused) && focused.tagName !== "SUMMARY")) one.open = true;
+    }
     old.replaceWith(next);
-    for (const id of opened) next.querySelector(`#${id}`)?.setAttribute("open", "");
     if (focused) [...next.querySelectorAll("a, button, summary, input")][at]?.focus({ preventScroll: true });
   };
   const show = ({ id, html, into, url }) => {
@@ -25,6 +29,7 @@
     if (url) return void htmx.ajax("GET", url, { target: `#${id}`, swap: "outerHTML" });
     const next = made(html);
     if (old) return replace(old, next);
+    if (everyOpen) next.querySelector(":scope > details[id]")?.setAttribute("open", "");
     next.classList.add("arrived");
     document.getElementById(into)?.append(next);
   };
@@ -34,6 +39,10 @@
     count.textContent = whole ? seq === 1 ? "its one event received" : `all ${seq} events received` : "events are missing: reload the page";
   };
   document.addEventListener("htmx:beforeSwap", ({ detail }) => { if (touched(detail.target)) detail.shouldSwap = false; });
+  document.addEventListener("click", ({ target }) => {
+    const details = target.closest("summary")?.parentElement;
+    if (details) details.dataset.chosen = "yes";
+  });
   document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
   document.addEventListener("socket:message", ({ detail }) => {
     detail.parts.forEach(show);

@@ -65,7 +65,24 @@ def test_what_was_opened_stays_open_while_the_page_is_live(sign_in, act, carry):
     act(commands.cancel, run.pk, by="admin")
     expect(page.locator("#run-state")).to_contain_text("Cancelled")
     expect(page.get_by_label("Reason")).to_have_value("Because I am writing")
-    expect(page.locator("#step-1-body")).to_have_attribute("open", "")
+
+
+def test_a_live_page_opens_and_closes_steps_as_a_fresh_one_but_for_what_a_person_chose(sign_in, act, carry):
+    run = act(start, "paying")
+    carry()
+    live, chosen, every = (sign_in("operator") for _ in range(3))
+    for page in (live, chosen, every):
+        page.goto(f"/runs/{run.pk}/{'?open=all' if page is every else ''}")
+        expect(page.locator("#live")).to_have_text("Live")
+        expect(page.locator("#step-1-body")).to_have_attribute("open", "")
+    for _ in range(2):  # closed and opened again
+        chosen.locator("#step-1-body > summary").press("Enter")
+    act(commands.cancel, run.pk, by="admin")
+    for page in (live, chosen, every):
+        expect(page.locator("#step-1")).to_contain_text("Cancelled")
+    expect(live.locator("#step-1-body")).not_to_have_attribute("open", "")
+    expect(chosen.locator("#step-1-body")).to_have_attribute("open", "")
+    expect(every.locator("#step-1-body")).to_have_attribute("open", "")
 
 
 def test_the_list_and_the_dashboard_show_new_runs_by_themselves(sign_in, act):
