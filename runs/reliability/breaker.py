@@ -1,10 +1,13 @@
 """Whether a dependency is asked at all: a circuit breaker that all processes share."""
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from runs.reliability import store
 
 State = Literal["closed", "open", "half-open"]
+MINUTES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +82,75 @@ class Minute:
 
 def ask(dependency: str, terms: BreakerTerms, caller: str) -> Closed | Canary | Open:
     """May the caller (its ticket) call now? After the open time exactly one is let through, across all processes."""
-    raise NotImplementedError
+    answer = store.ask("enter", dependency, key="", ticket=caller, terms=asdict(terms))
+    if "cause" in answer:
+        return is_open(answer)
+    return Canary(change(answer)) if answer["canary"] else Closed()
 
 
 def report(dependency: str, terms: BreakerTerms, caller: str, ok: bool, duration: float) -> Change | None:
     """Say how the call ended, in seconds; the change that follows from it, for whoever caused it to record."""
-    raise NotImplementedError
+    return change(store.ask("leave", dependency, ticket=caller, grant="", ok=ok, duration=duration, terms=asdict(terms)))
 
 
 def force(
     dependency: str, state: Literal["open", "closed"], reason: str, by: str, until: datetime | None = None
 ) -> Change | None:
     """Open or close it by hand. Open without an end stays until somebody closes it; closed without an end goes on by itself."""
-    raise NotImplementedError
+    return change(store.ask("force", dependency, state=state, why=reason, by=by, until=store.seconds(until)))
 
 
 def look(dependency: str) -> Look:
     """State, reasons and counts for a page."""
-    raise NotImplementedError
+    seen = store.ask("look", dependency, looks=True)
+    told, window = seen["breaker"], seen["window"]
+    forced = bool(told.get("by"))
+    return Look(
+        state=told["state"],
+        since=store.moment(told.get("since")),
+        next_try=store.moment(told.get("until")) if told["state"] == "open" else None,
+        why=told.get("why", ""),
+        by=told.get("by", ""),
+        until=store.moment(told.get("until")) if forced else None,
+        calls=int(window["calls"]),
+        failures=int(window["failures"]),
+        waiting=int(seen["waiting"]),
+        ramp=seen["ramp"],
+    )
 
 
 def minutes(dependency: str) -> list[Minute]:
     """The last 60 minutes, oldest first, also those without calls."""
-    raise NotImplementedError
+    now = int(datetime.now(UTC).timestamp()) // 60
+    numbers = range(now - MINUTES + 1, now + 1)
+    found = store.maps([f"{store.home(dependency)}:minute:{number}" for number in numbers])
+    return [_minute(number, counts) for number, counts in zip(numbers, found, strict=True)]
+
+
+def is_open(answer: dict[str, Any]) -> Open:
+    """What the script said, as a value."""
+    return Open(answer["seconds"], answer.get("next_try"), answer["state"], answer["why"])
+
+
+def change(answer: dict[str, Any]) -> Change | None:
+    """The same of a change, if there was one."""
+    told = answer.get("change")
+    return Change(told["old"], told["new"], told["why"]) if told else None
+
+
+def _minute(number: int, counts: dict[str, str]) -> Minute:
+    bins = sorted((int(name[1:]), int(text)) for name, text in counts.items() if name.startswith("b"))
+    calls, failures, held_back = (int(counts.get(name, 0)) for name in ("c", "f", "h"))
+    return Minute(
+        datetime.fromtimestamp(number * 60, UTC), calls, failures, held_back, _quantile(bins, 0.5), _quantile(bins, 0.95)
+    )
+
+
+def _quantile(bins: list[tuple[int, int]], share: float) -> float | None:
+    """The upper bound, in seconds, of the bin in which it lies."""
+    left = share * sum(count for _, count in bins)
+    for number, count in bins:
+        left -= count
+        if left <= 0:
+            return float(2 ** ((number + 1) / 2) / 1000)
+    return None

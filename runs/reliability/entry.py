@@ -1,11 +1,12 @@
 """The way in and out of a dependency: breaker, slot and window in one round trip before a call, and one after it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from runs.reliability.breaker import BreakerTerms, Change, Open
-from runs.reliability.limiter import Limits, NoRoom
-from runs.reliability.slots import LEASE_SECONDS, NoSlot
+from runs.reliability import store
+from runs.reliability.breaker import BreakerTerms, Change, Open, change, is_open
+from runs.reliability.limiter import Limits, NoRoom, check, no_room
+from runs.reliability.slots import LEASE_SECONDS, NoSlot, no_slot
 
 HeldBack = Open | NoSlot | NoRoom
 
@@ -39,9 +40,51 @@ def enter(
 
     The key (agent, tenant) shares fairly with other keys. The ticket (run:step) names who waits, and holds the slot.
     """
-    raise NotImplementedError
+    check(limits, tokens, dependency)
+    answer = store.ask(
+        "enter",
+        dependency,
+        key=key,
+        ticket=ticket,
+        windows=True,
+        tokens=tokens,
+        requests=limits.requests,
+        period=limits.period_seconds,
+        tokens_per_minute=limits.tokens_per_minute,
+        concurrency=limits.concurrency,
+        lease=lease_seconds,
+        terms=asdict(terms) if terms else None,
+        known_since=store.seconds(known_since),
+    )
+    if "cause" in answer:
+        return {"open": is_open, "slots": no_slot}.get(answer["cause"], no_room)(answer)
+    return Entered(
+        dependency=dependency,
+        ticket=ticket,
+        terms=terms,
+        grant=answer["grant"],
+        tokens=tokens,
+        holds_slot=limits.concurrency is not None,
+        canary=answer["canary"],
+        change=change(answer),
+    )
 
 
-def leave(entered: Entered, *, ok: bool, duration: float, tokens: int | None = None) -> Change | None:
-    """The call ended: give the slot back, count tokens as used, tell the breaker. Returns its change, to be recorded."""
-    raise NotImplementedError
+def leave(entered: Entered, *, ok: bool | None, duration: float, tokens: int | None = None) -> Change | None:
+    """The call ended: give the slot back, count tokens as used, tell the breaker. Returns its change, to be recorded.
+
+    `ok` is whether the dependency works (a refusal of what was asked is an answer); None: the call was not made.
+    """
+    return change(
+        store.ask(
+            "leave",
+            entered.dependency,
+            ticket=entered.ticket,
+            grant=entered.grant,
+            used=tokens,
+            slot=entered.holds_slot or None,
+            ok=ok,
+            duration=duration,
+            terms=asdict(entered.terms) if entered.terms else None,
+        )
+    )

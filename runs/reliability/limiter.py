@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
+
+from runs.reliability import store
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,55 @@ def admit(
     that waits (run:step): a refused caller that comes back with it keeps its place. `known_since` is when the dependency
     came to be: one that is older than the period and unknown here has lost its memory, and its window counts as full.
     """
-    raise NotImplementedError
+    check(limits, tokens, dependency)
+    answer = store.ask(
+        "enter",
+        dependency,
+        key=key,
+        ticket=ticket,
+        windows=True,
+        tokens=tokens,
+        requests=limits.requests,
+        period=limits.period_seconds,
+        tokens_per_minute=limits.tokens_per_minute,
+        known_since=store.seconds(known_since),
+    )
+    return no_room(answer) if "cause" in answer else Admitted(answer["grant"], tokens)
 
 
 def settle(dependency: str, reserved: Admitted, used: int | None = None) -> None:
     """The call is over: it used so many tokens, None being as many as were reserved."""
-    raise NotImplementedError
+    store.ask("leave", dependency, ticket="", grant=reserved.grant, used=used)
 
 
 def use(dependency: str, limits: Limits) -> Use:
     """Counts for a page."""
-    raise NotImplementedError
+    seen = store.ask(
+        "look",
+        dependency,
+        looks=True,
+        requests=limits.requests,
+        period=limits.period_seconds,
+        tokens_per_minute=limits.tokens_per_minute,
+    )
+    windows = [seen.get("requests") or {}, seen.get("tokens") or {}]
+    keys = [KeyUse(key, int(told["requests"]), int(told["tokens"]), int(told["waiting"])) for key, told in seen["keys"].items()]
+    return Use(
+        requests=int(windows[0].get("used", 0)),
+        tokens=int(windows[1].get("used", 0)),
+        waiting=int(seen["waiting"]),
+        keys=tuple(sorted(keys, key=lambda one: (-one.requests, -one.tokens, -one.waiting, one.key))),
+        full_for_seconds=max(window.get("full_for", 0.0) for window in windows),
+    )
+
+
+def check(limits: Limits, tokens: int, dependency: str) -> None:
+    """Raise TooLarge for a call that could never be admitted."""
+    most = limits.tokens_per_minute
+    if most is not None and tokens > most:
+        raise TooLarge(f"{dependency} may be sent {most} tokens a minute, and this call alone asks for {tokens}.")
+
+
+def no_room(answer: dict[str, Any]) -> NoRoom:
+    """What the script said, as a value."""
+    return NoRoom(answer["seconds"], int(answer["used"]), int(answer["limit"]), answer["cause"])

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
+
+from runs.reliability import store
 
 LEASE_SECONDS = 30.0
 
@@ -34,19 +37,41 @@ def take(
     dependency: str, holder: str, concurrency: int, lease_seconds: float = LEASE_SECONDS, *, key: str = ""
 ) -> Taken | NoSlot:
     """Take a slot, or the one the holder already has, for as long as the lease. Between keys, who holds fewest goes first."""
-    raise NotImplementedError
+    answer = store.ask("enter", dependency, key=key, ticket=holder, concurrency=concurrency, lease=lease_seconds)
+    return no_slot(answer) if "cause" in answer else Taken()
 
 
 def renew(holders: Iterable[tuple[str, str]], lease_seconds: float = LEASE_SECONDS) -> set[tuple[str, str]]:
     """Prolong the leases of (dependency, holder), all of a process in one round trip; those that are lost are returned."""
-    raise NotImplementedError
+    by_dependency: dict[str, list[str]] = {}
+    for dependency, holder in holders:
+        by_dependency.setdefault(dependency, []).append(holder)
+    if not by_dependency:
+        return set()
+    names = list(by_dependency)
+    answer = store.ask("renew", names, holders=list(by_dependency.values()), lease=lease_seconds)
+    return {(names[number - 1], holder) for number, holder in answer["lost"]}
 
 
 def release(dependency: str, holder: str) -> None:
     """Give the slot back; nothing happens where it is not held any more."""
-    raise NotImplementedError
+    store.ask("leave", dependency, ticket=holder, grant="", slot=True)
 
 
 def holders(dependency: str) -> list[Holder]:
     """Who holds a slot now, the longest first."""
-    raise NotImplementedError
+    return list(_holders(store.ask("look", dependency, looks=True)))
+
+
+def no_slot(answer: dict[str, Any]) -> NoSlot:
+    """What the script said, as a value."""
+    return NoSlot(_holders(answer), answer["seconds"])
+
+
+def _holders(answer: dict[str, Any]) -> tuple[Holder, ...]:
+    """An empty list of Lua is an empty object of JSON."""
+    return tuple(Holder(one["name"], one["key"], _moment(one["since"]), _moment(one["until"])) for one in answer["holders"] or ())
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,6 +1,8 @@
 """Where the counters that all processes share live: one Redis, its scripts, and one error when it is away."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,12 @@ from typing import Any
 from django.conf import settings
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 SCRIPTS = Path(__file__).parent / "lua"
+LIBRARY = ("common", "waiting", "slots", "meters", "breaker")  # each may use those before it
 Answer = dict[str, Any]
 
 
@@ -18,22 +23,60 @@ class Unavailable(Exception):
     """The shared counters cannot be asked: who asked decides what that means."""
 
 
-def redis() -> "Redis[str]":
+def redis() -> "Redis":
     """The connection of this process; its threads share the pool."""
     return _redis_at(settings.RQ_QUEUES["default"]["URL"])
 
 
-def ask(script: str, dependency: str, question: Mapping[str, Any]) -> Answer:
-    """Run one script about one dependency, in one round trip, by the server's clock."""
-    raise NotImplementedError
+def ask(script: str, dependencies: str | Sequence[str], **question: Any) -> Answer:
+    """Run one script, in one round trip and by the server's clock. What is None is left out of the question."""
+    names = [dependencies] if isinstance(dependencies, str) else dependencies
+    told = {name: value for name, value in question.items() if value is not None}
+    try:
+        answer = _script(script, redis())(keys=[home(name) for name in names], args=[json.dumps(told)])
+    except (RedisError, OSError) as error:
+        raise _away(error) from error
+    found: Answer = json.loads(answer)
+    return found
+
+
+def maps(keys: Sequence[str]) -> list[dict[str, str]]:
+    """What stands under each of the keys, in one round trip."""
+    try:
+        with redis().pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hgetall(key)
+            found: list[dict[str, str]] = pipeline.execute()
+    except (RedisError, OSError) as error:
+        raise _away(error) from error
+    return found
 
 
 def home(dependency: str) -> str:
-    """The braces keep all keys of a dependency on one machine of a cluster."""
-    return f"guard:{{{dependency}}}"
+    """What the keys of a dependency begin with."""
+    return f"guard:{dependency}"
+
+
+def seconds(moment: datetime | None) -> float | None:
+    """As the scripts count time."""
+    return None if moment is None else moment.timestamp()
+
+
+def moment(seconds: object) -> datetime | None:
+    """The other way round, from a number or from its letters."""
+    return None if seconds is None else datetime.fromtimestamp(float(str(seconds)), UTC)
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"The counters that all processes share cannot be asked: {error}")
 
 
 @lru_cache(maxsize=1)
-def _redis_at(url: str) -> "Redis[str]":
+def _redis_at(url: str) -> "Redis":
     """One more try, for a connection that a restart of Redis has closed; redis-py's own three would wait for seconds."""
     return Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 1))
+
+
+@lru_cache(maxsize=16)
+def _script(name: str, client: "Redis") -> Script:
+    return client.register_script("\n".join((SCRIPTS / f"{part}.lua").read_text() for part in (*LIBRARY, name)))

@@ -1,0 +1,30 @@
+-- After a call: its requests and tokens as they were, its slot back, and what the breaker makes of it.
+local function settle(name, used)
+  local meter = {name = name, log = at(name), use = at('use:' .. name)}
+  if not redis.call('ZSCORE', meter.log, q.grant) then return end
+  redis.call('ZADD', meter.log, 'LT', now, q.grant)
+  if not used then return end
+  local more = used - (number(at('amounts'), q.grant) or 0)
+  redis.call('HINCRBY', at('amounts'), q.grant, more)
+  count(meter.use, string.match(q.grant, SEP .. '(.*)$'), more)
+  redis.call('HINCRBYFLOAT', state, name .. ':used', more)
+  redis.call('HINCRBYFLOAT', state, name .. ':paced', more * MINUTE / number(state, name .. ':limit'))
+end
+
+if q.grant ~= '' then
+  settle('requests')
+  settle('tokens', q.used)
+end
+if q.slot then give_back(q.ticket) end
+if q.ok == nil then
+  if b.canary == q.ticket then redis.call('HSET', breaker, 'canary_until', now) end
+  return '{}'
+end
+
+local hold = number(state, 'hold') or q.duration
+redis.call('HSET', state, 'hold', hold + (q.duration - hold) / 10)
+in_minute('c')
+if not q.ok then in_minute('f') end
+in_minute('b' .. math.max(0, math.floor(2 * log2(math.max(q.duration * 1000, 1)))))
+local change = q.terms and judge(q.terms, q.ok)
+return cjson.encode({change = change or nil})
