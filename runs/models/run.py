@@ -80,6 +80,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         children = Run.objects.filter(parent=OuterRef("pk")).order_by().values("parent")
         return self.annotate(child_count=Coalesce(Subquery(children.values(count=Count("pk"))), 0))
 
+    def in_hand_of(self, owner: str) -> Self:
+        """What this process had in hand when it was lost, taken over since or not."""
+        return self.filter(Q(lost_owner=owner) | Q(lease_owner=owner, status__in=OPEN))
+
     def due(self) -> Self:
         """Runs that a job process should advance now: nobody owns them, and what they waited for has come (event_log.TAKE)."""
         unowned = Q(lease_until__isnull=True) | Q(lease_until__lt=Now())
@@ -124,6 +128,7 @@ class Run(models.Model):
     lease_owner = models.CharField(max_length=120, blank=True, default="")
     lease_until = models.DateTimeField(null=True)
     fence = models.PositiveIntegerField(default=0)
+    lost_owner = models.CharField(max_length=120, blank=True, default="", help_text="From whom it was last taken over.")
 
     objects = RunQuerySet.as_manager()
 
@@ -138,13 +143,17 @@ class Run(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["-created_at", "-id"], name="run_newest"),  # runs list, keyset pages
+            models.Index(fields=["-created_at", "-id"], name="run_newest"),  # runs list with children, keyset pages
+            # runs list and dashboard: a run may have thousands of children, which are all newer than itself
+            models.Index(fields=["-created_at", "-id"], name="run_top_newest", condition=Q(parent__isnull=True)),
             models.Index(fields=["agent", "-created_at", "-id"], name="run_agent_newest"),  # runs list by agent
             models.Index(fields=["status", "-created_at", "-id"], name="run_status_newest"),  # runs list by status
             # the sweeper's question, asked every second: small, because ended and parked runs are not in it
             models.Index(fields=["wake_at"], name="run_due", condition=Q(status__in=ADVANCEABLE)),
             models.Index(fields=["wake_at"], name="run_wakes", condition=Q(status="waiting", wake_at__isnull=False)),
             models.Index(fields=["id"], name="run_joins", condition=Q(status="waiting", waiting_cause="children")),
+            # what else a process had in hand that was lost
+            models.Index(fields=["lost_owner"], name="run_lost_owner", condition=~Q(lost_owner="")),
             # its open children: asked at each child's end; and the children on its page
             models.Index(fields=["parent", "status"], name="run_children", condition=Q(parent__isnull=False)),
         ]
