@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Reviewer": ("runs.view_run", "reviews.view_review", "reviews.decide_review"),
     "Admin": (
         "runs.view_run", "runs.start_run", "runs.control_run", "reviews.view_review", "reviews.decide_review",
-        "runs.view_agentconfig", "runs.change_agentconfig", "runs.view_step",
+        "runs.view_agentconfig", "runs.change_agentconfig", "runs.view_dependency", "runs.change_dependency", "runs.view_step",
         "auth.view_user", "auth.add_user", "auth.change_user", "auth.view_group", "django_rq.admin",
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Configuration of agents with its history, and runs and steps to look at; nothing else of a run can be changed here."""
+"""Configuration of agents and dependencies with its history; runs and steps to look at, of which nothing can be changed here."""
 
 import json
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from django.utils.safestring import SafeString
 from pghistory.models import Events
 from pydantic import ValidationError as Misfit
 
-from runs import access, commands, sdk
+from runs import access, commands, dependencies, sdk
 from runs.engine.canonical import Unstorable, clean, stored
 from runs.forms.complaints import plain
-from runs.models import AgentConfig, Run, Step
+from runs.models import AgentConfig, Dependency, Run, Step
 
 HISTORY_SHOWN = 20
 HISTORY_LETTERS = 200  # of one value
@@ -77,9 +77,38 @@ def _placed(complaint: Any) -> str:
     return f"{place}: {plain(complaint)}" if place else plain(complaint)
 
 
+class Versioned(admin.ModelAdmin):  # type: ignore[type-arg]
+    """A row that the code makes at first sight, and an admin changes through its command: every version is kept."""
+
+    changeable: tuple[str, ...]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        """Django says of every save that something was changed."""
+        saved = type(obj).objects.get(pk=obj.pk)
+        if saved.version != obj.version:
+            return super().response_change(request, saved)
+        self.message_user(request, f"Nothing was changed: version {saved.version} stays in force.", messages.INFO)
+        return redirect(request.path) if "_continue" in request.POST else self.response_post_save_change(request, saved)
+
+    @admin.display(description="History")
+    def history(self, row: Any) -> SafeString:
+        """Every version that was in force, the newest first, with what changed and who did it."""
+        tracked = Events.objects.tracks(row)  # type: ignore[no-untyped-call]
+        found = tracked.order_by("-pgh_created_at", "-pgh_id")[:HISTORY_SHOWN]
+        versions = [(one, list(_changes(one, self.changeable))) for one in found]
+        return render_to_string("admin/_config_history.html", {"versions": versions})
+
+
 @admin.register(AgentConfig)
-class AgentConfigAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class AgentConfigAdmin(Versioned):
     form = AgentConfigForm
+    changeable = CHANGEABLE
     list_display = ("slug", "enabled", "threshold", "attempts", "version", "changed_by", "changed_at")
     readonly_fields = ("slug", "version", "changed_by", "changed_at", "history")
     fieldsets = (
@@ -87,38 +116,42 @@ class AgentConfigAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         ("Versions", {"fields": ("version", "changed_by", "changed_at", "history")}),
     )
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """A configuration is made from the agent's declaration, on first sight."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: AgentConfig | None = None) -> bool:
-        return False
-
     def save_model(self, request: HttpRequest, obj: AgentConfig, form: Any, change: bool) -> None:
         """Through the command, which raises the version where something changes; `obj` keeps the version that was."""
         changes = {name: form.cleaned_data[name] for name in form.changed_data}
         commands.configure(obj.slug, by=request.user.get_username(), **changes)
 
-    def response_change(self, request: HttpRequest, obj: AgentConfig) -> HttpResponse:
-        """Django says of every save that something was changed."""
-        saved = AgentConfig.objects.get(pk=obj.pk)
-        if saved.version != obj.version:
-            return super().response_change(request, saved)
-        self.message_user(request, f"Nothing was changed: version {saved.version} stays in force.", messages.INFO)
-        return redirect(request.path) if "_continue" in request.POST else self.response_post_save_change(request, saved)
 
-    @admin.display(description="History")
-    def history(self, config: AgentConfig) -> SafeString:
-        """Every version that was in force, the newest first, with what changed and who did it."""
-        tracked = Events.objects.tracks(config)  # type: ignore[no-untyped-call]
-        found = tracked.order_by("-pgh_created_at", "-pgh_id")[:HISTORY_SHOWN]
-        return render_to_string("admin/_config_history.html", {"versions": [(one, list(_changes(one))) for one in found]})
+TIMEOUTS = ("connect_timeout_seconds", "read_timeout_seconds", "attempt_timeout_seconds")
+LIMITS = ("limit_requests", "limit_period_seconds", "limit_tokens_per_minute", "concurrency")
+BREAKER = ("breaker_failure_ratio", "breaker_minimum_calls", "breaker_window_seconds", "breaker_open_seconds")
+RETRY = ("retry_attempts", "retry_first_wait_seconds", "retry_longest_wait_seconds", "retry_total_seconds")
 
 
-def _changes(version: Any) -> Iterator[tuple[str, str, str]]:
+@admin.register(Dependency)
+class DependencyAdmin(Versioned):
+    changeable = ("enabled", *TIMEOUTS, *LIMITS, *BREAKER, *RETRY)
+    list_display = ("name", "kind", "enabled", "limit_requests", "limit_period_seconds", "concurrency", "version", "changed_by")
+    readonly_fields = ("name", "kind", "version", "changed_by", "changed_at", "history")
+    fieldsets = (
+        (None, {"fields": ("name", "kind", "enabled")}),
+        ("Timeouts", {"fields": TIMEOUTS}),
+        ("Limits, shared by all job processes", {"fields": LIMITS}),
+        ("Circuit breaker", {"fields": BREAKER}),
+        ("Retry", {"fields": RETRY}),
+        ("Versions", {"fields": ("version", "changed_by", "changed_at", "history")}),
+    )
+
+    def save_model(self, request: HttpRequest, obj: Dependency, form: Any, change: bool) -> None:
+        """As above."""
+        changes = {name: form.cleaned_data[name] for name in form.changed_data}
+        dependencies.configure(obj.name, by=request.user.get_username(), **changes)
+
+
+def _changes(version: Any, changeable: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     """What the version changed, each with what was before and what came; of settings only those that differ."""
     differing = version.pgh_diff or {}
-    for name in filter(differing.__contains__, CHANGEABLE):
+    for name in filter(differing.__contains__, changeable):
         before, after = differing[name]
         if name == "values" and isinstance(before, dict) and isinstance(after, dict):
             for one in sorted(before.keys() | after.keys()):

@@ -48,6 +48,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "account_change_password": ("GET", "302 200 200 200 200 200"),
     "admin:index": ("GET", "302 302 302 302 302 200"),
     "admin:runs_agentconfig_changelist": ("GET", "302 302 302 302 302 200"),
+    "admin:runs_dependency_changelist": ("GET", "302 302 302 302 302 200"),
     "admin:runs_run_changelist": ("GET", "302 302 302 302 302 200"),
     "admin:auth_user_changelist": ("GET", "302 302 302 302 302 200"),
     "admin:django_rq_dashboard_changelist": ("GET", "302 302 302 302 302 200"),
