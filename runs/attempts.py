@@ -115,6 +115,10 @@ class OneStep:
     def recorded(self) -> StepState:
         return self.log.state.steps[self.position]
 
+    @property
+    def has_crashed(self) -> bool:
+        return bool(self.recorded.crashes or self.recorded.losses or self.recorded.alone)
+
     def changed(self) -> Next | None:
         """What comes next when the code no longer asks for what is recorded here."""
         step = self.log.state.steps.get(self.position)

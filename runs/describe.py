@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 
 from runs.engine.events import Fact, Kind
-from runs.engine.outcome import how_crashed
+from runs.engine.outcome import how_crashed, unseen
 from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step
 
@@ -164,7 +164,8 @@ def _attempt_failed(data: dict[str, Any], step: str, by: str) -> str:
 
 
 def _crashed(data: dict[str, Any], step: str, by: str) -> str:
-    return f"{step} did not come to the end of attempt {data['attempt']}: {_short(how_crashed(data))}."
+    what = "left no result of" if unseen(data) else "did not come to the end of"
+    return f"{step} {what} attempt {data['attempt']}: {_short(how_crashed(data))}."
 
 
 def _deferred(data: dict[str, Any], step: str, by: str) -> str:

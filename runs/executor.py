@@ -15,7 +15,7 @@ from runs import children, event_log, keeper, parallel, sdk
 from runs.attempts import AnyWorker, has_come
 from runs.engine.canonical import stored
 from runs.engine.events import Draft, Kind
-from runs.engine.outcome import Ending, crashed
+from runs.engine.outcome import ALONE_AFTER, MOST_CRASHES, Ending, crashed, how_ended
 from runs.engine.state import Status
 from runs.steps import Interrupted, Steps, Stopped, hand_over
 
@@ -23,6 +23,7 @@ __all__ = ["Interrupted", "Steps", "Stopped", "advance", "carry_alone", "hand_ov
 logger = structlog.get_logger()
 
 
+LOOK = "Look at what its supervisor does between two steps, then retry the run."
 MOST_TAKINGS = 10  # one after the other that write nothing: what ends a process outside a step must not do so for ever
 
 # How a job process carries a run in a process of its own: by run and fence, with its end as the result (runs/alone.py).
@@ -48,7 +49,7 @@ def carry_alone(run_id: int, *, fence: int) -> None:
     asked = time.monotonic()
     log = event_log.RunLog.load(run_id, fence=fence)
     with keeper.kept(run_id, fence, asked) as held:
-        _carry_to_the_end(Steps(log, held=held))
+        _carry_to_the_end(Steps(log, held=held, at_once=True))
 
 
 def _steps(log: event_log.RunLog, *opening: Draft, held: keeper.Held, ending: Ending | None = None) -> Steps:
@@ -61,7 +62,7 @@ def _carry_to_the_end(steps: Steps) -> None:
         try:
             left: Steps | None = steps
             while left:
-                left = _carried_alone(left) if _carry_until_stopped(left).needs_process else None
+                left = _carried_alone(left) if _carry_until_stopped(left).needs_process is not None else None
         except event_log.LeaseLost:
             return
         except Interrupted as interrupted:
@@ -79,22 +80,39 @@ def _carry_until_stopped(steps: Steps) -> Steps:
 
 def _carried_alone(steps: Steps) -> Steps | None:
     """What is left to do here once a process of its own has carried the run on."""
-    assert alone is not None and steps.log.fence is not None  # noqa: S101, PT018 - else no step needs it
-    before, steps.held.between = _attempts(steps.log), float("inf")
+    position, before = steps.needs_process or 0, _attempts(steps.log)
+    in_vain, seq = 0, 0
+    while in_vain < MOST_CRASHES:
+        left, ending = _with_process(steps)
+        state = left.log.state
+        in_vain, seq = in_vain + 1 if state.seq == seq else 1, state.seq
+        if ending is None:
+            with suppress(Stopped):
+                left.wait_for_room(position)
+            return None
+        if state.status != Status.RUNNING or left.held.lost:
+            return None
+        if hand_over.is_set() or state.cancel_requested or any(step.status == Status.RUNNING for step in state.steps.values()):
+            return left
+        if position and _attempts(left.log) == before:
+            early = ending._replace(reason=f"before it came to the step, {ending.reason}")
+            left.record(crashed(position, state.steps[position].attempt, early))
+            return left
+    told = f"The process of this run ended {MOST_CRASHES} times between two steps, while no worker was at work: the last time"
+    with suppress(Stopped):
+        left.fail("process_ended", f"{told} {how_ended(ending)}. {LOOK}")
+    children.ring_parent(left.log.state)
+    return None
+
+
+def _with_process(steps: Steps) -> tuple[Steps, Ending | None]:
+    """The run carried on in a process of its own, as that left it."""
+    assert alone is not None and steps.log.fence is not None  # noqa: S101, PT018 - else nobody needs it
+    steps.held.between = float("inf")
     ending = alone(steps.log.run_id, steps.log.fence)
     steps.held.between = time.monotonic()
     log = event_log.RunLog.load(steps.log.run_id, fence=steps.log.fence)
-    left = _steps(log, held=steps.held, ending=ending)
-    if ending is None:
-        with suppress(Stopped):
-            left.wait_for_room(steps.needs_process)
-        return None
-    if log.state.status != Status.RUNNING:
-        return None
-    if _attempts(log) == before and not hand_over.is_set():
-        early = ending._replace(reason=f"before it came to the step, {ending.reason}")
-        left.record(crashed(steps.needs_process, log.state.steps[steps.needs_process].attempt, early))
-    return left
+    return _steps(log, held=steps.held, ending=ending), ending
 
 
 def _attempts(log: event_log.RunLog) -> dict[int, tuple[int, int]]:
@@ -117,9 +135,12 @@ def _carry(steps: Steps) -> None:
     """Call the supervisor and write how it ended."""
     log = steps.log
     steps.stop_if_asked()
-    if (log.fence or 0) - log.state.fence > MOST_TAKINGS:
+    takings = (log.fence or 0) - log.state.fence
+    if takings > MOST_TAKINGS:
         told = f"The process that carried this run ended {MOST_TAKINGS} times before anything was recorded."
-        return steps.fail("process_ended", f"{told} Look at what its supervisor does between two steps, then retry the run.")
+        return steps.fail("process_ended", f"{told} {LOOK}")
+    if takings > ALONE_AFTER and alone is not None:
+        steps.leave_for_process(0)
     agent = sdk.AGENTS.get(log.state.agent)
     if agent is None:
         told = f"This job process does not know the agent {log.state.agent!r}. Restart the job processes, then retry the run."

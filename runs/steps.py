@@ -54,16 +54,17 @@ def interruptible() -> Iterator[None]:
 
 
 class Steps:
-    """The steps of one pass. Successes are written together with the next start."""
+    """The steps of one pass. Successes are written together with the next start, but where a process has ended before."""
 
     def __init__(
         self, log: event_log.RunLog, *opening: Draft, held: keeper.Held | None = None, ending: Ending | None = None,
-        offers_process: bool = False,
+        offers_process: bool = False, at_once: bool = False,
     ) -> None:  # fmt: skip
         self.log, self.held = log, held or keeper.not_kept(log.run_id, log.fence)
         lost_owner = next((draft.data["from"] for draft in opening if draft.kind == Kind.RUN_TAKEN_OVER), "")
         self.here = Pass(log, self.held, log.state.wake_at, lost_owner, ending, offers_process)
-        self.needs_process = 0  # position of the step that is to have a process to itself
+        self.at_once = at_once  # a success is not kept until the next start
+        self.needs_process: int | None = None  # position of the step that is to have a process to itself; 0: the supervisor
         self.position = 0
         self.names: set[str] = set()
         self.unwritten = list(opening)
@@ -79,7 +80,10 @@ class Steps:
             while isinstance(next_, Attempt):
                 self._start(next_)
                 next_ = step.follow(step.execute(step.recorded))
-            return self.settle(next_)[0]
+            value = self.settle(next_)[0]
+            if self.unwritten and (self.at_once or step.has_crashed):
+                self.write()
+            return value
 
     def sleep(self, name: str, *, until: datetime | None = None, seconds: float = 0.0) -> None:
         """What run.sleep and run.sleep_until do: the time that is recorded first is the one that counts."""
@@ -159,9 +163,7 @@ class Steps:
         for next_ in nexts:
             self.note(next_)
         if crashing := next((next_.position for next_ in nexts if isinstance(next_, Alone)), 0):
-            self.write()
-            self.needs_process, self.stopped = crashing, True
-            raise Stopped
+            self.leave_for_process(crashing)
         if waiting := [next_ for next_ in nexts if isinstance(next_, Open)]:
             self._park(waiting)
         for next_ in nexts:
@@ -182,10 +184,16 @@ class Steps:
             data["steps"] = [next_.position for next_ in waiting if next_.cause == "person"]
         self._stop(Draft(Kind.RUN_PARKED, data, first.position))
 
+    def leave_for_process(self, position: int) -> NoReturn:
+        """This step, or the supervisor before it comes to another, is to have a process to itself."""
+        self.write()
+        self.needs_process, self.stopped = position, True
+        raise Stopped
+
     def wait_for_room(self, position: int) -> None:
         """Too many runs have a process to themselves already."""
         wake_at = event_log.now() + timedelta(seconds=ROOM_SECONDS)
-        self.write(Draft(Kind.RUN_PARKED, {"cause": "retry", "wake_at": wake_at.isoformat()}, position), release=True)
+        self.write(Draft(Kind.RUN_PARKED, {"cause": "retry", "wake_at": wake_at.isoformat()}, position or None), release=True)
 
     def _stop(self, last: Draft) -> NoReturn:
         self.write(last, release=True)

@@ -131,6 +131,13 @@ def poisonous(run: Run, order: Order) -> Answer:
     return Answer(said=run.step("swallow", step, kind=order.text, ledger=order.ledger))
 
 
+@agent("leaving", title="Leaving", version="1")
+def leaving(run: Run, order: Order) -> Answer:
+    """Ends its process when its one step is done."""
+    run.step("count", count, number=1, ledger=order.ledger)
+    os._exit(5)
+
+
 @agent("holding", title="Holding", version="1")
 def holding(run: Run, order: Order) -> Answer:
     """Holds its job process until it is let go, then takes one more step."""

@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reviews.models import Review
-from runs import audit, commands, event_log, executor
+from runs import audit, commands, event_log, executor, sdk, timeline
 from runs.engine.events import Draft, Kind
 from runs.engine.outcome import MOST_CRASHES, MOST_LOSSES, Ending, crashed, how_crashed, is_poison, lost
 from runs.engine.step import StepState, after_crash
 from runs.models import Run
-from tests.agents import swallow
+from tests.agents import count, swallow
 from tests.processes import eventually, process
 from tests.test_poison import FAST, crashes, job_processes, started
 
@@ -56,14 +57,16 @@ def killed_in(run: Run, owner: str, *drafts: Draft) -> None:
     Run.objects.filter(pk=run.pk).update(lease_until=event_log.now())
 
 
+def start_of(name: str, worker: sdk.Worker[..., Any], **given: Any) -> Draft:
+    steps = executor.Steps(event_log.RunLog(0, event_log.RunState()))
+    return Draft(Kind.STEP_STARTED, steps.reach(name, worker, given).request | {"attempt": 1}, 1)
+
+
 def test_a_step_that_a_person_lets_be_tried_again_is_alone_from_its_first_attempt(tmp_path: Path) -> None:
     """The job process that looks after it lives, and carries others meanwhile."""
     ledger = tmp_path / "ledger"
     run = started("poisonous", "exit", ledger=ledger)
-    request = executor.Steps(event_log.RunLog(0, event_log.RunState())).reach(
-        "swallow", swallow, {"kind": "exit", "ledger": str(ledger)}
-    )
-    killed_in(run, "first", Draft(Kind.STEP_STARTED, request.request | {"attempt": 1}, 1))
+    killed_in(run, "first", start_of("swallow", swallow, kind="exit", ledger=str(ledger)))
     for attempt, owner in ((2, "second"), (3, "third")):
         killed_in(run, owner, Draft(Kind.ATTEMPT_STARTED, {"attempt": attempt, "remark": ""}, 1))
     executor.advance(run.pk, owner="fourth")
@@ -99,3 +102,33 @@ def test_those_that_were_in_hand_beside_a_poisonous_step_are_not_blamed(tmp_path
     assert (counted.count(True), counted[-1]) == (MOST_CRASHES, True)
     assert not Review.objects.filter(run__in=beside).exists()
     assert all(audit.first_wrong(run.pk) == "" for run in beside)
+
+
+def test_a_supervisor_that_ends_its_process_between_two_steps_is_named_and_the_step_is_not_repeated(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    run = started("leaving", "hello", ledger=ledger)
+    killed_in(run, "first", start_of("count", count, number=1, ledger=str(ledger)))
+    with process("rqworker", "default", **FAST) as second:
+        assert second.wait(timeout=30) == 5
+    assert Run.objects.get(pk=run.pk).steps.get().status == "succeeded", (
+        "after a loss it is written before the supervisor goes on"
+    )
+    for owner in ("third", "fourth", ""):
+        Run.objects.filter(pk=run.pk).update(lease_until=event_log.now())
+        assert not owner or event_log.take(run.pk, owner=owner)
+    with process("rqworker", "default", **FAST) as shared, process("sweeper", **FAST):
+        eventually(lambda: Run.objects.get(pk=run.pk).status == "failed")
+        assert shared.poll() is None
+    run.refresh_from_db()
+    assert run.error["kind"] == "process_ended"
+    assert (
+        "ended 3 times between two steps, while no worker was at work: the last time with exit code 5 after"
+        in run.error["message"]
+    )
+    assert len(ledger.read_text().splitlines()) == 1
+    assert "left no result of attempt 1: its job process first was lost" in sentence(run, Kind.ATTEMPT_CRASHED)
+    assert audit.first_wrong(run.pk) == ""
+
+
+def sentence(run: Run, kind: Kind) -> str:
+    return next(line.sentence for line in timeline.log(run.pk, after=0, most=100) if line.fact.kind == kind)

@@ -333,7 +333,7 @@ def test_a_step_that_kills_its_process_three_times_goes_to_a_person() -> None:
     killed_in(run, start_of("one", plain))
     for attempt in (2, 3):
         killed_in(run, Draft(Kind.ATTEMPT_STARTED, {"attempt": attempt, "remark": ""}, 1))
-    assert why(advanced(run)).startswith("This step did not come to its end 3 times. The last time its job process killed was")
+    assert why(advanced(run)).startswith("This step left no result 3 times. The last time its job process killed was")
     SCRIPT["plain"] = lambda: "survived"
     assert decided(run, "retry").output == {"said": "survived"}
 

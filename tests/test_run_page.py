@@ -138,7 +138,8 @@ def test_a_crash_says_what_is_known_of_it(signed_in, ending, told):
     log.append(opening, Draft(Kind.STEP_STARTED, request | {"attempt": 1}, 1), outcome.crashed(1, 1, ending))
     page = signed_in().get(f"/runs/{run.pk}/").text
     assert f"<dt>Attempt 1</dt><dd>{told}</dd>" in page
-    assert f"Step 1 (Count) did not come to the end of attempt 1: {told}." in page
+    what = "left no result of" if outcome.TOGETHER in ending.reason else "did not come to the end of"
+    assert f"Step 1 (Count) {what} attempt 1: {told}." in page
     assert "(crashed)</span>" not in page
     assert ending.reason not in page[page.index('id="step-1"') : page.index("<dt>Attempt 1</dt>")]
 

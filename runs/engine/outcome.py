@@ -129,19 +129,30 @@ def is_poison(crashes: int, losses: int) -> bool:
 def why_crashed(times: int, crash: dict[str, Any]) -> str:
     """What a person reads about a step that crashed so often."""
     often = "" if times == 1 else f" {times} times. The last time"
-    return f"This step did not come to its end{often or ':'} {how_crashed(crash)}."
+    what = "left no result" if unseen(crash) else "did not come to its end"
+    return f"This step {what}{often or ':'} {how_crashed(crash)}."
+
+
+def unseen(crash: dict[str, Any]) -> bool:
+    """Nobody saw the process end: perhaps after the attempt, before its result was recorded."""
+    return str(crash["reason"]).startswith(TOGETHER)
 
 
 def how_crashed(crash: dict[str, Any]) -> str:
     """What ended an attempt: the seconds of a process whose end nobody saw last until its run was taken over."""
     reason, seconds = crash["reason"], f"{crash['seconds']:.1f} s"
-    if unseen := re.fullmatch(rf"{TOGETHER} (its run|\S+)", reason):
-        process = "its job process" if unseen[1] == "its run" else f"its job process {unseen[1]}"
+    if lost_one := re.fullmatch(rf"{TOGETHER} (its run|\S+)", reason):
+        process = "its job process" if lost_one[1] == "its run" else f"its job process {lost_one[1]}"
         return f"{process} was lost{_with(crash.get('others'))}; the run was taken over {seconds} after the attempt began"
     if reason.startswith("because "):
         return f"it was cut off after {seconds}, {reason}"
-    memory = f" with {crash['memory_mb']} MB in use" if crash.get("memory_mb") else ""
-    return f"its process ended {reason} after {seconds}{memory}"
+    return f"its process ended {how_ended(Ending(reason, crash['seconds'], memory_mb=crash.get('memory_mb')))}"
+
+
+def how_ended(ending: Ending) -> str:
+    """Of a process whose end somebody saw."""
+    memory = f" with {ending.memory_mb} MB in use" if ending.memory_mb else ""
+    return f"{ending.reason} after {ending.seconds:.1f} s{memory}"
 
 
 def _with(others: int | None) -> str:
