@@ -96,12 +96,12 @@ class StepCard:
 
     @property
     def worked_ms(self) -> float | None:
-        """Milliseconds of all attempts, without what lay between them; None before an end, and where nothing was tried."""
+        """Milliseconds of all attempts, without what lay between them; None before an end, and where none came to its end."""
         if self.rested_ms is not None:
             return None
         if self.step.started_at is None or self.step.finished_at is None or self.original:
             return None
-        return self.clock.worked.total_seconds() * 1000 if self.is_eventful else self.step.duration_ms
+        return self.clock.worked.total_seconds() * 1000 or None if self.is_eventful else self.step.duration_ms
 
     @property
     def waited_ms(self) -> float:

@@ -203,16 +203,18 @@ def test_verify_reads_everything_in_processes_of_its_own_and_reproject_mends_row
     monkeypatch.setattr(audit, "PART_EVENTS", 5)
     ids = runs_of_all_sorts()
     assert said("verify") == f"{len(ids)} runs verified: every chain holds and every row is what its events say.\n"
-    assert said("verify", "--run", str(ids[2]), "--processes", "1").startswith("1 runs verified")
+    assert said("verify", "--run", str(ids[2]), "--processes", "1").startswith("1 run verified")
     Run.objects.filter(pk__in=[ids[5], ids[3]]).update(input_text="another")
-    with pytest.raises(CommandError, match=f"Run {ids[3]}: its column input_text is not what its events say. .3 runs before it"):
+    with pytest.raises(CommandError, match=f"Run {ids[3]}: its column input_text is not what .*In order before it: 3 runs"):
         said("verify")
     rows = [rows_of(one) for one in ids]
     Step.objects.all().delete()
     Run.objects.filter(pk__in=ids).update(status="queued", output=None, step_count=0)
-    assert said("reproject", "--run", str(ids[0])).startswith("Rebuilt 1 of 1 runs")
-    assert said("reproject", "--all", "--after", str(ids[1])).startswith(f"Rebuilt {len(ids) - 2} of {len(ids) - 2} runs")
-    assert said("reproject", "--all").startswith(f"Rebuilt 1 of {len(ids)} runs")
+    assert said("reproject", "--run", str(ids[0])).startswith("Looked at 1 run and rebuilt 1 ")
+    assert said("reproject", "--all", "--after", str(ids[1])).startswith(
+        f"Looked at {len(ids) - 2} runs and rebuilt {len(ids) - 2} "
+    )
+    assert said("reproject", "--all").startswith(f"Looked at {len(ids)} runs and rebuilt 1 ")
     assert said("verify").startswith(f"{len(ids)} runs verified")
     assert [steps for _, steps in map(rows_of, ids)] == [steps for _, steps in rows]
 
@@ -227,7 +229,7 @@ def test_events_of_no_run_are_found_and_evidence_is_not_written_over() -> None:
         cursor.execute("UPDATE runs_event SET actor = 'eve' WHERE run_id = %s AND seq = 4", [ids[1]])
     with pytest.raises(CommandError, match=f"2 of them. Run {ids[0]}: its row says 9 events, its log holds 8."):
         said("reproject", "--all")
-    with pytest.raises(CommandError, match=f"Run {ids[0]}: its row says 9 events, its log holds 8. .0 runs before it"):
+    with pytest.raises(CommandError, match=f"Run {ids[0]}: its row says 9 events, its log holds 8. .In order before it: 0 runs"):
         said("verify")
     with as_an_intruder() as cursor:
         cursor.execute("DELETE FROM runs_event WHERE run_id = ANY(%s)", [ids[:2]])
@@ -246,7 +248,7 @@ def test_runs_that_go_on_raise_no_alarm(tmp_path: Path) -> None:
         looks = 0
         while Run.objects.filter(pk__in=ids).exclude(status="succeeded").exists():
             assert said("verify").startswith("6 runs verified")
-            assert said("reproject", "--all").startswith("Rebuilt 0 of 6 runs")
+            assert said("reproject", "--all").startswith("Looked at 6 runs and rebuilt 0 ")
             looks += 1
         assert looks
     assert said("verify").startswith("6 runs verified")

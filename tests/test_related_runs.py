@@ -70,7 +70,7 @@ def test_lists_hide_children_count_them_on_the_parent_and_show_them_when_asked(s
     children = sorted((child.pk for child in run.children.all()), reverse=True)
     hidden, page = listed(client)
     assert hidden == [run.pk]
-    assert re.search(rf'<a id="run-children-{run.pk}" href="/runs/\?parent={run.pk}">3 children</a>', page)
+    assert re.search(rf'<a class="text-nowrap" id="run-children-{run.pk}" href="/runs/\?parent={run.pk}">3 children</a>', page)
     assert listed(client, children="show")[0] == [*children, run.pk]
     assert listed(client, parent=run.pk)[0] == children
     assert f'<a id="run-parent-{children[0]}" href="/runs/{run.pk}/">run {run.pk}</a>' in listed(client, parent=run.pk)[1]

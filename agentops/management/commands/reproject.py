@@ -8,7 +8,7 @@ from django.db import transaction
 
 from agentops.arguments import chosen_runs, whole_number
 from agentops.progress import Progress
-from runs import audit, event_log
+from runs import audit, describe, event_log
 from runs.models import Run
 
 
@@ -44,7 +44,7 @@ class Command(BaseCommand):
             progress.end()
             raise CommandError(f"Stopped in run {run_id}: `reproject --all --after {run_id - 1}` goes on from there.") from None
         progress.end()
-        self.stdout.write(f"Rebuilt {rebuilt} of {done} runs from their events; the rows of the others were not touched.")
+        self.stdout.write(f"Looked at {describe.runs(done)} and rebuilt {rebuilt:,} from events; no other row was touched.")
         if left:
             raise CommandError(f"Left as they are, because their events are not whole: {len(left)} of them. {left[0]}")
 

@@ -44,7 +44,7 @@ class Command(BaseCommand):
         for run in self._wait_for(started, shown) if wait else shown.filter(pk__in=started):
             self.stdout.write(report.as_json(run) if json else report.as_text(run))
         if len(started) < len(inputs):
-            raise CommandError(f"{len(started)} of {len(inputs)} runs were started; the lines above say why the others were not.")
+            raise CommandError(_not_all(len(started), len(inputs)))
 
     def _start(self, agent: str, inputs: list[batch.Row]) -> list[int]:
         started = []
@@ -73,6 +73,12 @@ class Command(BaseCommand):
         if of > 1 and sys.stderr.isatty():
             bar = "#" * (30 * done // of)
             self.stderr.write(f"\r{what} {done:>5} of {of} [{bar:<30}]", ending="\n" if done == of else "")
+
+
+def _not_all(started: int, asked: int) -> str:
+    if asked == 1:
+        return "The run was not started; the line above says why."
+    return f"{started} of {asked} runs were started; the lines above say why the others were not."
 
 
 def _inputs(given: str | None, file: Path | None, limit: int | None) -> Iterator[batch.Row]:

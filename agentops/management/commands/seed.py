@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agentops import people
 from agentops.arguments import whole_number
-from runs import commands
+from runs import commands, describe
 from runs.integrations import bank
 from runs.models import Run
 
@@ -55,7 +55,7 @@ class Command(BaseCommand):
                 commands.start("card-desk", {"message": message}, by="operator")
         except commands.Refused as refused:
             raise CommandError(f"No sample runs were started. {refused}") from refused
-        self.stdout.write(f"Started {len(messages)} runs of the card desk on customers' messages.")
+        self.stdout.write(f"Started {describe.runs(len(messages))} of the card desk on messages of customers.")
 
 
 def _kept_password(file: Path) -> str:

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agentops.arguments import chosen_runs, whole_number
 from agentops.progress import Progress
-from runs import audit
+from runs import audit, describe
 
 
 class Command(BaseCommand):
@@ -28,5 +28,5 @@ class Command(BaseCommand):
             progress.show(found.events, total)
         progress.end()
         if found.wrong:
-            raise CommandError(f"Run {found.run_id}: {found.wrong}. ({found.runs} runs before it are in order.)")
-        self.stdout.write(f"{found.runs} runs verified: every chain holds and every row is what its events say.")
+            raise CommandError(f"Run {found.run_id}: {found.wrong}. (In order before it: {describe.runs(found.runs)}.)")
+        self.stdout.write(f"{describe.runs(found.runs)} verified: every chain holds and every row is what its events say.")
