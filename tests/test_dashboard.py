@@ -47,7 +47,7 @@ def test_a_job_lost_with_its_process_is_not_an_error(signed_in):
     page = signed_in().get("/")
     assert (page.context["machinery"].failed, page.context["machinery"].lost) == (1, 2)
     assert "<strong>1 job</strong> in the last hour" in page.text
-    assert "2 jobs in the last hour, with their job process" in page.text
+    assert "2 jobs in the last hour, because a job process ended" in page.text
 
 
 def test_the_oldest_reviews_are_shown_and_how_many_more_there_are(signed_in):

@@ -125,7 +125,8 @@ LOST = "its job process vm-7-1a was lost; the run was taken over 16.0 s after th
     [
         (outcome.Ending("by signal 11 (SIGSEGV)", 4.24, signal=11, memory_mb=64),
          "its process ended by signal 11 (SIGSEGV) after 4.2 s with 64 MB in use"),
-        (outcome.Ending("with exit code 3", 0.1, exit_code=3), "its process ended with exit code 3 after 0.1 s"),
+        (outcome.Ending("with exit code 3", 0.05, exit_code=3), "its process ended with exit code 3 after 0.1 s"),
+        (outcome.Ending("with exit code 3", 0.04, exit_code=3), "its process ended with exit code 3 within 0.1 s"),
         (outcome.Ending(f"{outcome.TOGETHER} vm-7-1a", 16.0), LOST),
         (outcome.Ending(f"{outcome.TOGETHER} its run", 16.0), LOST.replace(" vm-7-1a", "")),
         (outcome.Ending("because its run was cancelled", 12.4), "it was cut off after 12.4 s, because its run was cancelled"),

@@ -152,7 +152,8 @@ def how_crashed(crash: dict[str, Any]) -> str:
 def how_ended(ending: Ending) -> str:
     """Of a process whose end somebody saw."""
     memory = f" with {ending.memory_mb} MB in use" if ending.memory_mb else ""
-    return f"{ending.reason} after {ending.seconds:.1f} s{memory}"
+    after = f"after {ending.seconds:.1f} s" if ending.seconds >= 0.05 else "within 0.1 s"
+    return f"{ending.reason} {after}{memory}"
 
 
 def _with(others: int | None) -> str:
