@@ -6,19 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection
 from django.test import Client
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from runs import audit, commands, dependencies, event_log, executor
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
-from runs.models import Dependency, Run
-from runs.reliability import guard, terms
+from runs.models import BreakerChange, Dependency, Run
+from runs.reliability import entry, guard, limiter, renewer, slots, store, terms
 from runs.sdk import BadDeclaration, StepContext, agent, executing, worker
 from runs.sdk import Run as Handle
 from tests.agents import Answer, Order
-from tests.processes import ROOT, environment
+from tests.processes import ROOT, environment, eventually
 
 DOES: dict[str, Callable[[], Any]] = {}
 
@@ -249,6 +252,106 @@ def test_a_worker_without_the_engine_may_call_anything_and_is_told_of_a_wait() -
     set_terms(enabled=False)
     with pytest.raises(HeldBack, match="switched off"):
         call()
+
+
+# --- held back by what all processes share ---------------------------------------------------------------------------
+
+
+def told(run: Run, kind: str = "StepDeferred") -> dict[str, Any]:
+    """What the last event of the kind says."""
+    data: dict[str, Any] = [fact.data for fact in event_log.facts(run.pk) if fact.kind == kind][-1]
+    return data
+
+
+@pytest.mark.django_db
+def test_a_full_window_parks_the_run_until_it_has_room() -> None:
+    set_terms(limit_requests=2, limit_period_seconds=600)
+    terms.of("shop")
+    runs = [carried("buy") for _ in range(4)]
+    assert [run.status for run in runs[:2]] == ["succeeded", "succeeded"]
+    assert {(run.status, run.waiting_cause) for run in runs[2:]} == {("waiting", "limit")}
+    assert told(runs[3])["why"] == "shop takes 2 requests in 600 s, and 2 are used."
+    assert runs[3].wake_at > runs[2].wake_at, "each is told a time of its own"
+
+
+@pytest.mark.django_db
+def test_no_slot_is_free_and_the_sentence_names_who_holds_them() -> None:
+    set_terms(concurrency=1)
+    entered = entry.enter("shop", "desk", "7:freeze_card", limits=terms.of("shop").limits)
+    assert isinstance(entered, entry.Entered)
+    run = carried("buy")
+    assert run.waiting_cause == "slot"
+    assert told(run)["why"] == "shop takes 1 call at once: no slot is free, held by run 7 (freeze_card)."
+    entry.leave(entered, ok=True, duration=0.1)
+    assert again(run).status == "succeeded"
+
+
+@pytest.mark.django_db
+def test_the_breaker_opens_parks_lets_one_try_and_every_change_is_a_row() -> None:
+    set_terms(breaker_minimum_calls=3, breaker_open_seconds=0.5, retry_attempts=1)
+    for _ in range(3):
+        carried("buy", lambda: fail(ConnectionResetError("reset")))
+    run = carried("buy")
+    assert (run.status, run.waiting_cause) in [("waiting", "breaker"), ("succeeded", "")]
+    rows = BreakerChange.objects.filter(dependency__name="shop").order_by("pk")
+    assert [(row.old, row.new, row.by) for row in rows][:1] == [("closed", "open", "")]
+    assert rows[0].why == "3 of 3 calls failed within 30 s."
+    eventually(lambda: again(run).status == "succeeded")
+    assert [row.new for row in rows.all()] == ["open", "half-open", "closed"]
+
+
+@pytest.mark.django_db
+def test_what_the_other_side_refuses_does_not_open_its_breaker() -> None:
+    set_terms(breaker_minimum_calls=1)
+    for error in (GiveUp("no such card"), KeyError("who knows"), TryLater(30, why="not ready yet")):
+        with pytest.raises((GiveUp, AskHuman, TryLater)):
+            fail(error)
+    assert call() == "bought"
+    assert not BreakerChange.objects.exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("wanted", "called"), [({}, True), ({"limit_requests": 5}, False), ({"concurrency": 5}, False)])
+def test_without_redis_nothing_is_called_that_has_a_limit(
+    wanted: dict[str, int], called: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_terms(**wanted)
+    nobody = redis.Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
+    monkeypatch.setattr(store, "redis", lambda: nobody)
+    run = carried("buy")
+    assert (run.status, run.waiting_cause) == (("succeeded", "") if called else ("waiting", "limit"))
+    assert called or "counted in Redis, which cannot be reached" in told(run)["why"]
+
+
+@pytest.mark.django_db
+def test_a_call_that_is_larger_than_a_whole_minute_is_not_waited_for() -> None:
+    set_terms(limit_tokens_per_minute=100)
+    with pytest.raises(GiveUp, match="may be sent 100 tokens a minute, and this call alone asks for 101"):
+        guard.call("shop", lambda: None, tokens=101)
+
+
+@pytest.mark.django_db
+def test_tokens_are_counted_as_they_were_used() -> None:
+    set_terms(limit_tokens_per_minute=100)
+    guard.call("shop", lambda: guard.used(5), tokens=90)
+    assert limiter.use("shop", terms.of("shop").limits).tokens == 5
+
+
+@pytest.mark.django_db
+def test_the_slot_of_a_long_call_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_terms(concurrency=1)
+    monkeypatch.setattr(renewer, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(renewer, "RENEW_SECONDS", 0.1)
+    asked: list[bool] = []
+
+    def lasts() -> None:
+        first = slots.holders("shop")[0].until
+        eventually(lambda: slots.holders("shop")[0].until > first)
+        asked.append(True)
+
+    guard.call("shop", lasts)
+    assert asked == [True]
+    assert slots.holders("shop") == []
 
 
 # --- what follows a failure -------------------------------------------------------------------------------------------

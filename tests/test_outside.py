@@ -14,7 +14,16 @@ from pytest_django import Settings
 from agentops.outside import Outside
 from runs.engine.errors import GiveUp, TryLater
 from runs.integrations import card_processor, llm
+from runs.models import Dependency
+from runs.reliability import terms
 from tests.desk import until
+
+
+@pytest.fixture(autouse=True)
+def known_dependencies(db: None) -> None:
+    """Threads of a test see no row that its own transaction has not committed."""
+    terms.of("card-processor")
+    terms.of("model")
 
 
 class Reply(BaseModel):
@@ -96,6 +105,7 @@ def test_a_body_that_cannot_be_read_is_refused(outside: Outside, content: bytes,
     assert httpx2.post(f"{outside.url}/v1/refunds", content=content).status_code == status
 
 
+@pytest.mark.django_db(transaction=True)
 def test_sixteen_at_once_with_one_key_are_one_effect(outside: Outside) -> None:
     receipts: list[card_processor.Receipt] = []
 
@@ -131,8 +141,9 @@ def test_the_wait_that_the_processor_asks_for_arrives(outside: Outside) -> None:
     assert raised.value.retry_after == 17
 
 
-def test_a_processor_that_hangs_is_left_alone(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card_processor, "TIMEOUT", httpx2.Timeout(0.2))
+def test_a_processor_that_hangs_is_left_alone(outside: Outside) -> None:
+    Dependency.objects.filter(name="card-processor").update(read_timeout_seconds=0.2)
+    terms.forget()
     plan(outside, "hang")
     with pytest.raises(TryLater, match="card-processor: timed out"):
         card_processor.freeze_card("K-10011", key="1:freeze_card")

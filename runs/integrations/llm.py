@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger()
 MODEL = guard.declare("model", kind="model")
+LETTERS_A_TOKEN, ANSWER_TOKENS = 3, 1000  # what a call is counted with until the model says what it used
 
 T = TypeVar("T")
 Output = TypeVar("Output", bound=BaseModel)
@@ -69,7 +70,8 @@ def load() -> None:
 
 def write(output_type: type[Output], *, instructions: str, prompt: str) -> Output:
     """Have the model write a value of the given type."""
-    return guard.call(MODEL, lambda: _written(output_type, instructions, prompt))
+    tokens = (len(instructions) + len(prompt)) // LETTERS_A_TOKEN + ANSWER_TOKENS
+    return guard.call(MODEL, lambda: _written(output_type, instructions, prompt), tokens=tokens)
 
 
 def _written(output_type: type[Output], instructions: str, prompt: str) -> Output:
@@ -79,7 +81,9 @@ def _written(output_type: type[Output], instructions: str, prompt: str) -> Outpu
     # Small local models fail at tool calls but keep to a schema; the big providers do well with either.
     wanted: Any = NativeOutput(output_type) if settings.AGENTOPS_MODEL_BASE_URL else output_type
     agent: Agent[None, Output] = Agent(_model(), output_type=wanted, instructions=instructions, name="draft")
-    return asyncio.run(agent.run(prompt)).output
+    result = asyncio.run(agent.run(prompt))
+    guard.used(result.usage.total_tokens)
+    return result.output
 
 
 def _model() -> "Model":

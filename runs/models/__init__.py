@@ -2,8 +2,8 @@
 
 from runs.models import event
 from runs.models.config import AgentConfig
-from runs.models.dependency import Dependency, DependencyKind
+from runs.models.dependency import BreakerChange, Dependency, DependencyKind
 from runs.models.run import Run, RunStatus
 from runs.models.step import Step, StepStatus
 
-__all__ = ["AgentConfig", "Dependency", "DependencyKind", "Run", "RunStatus", "Step", "StepStatus", "event"]
+__all__ = ["AgentConfig", "BreakerChange", "Dependency", "DependencyKind", "Run", "RunStatus", "Step", "StepStatus", "event"]

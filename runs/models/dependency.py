@@ -3,6 +3,7 @@
 from typing import Any
 
 import pghistory
+import pgtrigger
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -122,3 +123,23 @@ class Dependency(models.Model):
 def _is_less(number: float | None, *others: float | None) -> bool:
     """What is empty where a number must be is told elsewhere."""
     return number is not None and any(other is not None and number < other for other in others)
+
+
+class BreakerChange(models.Model):
+    """The breaker of a dependency went from one state to another. `by` is a username, "" where calls brought it about."""
+
+    dependency = models.ForeignKey(Dependency, on_delete=models.PROTECT, related_name="changes", db_index=False)
+    old = models.CharField(max_length=12)
+    new = models.CharField(max_length=12)
+    why = models.CharField(max_length=300)
+    by = models.CharField(max_length=150, blank=True, default="")
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-at", "-pk"]
+        # the newest of one dependency, for its page
+        indexes = [models.Index(fields=["dependency", "-at", "-id"], name="breaker_changes")]
+        triggers = [pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)]
+
+    def __str__(self) -> str:
+        return f"{self.dependency_id}: {self.old} to {self.new}"

@@ -1,57 +1,78 @@
 """The one door through which everything leaves the process."""
 
 import contextvars
+import os
+import secrets
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
+
+import structlog
 
 from runs import values
 from runs.engine.errors import GiveUp, HeldBack, TryLater
+from runs.reliability import entry, renewer, store, waits
 from runs.reliability import terms as known
 from runs.reliability.classify import classify
+from runs.reliability.limiter import TooLarge
 from runs.reliability.terms import Terms, declare
 
-__all__ = ["call", "declare", "is_calling", "terms"]
+__all__ = ["call", "declare", "is_calling", "terms", "used"]
 T = TypeVar("T")
-SWITCHED_OFF_SECONDS = 60.0  # how long to wait before looking whether it was switched on again
+logger = structlog.get_logger()
 LOOK_SECONDS = 0.5  # a thread that only waits hears no CutOff
-_terms: contextvars.ContextVar[Terms] = contextvars.ContextVar("terms")
 
 
-def call(dependency: str, function: Callable[[], T]) -> T:
+@dataclass(slots=True)
+class _Call:
+    """One call under way; `tokens` is what it really used, as far as its adapter says."""
+
+    terms: Terms
+    tokens: int | None = None
+
+
+_call: contextvars.ContextVar[_Call] = contextvars.ContextVar("call")
+
+
+def call(dependency: str, function: Callable[[], T], *, tokens: int = 0) -> T:
     """Return what the function returns; whatever it raises arrives here as TryLater, GiveUp or AskHuman.
 
-    Raises HeldBack where nothing was called, because there is no room now. The function's own client should give up
-    earlier than `attempt_timeout_seconds`: that is the last resort, for a peer that sends one byte a minute. After it the
-    function may still be running, so what it does must be idempotent.
+    Raises HeldBack where nothing was called, because there is no room now. `tokens` is the most that a model may use. The
+    function's own client should give up earlier than `attempt_timeout_seconds`: that is the last resort, for a peer that
+    sends one byte a minute. After it the function may still be running, so what it does must be idempotent.
     """
     step = _step_in_hand()
     if step and step.uses is not None and dependency not in step.uses:
         raise GiveUp(_unnamed(dependency, step))
     wanted = known.of(dependency)
     try:
-        _enter(wanted)
+        entered = _enter(wanted, step, tokens)
     except HeldBack as held:
         raise (_after_another(held, step) if step and step.called else held) from None
     if step:
         step.called.append(dependency)
-    try:
-        return _answer(wanted, function)
-    except TryLater as error:
-        error.terms = error.terms or wanted.retry
-        raise
+    with _inside(wanted, entered) as made:
+        return _answer(made, function)
 
 
 def terms() -> Terms:
     """What an admin wants of the dependency that is being called: its timeouts are for the adapter's client."""
-    return _terms.get()
+    return _call.get().terms
 
 
 def is_calling() -> bool:
     """Whether this is within a call."""
-    return _terms.get(None) is not None
+    return _call.get(None) is not None
+
+
+def used(tokens: int) -> None:
+    """Say within a call how many tokens it used."""
+    _call.get().tokens = tokens
 
 
 # --- before the call ----------------------------------------------------------------------------------------------
@@ -68,10 +89,37 @@ def _unnamed(dependency: str, step: values.StepContext) -> str:
     return f'{step.worker} called {dependency} without naming it, so nothing was sent: add uses="{dependency}" to its @worker.'
 
 
-def _enter(wanted: Terms) -> None:
+def _enter(wanted: Terms, step: values.StepContext | None, tokens: int) -> entry.Entered | None:
+    """None where the counters are away and nothing needs them. Raises HeldBack, and GiveUp for what is too large for ever."""
     if not wanted.enabled:
-        why = f"{wanted.name} is switched off: an admin can switch it on again."
-        raise HeldBack("switched_off", wanted.name, SWITCHED_OFF_SECONDS, why)
+        raise waits.switched_off(wanted)
+    try:
+        answer = entry.enter(
+            wanted.name,
+            step.agent if step else "",
+            _ticket(step),
+            limits=wanted.limits,
+            terms=wanted.breaker,
+            tokens=tokens,
+            lease_seconds=renewer.LEASE_SECONDS,
+            known_since=wanted.known_since,
+        )
+    except TooLarge as error:
+        raise GiveUp(f"{error} Nothing was sent.") from error
+    except store.Unavailable as error:
+        if wanted.has_limits:
+            raise waits.unknown(wanted) from error
+        return None
+    if not isinstance(answer, entry.Entered):
+        raise waits.refused(wanted, answer)
+    return answer
+
+
+def _ticket(step: values.StepContext | None) -> str:
+    """The same when the step comes back, so that it keeps its place; another for each call that it makes."""
+    if step is None:
+        return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{step.key}#{len(step.called) + 1}" if step.called else step.key
 
 
 def _after_another(held: HeldBack, step: values.StepContext) -> Exception:
@@ -84,26 +132,64 @@ def _after_another(held: HeldBack, step: values.StepContext) -> Exception:
 # --- the call -----------------------------------------------------------------------------------------------------
 
 
-def _answer(wanted: Terms, function: Callable[[], T]) -> T:
-    answer = _started(wanted, function)
-    end = time.monotonic() + wanted.attempt_timeout_seconds
+@contextmanager
+def _inside(wanted: Terms, entered: entry.Entered | None) -> Iterator[_Call]:
+    """Hold what was taken, and give it back with what the call says of the dependency."""
+    made, since = _Call(wanted), time.monotonic()
+    slot = renewer.held(entered.dependency, entered.ticket) if entered and entered.holds_slot else nullcontext()
+    if entered and entered.change:
+        known.record(wanted, entered.change)
+    works: bool | None = None
+    try:
+        with slot:
+            yield made
+        works = True
+    except TryLater as error:
+        works = error.seconds is not None  # "not yet" is an answer
+        error.terms = error.terms or wanted.retry
+        raise
+    except Exception:
+        works = True  # it answered: that it refused, or that its answer is not understood, is no outage
+        raise
+    finally:
+        seconds = time.monotonic() - since
+        if works is None and seconds > wanted.read_timeout_seconds:
+            works = False  # its step was cut off, after longer than an answer may take
+        if entered:
+            _leave(made, entered, works=works, seconds=seconds)
+
+
+def _leave(made: _Call, entered: entry.Entered, *, works: bool | None, seconds: float) -> None:
+    try:
+        change = entry.leave(entered, ok=works, duration=seconds, tokens=made.tokens)
+    except store.Unavailable as error:  # the slot comes back by its lease
+        logger.warning("call_not_counted", dependency=entered.dependency, error=str(error))
+        return
+    if change:
+        known.record(made.terms, change)
+
+
+def _answer(made: _Call, function: Callable[[], T]) -> T:
+    name, seconds = made.terms.name, made.terms.attempt_timeout_seconds
+    answer = _started(made, function)
+    end = time.monotonic() + seconds
     while not answer.done() and (left := end - time.monotonic()) > 0:
         wait([answer], timeout=min(left, LOOK_SECONDS))
     if not answer.done():
-        raise TryLater(f"{wanted.name} gave no answer within {wanted.attempt_timeout_seconds:g} s.")
+        raise TryLater(f"{name} gave no answer within {seconds:g} s.")
     error = answer.exception()
     if error is None:
         return answer.result()
     if not isinstance(error, Exception):
         raise error
-    raise classify(error, dependency=wanted.name) from error
+    raise classify(error, dependency=name) from error
 
 
-def _started(wanted: Terms, function: Callable[[], T]) -> Future[T]:
+def _started(made: _Call, function: Callable[[], T]) -> Future[T]:
     """Run the function in a thread of its own: only so can the caller stop waiting for it."""
     answer: Future[T] = Future()
     context = contextvars.copy_context()
-    context.run(_terms.set, wanted)
+    context.run(_call.set, made)
 
     def run() -> None:
         try:
@@ -112,5 +198,5 @@ def _started(wanted: Terms, function: Callable[[], T]) -> Future[T]:
             answer.set_exception(error)
 
     # A daemon, so that a call which hangs does not keep a stopping process alive.
-    threading.Thread(target=run, name=f"guard {wanted.name}", daemon=True).start()
+    threading.Thread(target=run, name=f"guard {made.terms.name}", daemon=True).start()
     return answer

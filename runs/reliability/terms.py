@@ -13,11 +13,14 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from runs.engine.backoff import RetryTerms
-from runs.models.dependency import DEFAULTS, Dependency, DependencyKind
+from runs.models.dependency import DEFAULTS, BreakerChange, Dependency, DependencyKind
+from runs.reliability.breaker import BreakerTerms, Change
+from runs.reliability.limiter import Limits
 
 T = TypeVar("T")
 logger = structlog.get_logger()
 FRESH_SECONDS = 2.0  # so long a change may take to be heard by every process
+CANARY_MORE_SECONDS = 5.0  # than one call may take: then its process is taken for dead
 DECLARED: dict[str, str] = {}  # name -> kind, as the adapters say it
 
 
@@ -25,6 +28,7 @@ DECLARED: dict[str, str] = {}  # name -> kind, as the adapters say it
 class Terms:
     """One dependency. `connect` and `read` are for the client of its adapter, `attempt` is guard's own last resort."""
 
+    pk: int | None
     name: str
     version: int
     enabled: bool
@@ -32,7 +36,15 @@ class Terms:
     read_timeout_seconds: float
     attempt_timeout_seconds: float
     retry: RetryTerms
+    limits: Limits
+    breaker: BreakerTerms
+    changed_at: datetime | None
     known_since: datetime | None
+
+    @property
+    def has_limits(self) -> bool:
+        """Something that must never be exceeded."""
+        return any((self.limits.requests, self.limits.tokens_per_minute, self.limits.concurrency))
 
 
 def declare(name: str, kind: str) -> str:
@@ -58,6 +70,17 @@ def ensure_rows() -> None:
 def forget() -> None:
     """Read anew: somebody has changed something in this process."""
     _known.forget()
+
+
+def record(wanted: Terms, change: Change) -> None:
+    """Keep that the breaker changed by itself; the calls count, also where it cannot be written."""
+    if wanted.pk is None:
+        return
+    kept = BreakerChange(dependency_id=wanted.pk, old=change.old, new=change.new, why=change.why)
+    try:
+        _with_connection(kept.save)
+    except DatabaseError as error:
+        logger.warning("breaker_change_not_kept", dependency=wanted.name, error=str(error))
 
 
 class _Known:
@@ -111,6 +134,7 @@ def _new(name: str) -> Dependency:
 
 def _terms(row: Dependency) -> Terms:
     return Terms(
+        pk=row.pk,
         name=row.name,
         version=row.version,
         enabled=row.enabled,
@@ -123,6 +147,20 @@ def _terms(row: Dependency) -> Terms:
             longest_wait_seconds=row.retry_longest_wait_seconds,
             total_seconds=row.retry_total_seconds,
         ),
+        limits=Limits(
+            requests=row.limit_requests,
+            period_seconds=row.limit_period_seconds,
+            tokens_per_minute=row.limit_tokens_per_minute,
+            concurrency=row.concurrency,
+        ),
+        breaker=BreakerTerms(
+            failure_ratio=row.breaker_failure_ratio,
+            minimum=row.breaker_minimum_calls,
+            window_seconds=row.breaker_window_seconds,
+            open_seconds=row.breaker_open_seconds,
+            canary_seconds=row.attempt_timeout_seconds + CANARY_MORE_SECONDS,
+        ),
+        changed_at=row.changed_at,
         known_since=row.created_at,
     )
 

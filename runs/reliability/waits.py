@@ -1,0 +1,74 @@
+"""What is said of a call that was held back: its cause, how long, and one sentence for the page."""
+
+import random
+from datetime import UTC, datetime
+
+from runs.engine.errors import HeldBack
+from runs.reliability.breaker import Open
+from runs.reliability.entry import HeldBack as Refused
+from runs.reliability.limiter import NoRoom
+from runs.reliability.slots import NoSlot
+from runs.reliability.terms import Terms
+
+LEAST_SECONDS, MOST_SECONDS = 15.0, 900.0  # between two looks whether something was switched on again
+AWAY_SECONDS = 5.0  # between two looks whether the counters are back
+HOLDERS_NAMED = 3
+
+
+def switched_off(wanted: Terms) -> HeldBack:
+    """The longer it has been off, the less often those who wait look; each at a time of its own."""
+    off_seconds = (datetime.now(UTC) - wanted.changed_at).total_seconds() if wanted.changed_at else 0.0
+    seconds = min(max(off_seconds / 4, LEAST_SECONDS), MOST_SECONDS)
+    why = f"{wanted.name} is switched off: an admin can switch it on again."
+    return HeldBack("switched_off", wanted.name, _staggered(seconds), why)
+
+
+def unknown(wanted: Terms) -> HeldBack:
+    """A limit that cannot be counted is kept by calling nothing."""
+    why = f"{wanted.name} has limits that are counted in Redis, which cannot be reached: nothing is called until it is back."
+    return HeldBack("limit", wanted.name, _staggered(AWAY_SECONDS), why)
+
+
+def refused(wanted: Terms, answer: Refused) -> HeldBack:
+    """What the shared counters answered, as the error that parks the step."""
+    if isinstance(answer, NoRoom):
+        return HeldBack("limit", wanted.name, answer.seconds, _no_room(wanted, answer))
+    if isinstance(answer, NoSlot):
+        return HeldBack("slot", wanted.name, answer.seconds, _no_slot(wanted, answer))
+    return HeldBack("breaker", wanted.name, answer.seconds, _open(wanted, answer))
+
+
+def _no_room(wanted: Terms, answer: NoRoom) -> str:
+    period = 60.0 if answer.what == "tokens" else wanted.limits.period_seconds
+    if answer.used < answer.limit:
+        return f"{wanted.name} takes {answer.limit:,} {answer.what} in {period:g} s, and it is not yet this run's turn."
+    return f"{wanted.name} takes {answer.limit:,} {answer.what} in {period:g} s, and {answer.used:,} are used."
+
+
+def _no_slot(wanted: Terms, answer: NoSlot) -> str:
+    most = wanted.limits.concurrency or len(answer.holders)
+    named = [_holder(one.name) for one in answer.holders[:HOLDERS_NAMED]]
+    others = len(answer.holders) - len(named)
+    held = f", held by {', '.join(named)}{f' and {others} more' if others > 0 else ''}" if named else ""
+    return f"{wanted.name} takes {most:,} {'call' if most == 1 else 'calls'} at once: no slot is free{held}."
+
+
+def _holder(ticket: str) -> str:
+    """The ticket of a step is its run and name."""
+    run, _, step = ticket.partition("#")[0].partition(":")
+    return f"run {run} ({step})" if step and run.isdigit() else ticket
+
+
+def _open(wanted: Terms, answer: Open) -> str:
+    why = f" ({answer.why.rstrip('.')})" if answer.why else ""
+    if answer.state == "closed":
+        return f"{wanted.name} works again, and those that waited are let in one after the other."
+    if answer.state == "half-open":
+        return f"{wanted.name} failed, and one call is trying now whether it works again."
+    if answer.next_try_seconds is None:
+        return f"The breaker of {wanted.name} was opened by a person{why}: nothing is called until somebody closes it."
+    return f"The breaker of {wanted.name} is open{why}: nothing is called until one call has tried it."
+
+
+def _staggered(seconds: float) -> float:
+    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
