@@ -9,7 +9,9 @@ from urllib.parse import unquote, urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
+from agentops import reach
 from agentops.services.places import is_embedded
+from runs import sdk
 from runs.integrations import llm
 
 DEFAULT_SECRETS = ("insecure", "changeme", "change-me", "secret")
@@ -47,6 +49,27 @@ def lease_outlives_renewal(app_configs: Sequence[Any] | None, **kwargs: Any) -> 
     if settings.LEASE_SECONDS >= 3 * settings.LEASE_RENEW_SECONDS:
         return []
     return [Error("LEASE_SECONDS must be at least three times LEASE_RENEW_SECONDS.", id="agentops.E006")]
+
+
+@register()
+def workers_name_what_they_use(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """An outside call that its worker does not name is found before the run that would meet it."""
+    return [Error(text, id="agentops.E009") for name in sorted(sdk.WORKERS) for text in _unnamed(sdk.WORKERS[name])]
+
+
+def _unnamed(worker: sdk.Worker[..., Any]) -> Iterator[str]:
+    try:
+        found = reach.reached(worker)
+    except reach.Unreadable as unreadable:
+        yield f"The worker {worker.name} cannot be checked: {unreadable}"
+        return
+    missing = sorted(found.keys() - set(worker.uses))
+    named = ", ".join(f'"{name}"' for name in sorted({*worker.uses, *missing}))
+    for name in missing:
+        yield (
+            f"The worker {worker.name} comes to {found[name]}, which calls {name}, but does not name it: "
+            f"write uses=({named}{',' if ',' not in named else ''}) in its @worker."
+        )
 
 
 def _default_secret() -> bool:
