@@ -60,12 +60,16 @@ def sentence(fact: Fact, titles: Mapping[int, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a run waits for: a step, or several of which a person is asked; a deadline of theirs; children that are open."""
+    """What a run waits for: a step, or several of which a person is asked; a deadline of theirs; children that are open.
+
+    `why` is what guard said of a step that it held back.
+    """
 
     step: Step | None = None
     asked: int = 1
     expires: bool = False
     open_children: int = 0
+    why: str = ""
 
 
 def waiting(run: Run, wait: Wait) -> str:
@@ -98,7 +102,21 @@ def _waiting_for_children(run: Run, wait: Wait) -> str:
     return f"It waits for {which} that it started."
 
 
+def _waiting_for_dependency(run: Run, wait: Wait) -> str:
+    return (
+        f"{_upper(_title(wait.step))} is held back. {wait.why or HELD_BACK[run.waiting_cause]} It goes on {_when(run.wake_at)}."
+    )
+
+
+HELD_BACK = {
+    "limit": "What it calls has reached its limit.",
+    "slot": "What it calls has no free slot.",
+    "breaker": "What it calls has failed too often, and its breaker is open.",
+    "switched_off": "What it calls is switched off.",
+    "budget": "Its budget is used up.",
+}
 _WAITS: dict[str, Callable[[Run, Wait], str]] = {
+    **dict.fromkeys(HELD_BACK, _waiting_for_dependency),
     "timer": lambda run, wait: f"It waits and goes on {_when(run.wake_at)}.",
     "later": lambda run, wait: f"{_upper(_title(wait.step))} said that it is too early: it is called again {_when(run.wake_at)}.",
     "children": _waiting_for_children,
@@ -169,6 +187,8 @@ def _crashed(data: dict[str, Any], step: str, by: str) -> str:
 
 
 def _deferred(data: dict[str, Any], step: str, by: str) -> str:
+    if "dependency" in data:
+        return f"{step} was held back for {data['seconds']:.1f} s: {_short(data['why'])}"
     why = f" ({_short(data['why'])})" if data["why"] else ""
     return f"{step} said that it is too early{why}: it is called again in {data['seconds']:g} s."
 

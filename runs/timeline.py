@@ -12,7 +12,7 @@ from django.urls import reverse
 from runs import describe, event_log, sdk
 from runs.engine.events import Fact, Kind
 from runs.engine.policy import Cause
-from runs.models import Run, RunStatus, Step
+from runs.models import Run, RunStatus, Step, held
 from runs.models.run import OPEN
 
 EVENTS_SHOWN = 200  # on the run's page; its events page has all
@@ -252,7 +252,8 @@ def _wait(run: Run, reviews: list[tuple[int, int]]) -> describe.Wait:
     positions = [position for _, position in reviews]
     expires = bool(run.wake_at and positions) and run.wake_at in deadlines(run.pk, positions).values()
     open_ = Run.objects.filter(pk__in=run.waiting_runs, status__in=OPEN).count() if run.waiting_runs else 0
-    return describe.Wait(step, len(reviews), expires, open_)
+    why = held.said([run]).get(run.pk, {}).get("why", "")
+    return describe.Wait(step, len(reviews), expires, open_, why)
 
 
 def deadlines(run_id: int, positions: Iterable[int]) -> dict[int, datetime]:

@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from runs import audit, commands, dependencies, event_log, executor
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
-from runs.models import BreakerChange, Dependency, Run
+from runs.models import BreakerChange, Dependency, Run, held
 from runs.reliability import entry, guard, limiter, renewer, slots, store, terms
 from runs.sdk import BadDeclaration, StepContext, agent, executing, worker
 from runs.sdk import Run as Handle
@@ -220,7 +220,7 @@ def test_a_step_calls_only_what_its_worker_names() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("text", ["buy", "once"])
-def test_a_step_waits_for_a_dependency_that_is_switched_off_and_goes_on_afterwards(text: str) -> None:
+def test_a_step_waits_for_a_dependency_that_is_switched_off_and_goes_on_afterwards(text: str, people: dict[str, User]) -> None:
     set_terms(enabled=False)
     run = carried(text)
     assert (run.status, run.waiting_cause, run.lease_until) == ("waiting", "switched_off", None)
@@ -228,6 +228,11 @@ def test_a_step_waits_for_a_dependency_that_is_switched_off_and_goes_on_afterwar
     assert told["StepDeferred"]["cause"] == "switched_off"
     assert told["StepDeferred"]["dependency"] == told["RunParked"]["dependency"] == "shop"
     assert told["RunParked"]["why"] == told["StepDeferred"]["why"] == "shop is switched off: an admin can switch it on again."
+    page, client = f"/runs/{run.pk}/", Client()
+    client.force_login(people["operator"])
+    sentence = "is held back. shop is switched off: an admin can switch it on again. It goes on at"
+    assert sentence in client.get(page).text
+    assert "was held back for" in client.get(page).text
     assert again(run).status == "waiting"
     set_terms(enabled=True)
     run = again(run)
@@ -272,6 +277,9 @@ def test_a_full_window_parks_the_run_until_it_has_room() -> None:
     assert {(run.status, run.waiting_cause) for run in runs[2:]} == {("waiting", "limit")}
     assert told(runs[3])["why"] == "shop takes 2 requests in 600 s, and 2 are used."
     assert runs[3].wake_at > runs[2].wake_at, "each is told a time of its own"
+    assert held.counts() == {"shop": 2}
+    assert list(held.behind("shop").order_by("pk")) == runs[2:]
+    assert not held.behind("post")
 
 
 @pytest.mark.django_db

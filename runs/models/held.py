@@ -1,0 +1,38 @@
+"""Which runs are held back from a dependency now, and what was said of it: asked of the event that parked them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import Count, Exists, F, OuterRef, QuerySet
+from django.db.models.fields.json import KT
+
+from runs.models.event import Event
+from runs.models.run import Run, RunStatus
+
+CAUSES = ("limit", "slot", "breaker", "switched_off", "budget")
+
+
+def runs() -> QuerySet[Run]:
+    """Those that wait for a dependency, whichever it is."""
+    return Run.objects.filter(status=RunStatus.WAITING, waiting_cause__in=CAUSES)
+
+
+def behind(dependency: str) -> QuerySet[Run]:
+    """Those that wait for this one."""
+    parked = Event.objects.filter(run=OuterRef("pk"), seq=OuterRef("last_seq"), data__dependency=dependency)
+    return runs().filter(Exists(parked))
+
+
+def counts() -> dict[str, int]:
+    """Dependency -> how many runs wait for it."""
+    parked = Event.objects.filter(run__in=runs(), seq=F("run__last_seq")).annotate(dependency=KT("data__dependency"))
+    return dict(parked.exclude(dependency=None).order_by().values_list("dependency").annotate(Count("pk")))
+
+
+def said(given: Iterable[Run]) -> dict[int, dict[str, Any]]:
+    """Run -> what parked it: `dependency` and `why`. Nothing is asked where none of them is held back."""
+    held = [run.pk for run in given if run.status == RunStatus.WAITING and run.waiting_cause in CAUSES]
+    if not held:
+        return {}
+    parked = Event.objects.filter(run__in=held, seq=F("run__last_seq"))
+    return dict(parked.values_list("run_id", "data"))
