@@ -13,7 +13,7 @@ from runs import describe, event_log, sdk
 from runs.engine.events import Fact, Kind
 from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step, held
-from runs.models.run import OPEN
+from runs.models.run import OPEN, in_order
 
 EVENTS_SHOWN = 200  # on the run's page; its events page has all
 STEPS_SHOWN = 200
@@ -279,7 +279,7 @@ def related(run: Run) -> Related:
     forks_count = run.forks.count() if len(forks) > FORKS_SHOWN else len(forks)
     counts = dict(run.children.order_by().values_list("status").annotate(Count("pk"))) if children else {}
     related_to = forks or children or run.forked_from_id or run.parent_id
-    return Related(forks[:FORKS_SHOWN], forks_count, children, counts, any=bool(related_to))
+    return Related(forks[:FORKS_SHOWN], forks_count, children, in_order(counts), any=bool(related_to))
 
 
 def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:

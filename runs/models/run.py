@@ -24,6 +24,12 @@ ENDED = (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.RETRYING)
 ADVANCEABLE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.RETRYING)
 
+
+def in_order(counts: dict[str, int]) -> dict[str, int]:
+    """Numbers of runs by status, in the order in which every page names them."""
+    return {status: counts[status] for status in RunStatus.values if status in counts}
+
+
 # one look by primary key for each run that it waits for, up to the first that is open; Django has no words for it
 NONE_OPEN = RawSQL(
     """NOT EXISTS (SELECT FROM unnest(runs_run.waiting_runs) AS waited(id)

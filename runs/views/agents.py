@@ -13,6 +13,7 @@ from runs import access, commands, sdk
 from runs.engine.canonical import Unstorable
 from runs.forms import model_form
 from runs.models import AgentConfig, Run
+from runs.models.run import in_order
 
 RECENT_RUNS = 10
 
@@ -87,7 +88,7 @@ def _counts(slug: str = "") -> dict[str, dict[str, int]]:
     rows = Run.objects.matching(agent=slug).order_by().values_list("agent", "status").annotate(Count("pk"))
     for name, status, count in rows:
         found.setdefault(name, {})[status] = count
-    return found
+    return {name: in_order(counts) for name, counts in found.items()}
 
 
 def _fields(found: sdk.Agent) -> list[dict[str, Any]]:
