@@ -15,6 +15,7 @@ from runs.engine.outcome import Ending
 logger = structlog.get_logger()
 MOST_AT_ONCE = 2  # in one job process
 LOOK_SECONDS = 0.05
+NO_DATABASE = 69  # exit code of a process that could record nothing more
 _room = threading.Semaphore(MOST_AT_ONCE)
 
 
@@ -48,6 +49,8 @@ def _witnessed(command: list[str]) -> Ending | None:
 
 
 def _ending(code: int, seconds: float, memory_mb: int) -> Ending:
+    if code == NO_DATABASE:
+        return Ending("because it could not reach the database", seconds, exit_code=code, memory_mb=memory_mb, counts=False)
     if code < 0:
         return Ending(f"by signal {-code} ({signal.Signals(-code).name})", seconds, signal=-code, memory_mb=memory_mb)
     return Ending(f"with exit code {code}", seconds, exit_code=code, memory_mb=memory_mb)

@@ -14,6 +14,7 @@ from runs.engine.events import Draft, Kind
 from runs.engine.state import RunState, Status
 from runs.models import Run, RunStatus
 from runs.models.run import ENDED
+from runs.pen import certain, patiently
 from runs.requests import Refused, enabled, find_agent, request
 from runs.steps import Steps, interruptible
 
@@ -109,6 +110,7 @@ def _input(name: str, slug: str, given: Any) -> Any:
 
 def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any]) -> list[int]:
     """Children and step in one transaction; their jobs after it. Raises Refused for too many, too deep, or a disabled agent."""
+    steps.write_results()  # nothing but what can be done again is in the transaction below
     state, run_id, name = steps.log.state, steps.log.run_id, asked["name"]
     if state.depth + 1 > MOST_DEEP:
         raise Refused(f"Step {name!r} would start a run {state.depth + 1} below the first; {MOST_DEEP} is the most.")
@@ -119,7 +121,7 @@ def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any]) ->
     config, depth = enabled(find_agent(slug)), state.depth + 1
     drafts = [request(slug, value, by=state.started_by, config=config, parent=run_id, depth=depth) for value in values]
     try:
-        with transaction.atomic():
+        with certain():
             logs = event_log.create_all(drafts)
             ids = [log.run_id for log in logs]
             output = ids[0] if len(ids) == 1 else ids
@@ -134,7 +136,7 @@ def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any]) ->
 
 def _ended(steps: Steps, ids: list[int]) -> list[dict[str, Any]]:
     """How each of these runs ended; parks while one is open."""
-    runs = Run.objects.only("status", "output", "error").in_bulk(ids)
+    runs = patiently(lambda: Run.objects.only("status", "output", "error").in_bulk(ids), steps.may_wait())
     # the last to begin first: it is the likeliest to be open still, and the first that is open answers
     if open_ := [run_id for run_id in reversed(ids) if runs[run_id].status not in ENDED]:
         parked = Draft(Kind.STEP_PARKED, {"cause": "children"}, steps.position)

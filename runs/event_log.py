@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Self
 
 from django.conf import settings
+from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import QuerySet
 
@@ -40,25 +41,43 @@ class RunLog:
         """Read every event of the run and fold it."""
         return cls(run_id, fold(whole(run_id, facts(run_id))), fence)
 
-    def append(self, *drafts: Draft, release: bool = False) -> None:
+    def append(self, *drafts: Draft, release: bool = False, may_wait: Callable[[], bool] = pen.never) -> None:
         """Write the drafts in one statement with their projections; `release` gives the lease back with it.
 
+        While the database is away and `may_wait()`, it is tried again: what was written and not answered is not written twice.
         Raises LeaseLost when the lease is no longer held, CancelRequested when somebody else wrote that meanwhile.
         """
-        while drafts and not self._try(drafts, release):
-            self._catch_up()
+        while drafts and not self._try(drafts, release, may_wait):
+            pen.patiently(self._catch_up, may_wait)
 
-    def _try(self, drafts: Sequence[Draft], release: bool) -> bool:
+    def _try(self, drafts: Sequence[Draft], release: bool, may_wait: Callable[[], bool]) -> bool:
         before, kept = self.state, _before(self.state, drafts)
         self.state = before.copy()  # its steps are the same dict, in which `kept` can be put back
         try:
             written, asked = self._fold_in(drafts, before.seq, release)
-            if not self._write(asked, written):
+            if not self._write_in_the_end(asked, written, may_wait):
                 return _put_back(self, before, kept)
         except BaseException:
             _put_back(self, before, kept)
             raise
         return True
+
+    def _write_in_the_end(self, asked: Write, written: list[Fact], may_wait: Callable[[], bool]) -> bool:
+        """The very same events each time, so that those of an earlier try are found by the hash of the last."""
+        tries = 0
+
+        def write_() -> bool:
+            nonlocal tries
+            tries += 1
+            return self._write(asked, written) or (tries > 1 and self._stands(written[-1]))
+
+        return pen.patiently(write_, may_wait)
+
+    def _stands(self, last: Fact) -> bool:
+        stands = Event.objects.filter(run_id=self.run_id, seq=last.seq, hash=last.hash).exists()
+        if stands:
+            self._announce()
+        return stands
 
     def _fold_in(self, drafts: Sequence[Draft], cursor: int, release: bool) -> tuple[list[Fact], Write]:
         """The drafts as facts in their place, folded into the state, and what is to be written."""
@@ -226,14 +245,19 @@ def as_fact(row: Event) -> Fact:
 
 def now() -> datetime:
     """The database's time (UTC), kept between looks by this process's monotonic clock."""
-    global _looked_at, _database_time
-    if time.monotonic() - _looked_at > CLOCK_LOOK_SECONDS:
-        _database_time, _looked_at = pen.execute("SELECT clock_timestamp()", {})[0][0], time.monotonic()
+    global _looked_at, _database_time, _looks_again_at
+    if time.monotonic() > _looks_again_at:
+        try:
+            _database_time, _looked_at = pen.execute("SELECT clock_timestamp()", {})[0][0], time.monotonic()
+        except DatabaseError:  # it is away: what is to be written meanwhile is not lost for that
+            if _looked_at < 0:
+                raise
+        _looks_again_at = time.monotonic() + CLOCK_LOOK_SECONDS
     return _database_time + timedelta(seconds=time.monotonic() - _looked_at)
 
 
 CLOCK_LOOK_SECONDS = 30.0
-_looked_at = float("-inf")
+_looked_at = _looks_again_at = float("-inf")
 _database_time: datetime
 
 # --- the lease: who advances a run ------------------------------------------------------------------------------
@@ -241,8 +265,8 @@ _database_time: datetime
 TAKE = """
 WITH taken AS (
   UPDATE runs_run AS run
-  SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8), fence = run.fence + 1,
-    lost_owner = CASE before.lease_owner WHEN '' THEN run.lost_owner ELSE before.lease_owner END
+  SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8),
+    fence = run.fence + 1, lost_owner = CASE before.lease_owner WHEN '' THEN run.lost_owner ELSE before.lease_owner END
   FROM (SELECT id, lease_owner FROM runs_run WHERE id = %(run_id)s FOR UPDATE) AS before
   WHERE run.id = before.id AND (run.lease_until IS NULL OR run.lease_until < clock_timestamp())
     AND CASE

@@ -12,7 +12,8 @@ import structlog
 from django.db import DataError, IntegrityError
 
 from runs import children, event_log, keeper, parallel, sdk
-from runs.attempts import AnyWorker, has_come
+from runs.answers import AnyWorker
+from runs.attempts import has_come
 from runs.engine.canonical import stored
 from runs.engine.events import Draft, Kind
 from runs.engine.outcome import ALONE_AFTER, MOST_CRASHES, Ending, crashed, how_ended

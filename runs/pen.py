@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.conf import settings
@@ -24,6 +24,7 @@ MOST_AT_ONCE = 64  # runs in one statement
 ASKED_SECONDS = 5.0  # for how long the server is asked about a commit whose reply was lost
 OF_ONE = (psycopg.errors.LockNotAvailable, psycopg.errors.ProgramLimitExceeded)  # may concern one run of many
 Rows = list[tuple[Any, ...]]
+T = TypeVar("T")
 
 
 def execute(statement: str, values: dict[str, Any]) -> Rows:
@@ -61,6 +62,33 @@ def rest() -> None:
     """Give Django's connection of this thread back to the server, before something that may take long."""
     if connection.connection is not None and not connection.in_atomic_block:
         connection.close()
+
+
+def patiently(call: Callable[[], T], may_wait: Callable[[], bool]) -> T:
+    """What the call returns; repeated while the server is away and `may_wait()`. Not within a transaction, which is lost."""
+    while True:
+        try:
+            return call()
+        except (OperationalError, InterfaceError) as error:
+            if connection.in_atomic_block or not (_is_away(error) and may_wait()):
+                raise
+            connection.close()
+            time.sleep(AGAIN_SECONDS)
+
+
+def never() -> bool:
+    """For who cannot wait."""
+    return False
+
+
+def _is_away(error: Exception) -> bool:
+    """The connection is gone, or the server has no room, is in recovery, or waited for a lock: none is the statement's fault."""
+    code = getattr(error.__cause__, "sqlstate", None)
+    return code is None or code[:2] in AWAY
+
+
+AWAY = ("08", "40", "53", "55", "57")
+AGAIN_SECONDS = 0.1
 
 
 @contextmanager

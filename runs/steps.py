@@ -1,18 +1,19 @@
 """The steps of one pass through a supervisor: their order and names, what is written of them, and how the pass is left."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 from pydantic import BaseModel
 
 from runs import dispatch, event_log, keeper, sdk
+from runs.answers import AnyWorker, fitting, masked_by
 from runs.attempts import (
     Alone,
-    AnyWorker,
     Attempt,
     Done,
     Next,
@@ -21,9 +22,7 @@ from runs.attempts import (
     Pass,
     Refused,
     difference,
-    fitting,
     has_come,
-    masked_by,
 )
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
@@ -218,11 +217,21 @@ class Steps:
         if not self.record(*drafts, release=release):
             self.stop_if_asked()
 
+    def write_results(self) -> None:
+        """Append what is unwritten if a worker's result is among it."""
+        if any(draft.kind == Kind.STEP_SUCCEEDED for draft in self.unwritten):
+            self.write()
+
+    def may_wait(self) -> Callable[[], bool]:
+        """For a database that is away: as long as nobody else can have the run."""
+        end = time.monotonic() + settings.LEASE_SECONDS
+        return lambda: not self.held.lost and time.monotonic() < end
+
     def record(self, *drafts: Draft, release: bool = False) -> bool:
         """Append what is unwritten and these; False when a cancel came: what happened stays unwritten, the rest is dropped."""
         together, asked = [*self.unwritten, *drafts], time.monotonic()
         try:
-            self.log.append(*together, release=release)
+            self.log.append(*together, release=release, may_wait=self.may_wait())
             self.held.renewed(asked)
         except event_log.CancelRequested:
             self.unwritten = [draft for draft in together if draft.kind not in NOT_AFTER_CANCEL]

@@ -146,10 +146,10 @@ class Killed(BaseException):
 def dying(append: Callable[..., None], moment: str) -> Callable[..., None]:
     """At the write that would record the children."""
 
-    def write(log: event_log.RunLog, *drafts: Any, release: bool = False) -> None:
+    def write(log: event_log.RunLog, *drafts: Any, release: bool = False, **more: Any) -> None:
         last = any(draft.data.get("worker", "").startswith("spawn[") for draft in drafts)
         if not last or moment == "after":
-            append(log, *drafts, release=release)
+            append(log, *drafts, release=release, **more)
         if last:
             raise Killed
 

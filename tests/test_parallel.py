@@ -6,18 +6,16 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import InterfaceError, OperationalError, connection, connections
 
 from reviews import decisions
 from reviews.models import Review
-from runs import audit, commands, event_log, executor, keeper, sdk
+from runs import audit, commands, event_log, executor, sdk
 from runs.engine.errors import TryLater
 from runs.engine.events import Draft, Kind
 from runs.models import Run
 from runs.sdk import Rejected, Result, agent, call, worker
 from runs.sdk import Run as Handle
 from tests.agents import Answer, Order
-from tests.processes import eventually
 
 pytestmark = pytest.mark.django_db
 DOES: dict[str, Any] = {}
@@ -134,10 +132,10 @@ def test_a_decision_while_the_others_still_work_is_not_lost() -> None:
     steps = executor.Steps(*taken)
     original = steps.log.append
 
-    def decided_before_it_parks(*drafts: Draft, release: bool = False) -> None:
+    def decided_before_it_parks(*drafts: Draft, release: bool = False, **more: Any) -> None:
         if release and Review.objects.open().filter(run=run).exists():
             decided(run, 1, "approve")
-        original(*drafts, release=release)
+        original(*drafts, release=release, **more)
 
     steps.log.append = decided_before_it_parks  # type: ignore[method-assign]
     executor._carry_until_stopped(steps)
@@ -292,40 +290,6 @@ def test_a_proposal_that_a_changed_code_displaced_is_judged_again() -> None:
     decided(run, 1, "approve")
     assert advanced(run).output == {"said": "guess"}
     assert "AttemptCrashed" not in kinds(run)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_lost_connection_leaves_the_run_to_others_while_the_slowest_still_works(settings: Any) -> None:
-    settings.LEASE_SECONDS = 1
-    due, ended = threading.Event(), threading.Event()
-
-    def cut() -> str:
-        with connection.cursor() as cursor:
-            its_writer = "pid <> pg_backend_pid() AND datname = current_database() AND query LIKE '%%WITH head AS%%'"
-            cursor.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {its_writer}")
-        return "cut"
-
-    def carry() -> None:
-        with pytest.raises((OperationalError, InterfaceError)):
-            executor.advance(run.pk, owner="one")
-        ended.set()
-        connections.close_all()
-
-    DOES["part_1"], DOES["part_2"] = cut, lambda: due.wait(timeout=30) and "slow"
-    run = started(piece, piece, piece)
-    settings.GATHER_THREADS = 2
-    carrying = threading.Thread(target=carry)
-    carrying.start()
-    try:
-        eventually(lambda: "part_1" in CALLED)
-        eventually(lambda: keeper._the_keeper()._renew(list(keeper._the_keeper().held)) or Run.objects.due().exists(), seconds=20)
-        assert not ended.is_set()
-    finally:
-        due.set()
-        carrying.join()
-    DOES.clear()
-    DOES["supervisor"] = lambda run: run.gather(*[call(f"part_{n}", piece, name=f"part_{n}") for n in (1, 2, 3)])
-    assert advanced(run).status == "succeeded"
 
 
 def test_a_run_that_ends_while_somebody_is_asked_asks_nobody_any_more() -> None:

@@ -291,11 +291,11 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
     reviewer.cache_clear()  # each share has a database that was emptied
     append, take = event_log.RunLog.append, event_log.take
 
-    def dying_append(log: event_log.RunLog, *drafts: Draft, release: bool = False) -> None:
+    def dying_append(log: event_log.RunLog, *drafts: Draft, release: bool = False, **more: Any) -> None:
         dies, world.dies_at_write = world.dies_at_write, ""
         if dies == "before":
             raise Killed
-        append(log, *drafts, release=release)
+        append(log, *drafts, release=release, **more)
         if dies == "after":
             raise Killed
 

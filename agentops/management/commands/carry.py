@@ -7,9 +7,10 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.db import Error as DatabaseError
 
 from agentops.services.process import die_with_parent
-from runs import executor, keeper, live
+from runs import alone, executor, keeper, live
 
 
 class Command(BaseCommand):
@@ -26,6 +27,10 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, frame: keeper.hand_over.set())
         keeper.end_process_when_it_stalls()
-        executor.carry_alone(run_id, fence=fence)
+        try:
+            executor.carry_alone(run_id, fence=fence)
+        except DatabaseError as error:
+            sys.stderr.write(f"run {run_id}: {error}\n")
+            os._exit(alone.NO_DATABASE)
         live.flush()
         os._exit(0)  # whoever waits for this process learns of its end at once
