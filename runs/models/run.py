@@ -1,12 +1,13 @@
 """One execution of an agent on one input, as its events left it, and the lease of who advances it now."""
 
+from collections.abc import Iterable
 from typing import Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models import Count, Q
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 from django.urls import reverse
 
 
@@ -81,10 +82,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Without the runs that other runs started."""
         return self.filter(parent__isnull=True)
 
-    def with_child_count(self) -> Self:
-        """Each with `child_count`, which is asked only of the rows that a LIMIT leaves."""
-        children = Run.objects.filter(parent=OuterRef("pk")).order_by().values("parent")
-        return self.annotate(child_count=Coalesce(Subquery(children.values(count=Count("pk"))), 0))
+    def child_counts(self, parents: Iterable[int]) -> dict[int, int]:
+        """Of those of these runs that have children, in one look whoever has how many."""
+        found = self.filter(parent__in=list(parents)).order_by().values_list("parent").annotate(Count("pk"))
+        return dict(found)
 
     def in_hand_of(self, owner: str) -> Self:
         """What this process had in hand when it was lost, taken over since or not."""

@@ -67,6 +67,12 @@ def agent_title(slug: str) -> str:
 
 
 @register.filter
+def number_of(counts: dict[int, int], key: int) -> int:
+    """What is counted under the key."""
+    return counts.get(key, 0)
+
+
+@register.filter
 def cause_look(cause: str) -> Look:
     """Of the reason why a review was opened."""
     return CAUSES[cause]

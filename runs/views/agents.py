@@ -49,9 +49,10 @@ def agents(request: HttpRequest) -> HttpResponse:
 def agent(request: HttpRequest, slug: str) -> HttpResponse:
     found = _agent(slug)
     row = AgentRow(found, commands.configuration(slug), _counts(slug).get(slug, {}))
-    recent = Run.objects.matching(agent=slug).with_child_count().order_by("-created_at", "-id")[:RECENT_RUNS]
+    recent = list(Run.objects.matching(agent=slug).order_by("-created_at", "-id")[:RECENT_RUNS])
+    shown = {"row": row, "runs": recent, "child_counts": Run.objects.child_counts(run.pk for run in recent)}
     may = {"may_start": access.may_start(request.user), "may_configure": access.may_configure(request.user)}
-    return render(request, "runs/agent.html", {"row": row, "runs": recent, "input": _fields(found)} | may)
+    return render(request, "runs/agent.html", shown | {"input": _fields(found)} | may)
 
 
 @require_http_methods(["GET", "POST"])

@@ -26,12 +26,14 @@ def runs(request: HttpRequest) -> HttpResponse:
     filters = {name: request.GET.get(name, "").replace("\x00", "").strip() for name in FILTERS}
     given = {name: _number(request.GET.get(name)) for name in RELATIVES}
     relatives = {name: number for name, number in given.items() if number is not None}
-    found = Run.objects.matching(**filters).related_to(**relatives).with_child_count()
+    found = Run.objects.matching(**filters).related_to(**relatives)
     with_children = "parent" in relatives or request.GET.get("children") == "show"
     if not with_children:
         found = found.top_level()
+    page = keyset.page(found, ("created_at", "id"), request.GET)
     shown = {
-        "page": keyset.page(found, ("created_at", "id"), request.GET),
+        "page": page,
+        "child_counts": Run.objects.child_counts(run.pk for run in page.rows),
         "filters": filters | relatives,
         "filtered": any(filters.values()) or bool(relatives),
         "with_children": with_children,
