@@ -8,6 +8,8 @@ import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 
+from runs.values import name_step
+
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -225,6 +227,7 @@ LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_JSON = env.bool("LOG_JSON", default=PRODUCTION)
 SHARED_LOG_STEPS: list[structlog.types.Processor] = [
     structlog.contextvars.merge_contextvars,
+    name_step,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,

@@ -50,8 +50,7 @@ def decide(review_id: int, *, actor: User, kind: str, seen: str, value: Any = No
 
 def _locked(review_id: int) -> Review:
     """Run first, then review: the same order everywhere, so that no two lock each other out."""
-    run_id = Review.objects.values_list("run_id", flat=True).get(pk=review_id)
-    Run.objects.select_for_update().only("pk").get(pk=run_id)
+    Run.objects.select_for_update(of=("self",)).only("pk").filter(reviews__pk=review_id).first()
     return Review.objects.select_for_update().get(pk=review_id)
 
 

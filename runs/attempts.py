@@ -8,8 +8,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-import structlog
-
 from runs import event_log, keeper, sdk
 from runs.answers import Accepted, AnyWorker, described, masked_by
 from runs.engine import divergence, outcome, policy
@@ -252,7 +250,7 @@ class OneStep:
             f"{self.log.run_id}:{step.name}", step.attempt, step.remark, worker=worker.name, agent=self.log.state.agent,
             effect=step.effect, uses=worker.uses,
         )  # fmt: skip
-        with structlog.contextvars.bound_contextvars(step=step.name), sdk.executing(context):
+        with sdk.executing(context):
             return self.here.held.attempt(step.position, worker.timeout, partial(worker.function, **inputs))
 
     # --- after the attempt ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from runs.engine.events import GENESIS, Draft, Fact, Kind, write
 from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState, fold
 from runs.models import Run, Step
 from runs.models.event import Event, Payload
-from runs.projections import Write, born_columns, run_columns, step_columns, write_of
+from runs.projections import Write, birth_of, run_columns, step_columns, write_of
 
 
 class LeaseLost(Exception):
@@ -128,24 +128,23 @@ def create(draft: Draft) -> RunLog:
 
 
 def create_all(drafts: Sequence[Draft]) -> list[RunLog]:
-    """Insert a run for each of the drafts, in one transaction, with two statements for each hundred or so."""
-    with transaction.atomic():
-        at = now()
-        outlined_ = [_outlined_draft(replace(draft, data=normalise(draft.data))) for draft in drafts]
-        begun = [fold([write(draft, run_id=0, seq=1, at=at, prev_hash=GENESIS, text=text)]) for draft, text, _ in outlined_]
-        rows_ = Run.objects.bulk_create([Run(**born_columns(state)) for state in begun], batch_size=CREATED_TOGETHER)
+    """Insert a run for each of the drafts with its first event, in one transaction and one statement for each hundred or so."""
+    with transaction.atomic(savepoint=False):
+        at, numbers = now(), pen.execute(NUMBERS, {"count": len(drafts)})
         logs, asked = [], []
-        for row, (draft, text, values) in zip(rows_, outlined_, strict=True):
-            fact = write(draft, run_id=row.pk, seq=1, at=at, prev_hash=GENESIS, text=text)
-            logs.append(RunLog(row.pk, fold([fact])))
-            asked.append(write_of(row.pk, 0, None, logs[-1].state, [(fact, text)], values, release=False))
+        for (run_id,), draft in zip(numbers, drafts, strict=True):
+            outlined_, text, values = _outlined_draft(replace(draft, data=normalise(draft.data)))
+            fact = write(outlined_, run_id=run_id, seq=1, at=at, prev_hash=GENESIS, text=text)
+            logs.append(RunLog(run_id, fold([fact])))
+            asked.append(birth_of(run_id, logs[-1].state, (fact, text), values))
         for first in range(0, len(asked), CREATED_TOGETHER):
-            pen.write_together(asked[first : first + CREATED_TOGETHER])
+            pen.create_together(asked[first : first + CREATED_TOGETHER])
         for log in logs:
             log._announce()
     return logs
 
 
+NUMBERS = "SELECT nextval(pg_get_serial_sequence('runs_run', 'id')) FROM generate_series(1, %(count)s)"
 CREATED_TOGETHER = 100
 
 

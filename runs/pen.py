@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 import psycopg
 from django.conf import settings
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db import Error as DatabaseError
 from psycopg_pool import ConnectionPool
 
-from runs.projections import INSERT, KEEP, Write, statement_values
+from runs.projections import CREATE, INSERT, KEEP, Write, statement_values
 
 MOST_AT_ONCE = 64  # runs in one statement
 ASKED_SECONDS = 5.0  # for how long the server is asked about a commit whose reply was lost
@@ -27,27 +27,35 @@ Rows = list[tuple[Any, ...]]
 T = TypeVar("T")
 
 
+class _Here(threading.local):
+    """Django's connection of this thread: looked up once, for Django's own name for it is looked up at each use."""
+
+    def __init__(self) -> None:
+        self.connection = connections[DEFAULT_DB_ALIAS]
+
+
+_here = _Here()
+
+
 def execute(statement: str, values: dict[str, Any]) -> Rows:
     """Within a transaction on its connection, else on one of this process's own, which is held for this statement only.
 
     On those it is prepared on the server, where Django has each planned anew. Raises Django's database errors.
     """
-    with connection.wrap_database_errors, _connection() as used:
+    with _here.connection.wrap_database_errors, _connection() as used:
         return psycopg.Cursor(used).execute(statement, values).fetchall()
 
 
 def write(asked: Write) -> bool:
     """Carry out this write, perhaps together with others; False where its run has moved on or its lease is lost."""
-    if connection.in_atomic_block:
+    if _here.connection.in_atomic_block:
         return bool(execute(INSERT, statement_values([asked], settings.LEASE_SECONDS)))
     return _group.write(asked)
 
 
-def write_together(asked: list[Write]) -> None:
-    """Carry out these writes in one statement, within a transaction: each must take effect."""
-    written = execute(INSERT, statement_values(asked, settings.LEASE_SECONDS))
-    if len(written) != len(asked):
-        raise IntegrityError(f"{len(asked) - len(written)} of {len(asked)} runs had moved on")
+def create_together(asked: list[Write]) -> None:
+    """Carry out these births of runs in one statement, within a transaction."""
+    execute(CREATE, {name: value for name, value in statement_values(asked, 0).items() if name in ("runs", "facts")})
     for one in asked:
         keep(one)
 
@@ -60,8 +68,8 @@ def keep(asked: Write) -> None:
 
 def rest() -> None:
     """Give Django's connection of this thread back to the server, before something that may take long."""
-    if connection.connection is not None and not connection.in_atomic_block:
-        connection.close()
+    if _here.connection.connection is not None and not _here.connection.in_atomic_block:
+        _here.connection.close()
 
 
 def patiently(call: Callable[[], T], may_wait: Callable[[], bool]) -> T:
@@ -97,7 +105,7 @@ def certain() -> Iterator[None]:
 
     Within another transaction it is part of that. What was to follow the commit is then left to the sweeper.
     """
-    if connection.in_atomic_block:
+    if _here.connection.in_atomic_block:
         yield
         return
     number = None
@@ -114,7 +122,7 @@ def _took_place(number: str) -> bool:
     """False also where the server does not answer for ASKED_SECONDS."""
     end = time.monotonic() + ASKED_SECONDS
     while time.monotonic() < end:
-        connection.close()
+        _here.connection.close()
         with suppress(DatabaseError):
             status = execute("SELECT pg_xact_status(%(number)s::xid8)", {"number": number})[0][0]
             if status != "in progress":
@@ -125,7 +133,7 @@ def _took_place(number: str) -> bool:
 
 def after_commit(call: Callable[[], object]) -> None:
     """At once outside a transaction, where Django's own on_commit would open a connection to find that out."""
-    if connection.in_atomic_block:
+    if _here.connection.in_atomic_block:
         transaction.on_commit(call, robust=True)
     else:
         call()
@@ -224,7 +232,7 @@ class _Group:
 
     def _insert(self, together: list[Write]) -> set[int]:
         values = statement_values(together, settings.LEASE_SECONDS)
-        with connection.wrap_database_errors:
+        with _here.connection.wrap_database_errors:
             self._cursor = self._cursor or psycopg.connect(**_ways()).cursor()
             return {row[0] for row in self._cursor.execute(INSERT, values).fetchall()}
 
@@ -239,9 +247,9 @@ POINT_LOOKUPS = " ".join(f"-c {name}={value}" for name, value in (NEVER_SCANS | 
 
 @contextmanager
 def _connection() -> Iterator["psycopg.Connection[Any]"]:
-    if connection.in_atomic_block:
-        connection.ensure_connection()
-        yield connection.connection
+    if _here.connection.in_atomic_block:
+        _here.connection.ensure_connection()
+        yield _here.connection.connection
         return
     pool = _pool or _open()
     try:
@@ -262,7 +270,7 @@ def _open() -> "ConnectionPool[psycopg.Connection[Any]]":
 
 def _ways() -> dict[str, Any]:
     """As Django connects, but each statement is prepared at its first use, and a transaction of its own."""
-    ways = {name: value for name, value in connection.get_connection_params().items() if name != "cursor_factory"}
+    ways = {name: value for name, value in _here.connection.get_connection_params().items() if name != "cursor_factory"}
     options = f"{ways.get('options', '')} {POINT_LOOKUPS}".strip()
     return ways | {"autocommit": True, "prepare_threshold": 0, "options": options}
 

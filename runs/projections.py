@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
+
 from runs.engine.canonical import dumps
 from runs.engine.events import Fact
 from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState
@@ -66,8 +68,10 @@ def step_columns(step: StepState) -> dict[str, Any]:
 # --- one statement writes the events, the rows and the large payloads of any number of runs ------------------------
 
 TYPES = (
-    {"run_id": "bigint", "waiting_runs": "bigint[]"}
+    dict.fromkeys(["run_id", "parent_id", "forked_from_id"], "bigint")
+    | {"waiting_runs": "bigint[]"}
     | dict.fromkeys(["seq", "cursor", "fence", "last_seq", "step", "step_count", "waiting_step", "position", "attempt"], "int")
+    | dict.fromkeys(["config_version", "forked_step"], "int")
     | dict.fromkeys(["at", "wake_at", "created_at", "started_at", "finished_at"], "timestamptz")
     | dict.fromkeys(["release", "cancel_requested"], "boolean")
     | dict.fromkeys(["confidence", "threshold"], "float8")
@@ -109,6 +113,18 @@ WITH head AS (
 )
 SELECT id FROM head
 """  # noqa: S608 - built from the constant column lists above
+CREATE = f"""
+WITH born AS (
+  INSERT INTO runs_run (id, {_list(RUN_COLUMNS)}, lease_owner, fence)
+  SELECT asked.run_id, {_list(RUN_COLUMNS, "asked.")}, '', 0
+  FROM {_records("runs", "asked", ["run_id", *RUN_COLUMNS])}
+  RETURNING id
+), written AS (
+  INSERT INTO runs_event ({_list(FACT_COLUMNS)})
+  SELECT {_list(FACT_COLUMNS, "e.")} FROM {_records("facts", "e", FACT_COLUMNS)}
+)
+SELECT id FROM born
+"""  # noqa: S608 - as above
 KEEP = "INSERT INTO runs_payload (run_id, hash, body) VALUES (%(run_id)s, %(hash)s, %(body)s) ON CONFLICT DO NOTHING RETURNING 1"
 
 
@@ -140,6 +156,12 @@ def write_of(
     )
 
 
+def birth_of(run_id: int, state: RunState, first: tuple[Fact, str], payloads: dict[str, str]) -> Write:
+    """A run that is not there yet, with its first event."""
+    run = run_columns(state) | {"run_id": run_id}
+    return Write(run_id, _object(run), [_fact(run_id, *first)], [], payloads)
+
+
 def statement_values(writes: list[Write], lease_seconds: float) -> dict[str, Any]:
     """The values of INSERT for all of them."""
     return {
@@ -166,4 +188,11 @@ def _fact(run_id: int, fact: Fact, data: str) -> str:
     )
 
 
-_object = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat).encode
+def _object(columns: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(columns).decode()
+    except TypeError:  # an output that orjson does not write (see canonical.dumps)
+        return _plainly(columns)
+
+
+_plainly = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat).encode

@@ -1,8 +1,7 @@
 """The steps of one pass through a supervisor: their order and names, what is written of them, and how the pass is left."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
@@ -43,13 +42,17 @@ class Interrupted(BaseException):
     """The database or the lease is gone: nothing more can be recorded here, and no supervisor may go on from that."""
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """What a supervisor calls: it cannot swallow the loss of the database or the lease."""
-    try:
-        yield
-    except (DatabaseError, event_log.LeaseLost) as error:
-        raise Interrupted from error
+class interruptible:
+    """Around what a supervisor calls: it cannot swallow the loss of the database or the lease."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DatabaseError | event_log.LeaseLost):
+            raise Interrupted from error
 
 
 class Steps:

@@ -1,7 +1,6 @@
 """The values that supervisors, workers and the engine exchange: results, refusals, the step in hand, children, outcomes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -93,11 +92,23 @@ def current_step() -> StepContext:
     return _step.get()
 
 
-@contextmanager
-def executing(context: StepContext) -> Iterator[None]:
-    """Make the context what current_step() returns."""
-    token = _step.set(context)
-    try:
-        yield
-    finally:
-        _step.reset(token)
+class executing:
+    """Make the context what current_step() returns, for a block."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = _step.set(self._context)
+
+    def __exit__(self, *error: object) -> None:
+        _step.reset(self._token)
+
+
+def name_step(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For structlog: what is logged while a step is executed names it, as run:step."""
+    if step := _step.get(None):
+        event.setdefault("step", step.key)
+    return event

@@ -2,14 +2,16 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runs.engine import backoff, outcome, policy
-from runs.engine.canonical import PAYLOAD_LIMIT_BYTES, Unstorable, clean, dumps, normalise, stored
+from runs.engine.canonical import PAYLOAD_LIMIT_BYTES, Unstorable, clean, dumps, dumps_plainly, normalise, stored
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 from runs.engine.events import GENESIS, Draft, Fact, Kind, first_broken, write
 from runs.engine.state import Status, fold
@@ -251,3 +253,33 @@ def test_folding_in_two_parts_is_folding_at_once(drafts: list[Draft]) -> None:
     facts = chain_of(REQUESTED, STEP_STARTED, *drafts)
     middle = len(facts) // 2
     assert fold(facts[middle:], fold(facts[:middle])) == fold(facts)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"b": 1, "a": [True, None]}, '{"a":[true,null],"b":1}'),
+        ('grün \U0001f600 \x01 \x7f / \\ "', '"grün \U0001f600 \\u0001 \x7f / \\\\ \\""'),
+        (0.0000001, "1e-7"),
+        (2**64, "18446744073709551616"),
+        ({"b": 2**70, "a": 1e-7}, '{"a":1e-07,"b":1180591620717411303424}'),
+    ],
+)
+def test_canonical_text(value: Any, text: str) -> None:
+    assert dumps(value) == text
+    assert json.loads(text) == value
+
+
+def test_deep_values_have_a_text() -> None:
+    deep: Any = 1
+    for _ in range(500):
+        deep = [deep]
+    assert json.loads(dumps(deep)) == deep
+
+
+def test_a_log_whose_numbers_were_written_as_before_still_holds() -> None:
+    draft = Draft(Kind.STEP_SUCCEEDED, {"confidence": 1e-7}, 1)
+    fact = write(draft, run_id=7, seq=1, at=datetime(2026, 11, 1, tzinfo=UTC), prev_hash=GENESIS, text=dumps_plainly(draft.data))
+    assert fact.hash != write(draft, run_id=7, seq=1, at=fact.at, prev_hash=GENESIS).hash
+    assert first_broken(7, [fact]) == ""
+    assert first_broken(7, [replace(fact, data={"confidence": 2e-7})]) != ""

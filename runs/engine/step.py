@@ -93,24 +93,21 @@ def begun(fact: Fact) -> StepState:
     """The step as its first event says it."""
     if fact.kind == Kind.STEP_COPIED:
         return _copied(fact)
-    data = fact.data
-    step = StepState(
-        position=position_of(fact),
-        name=data["name"],
-        worker=data["worker"],
-        title=data["title"],
-        fingerprint=data["fingerprint"],
-        input=data["input"],
-        effect=data["effect"],
-    )
+    said = {name: fact.data[name] for name in ("name", "worker", "title", "fingerprint", "input", "effect")}
+    step = replace(_BLANK, position=position_of(fact), **said)
     return _attempt_started(step, fact) if fact.kind == Kind.STEP_STARTED else step
+
+
+_BLANK = StepState(position=0, name="", worker="", title="", fingerprint="", input=None)
 
 
 def _attempt_started(step: StepState, fact: Fact) -> StepState:
     started_at = step.started_at or fact.at
     attempt, crashes = fact.data["attempt"], step.crashes + (step.status == Status.RUNNING)
-    step = replace(step, status=Status.RUNNING, attempt=attempt, tries=step.tries + 1, crashes=crashes)
-    return replace(step, started_at=started_at, attempted_at=fact.at, crash={}, resume_status="", wake_at=None)
+    return replace(
+        step, status=Status.RUNNING, attempt=attempt, tries=step.tries + 1, crashes=crashes, crash={},
+        started_at=started_at, attempted_at=fact.at, resume_status="", wake_at=None,
+    )  # fmt: skip
 
 
 def _attempt_failed(step: StepState, fact: Fact) -> StepState:
