@@ -78,9 +78,9 @@ def patiently(call: Callable[[], T], may_wait: Callable[[], bool]) -> T:
         try:
             return call()
         except (OperationalError, InterfaceError) as error:
-            if connection.in_atomic_block or not (_is_away(error) and may_wait()):
+            if _here.connection.in_atomic_block or not (_is_away(error) and may_wait()):
                 raise
-            connection.close()
+            _here.connection.close()
             time.sleep(AGAIN_SECONDS)
 
 
