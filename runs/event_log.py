@@ -164,8 +164,12 @@ def locked(run_id: int) -> Iterator[RunLog]:
     Raises Run.DoesNotExist for an unknown run.
     """
     with pen.certain():
-        Run.objects.select_for_update().only("pk").get(pk=run_id)
+        if not pen.execute(LOCK, {"run_id": run_id}):
+            raise Run.DoesNotExist(f"There is no run {run_id}.")
         yield RunLog.load(run_id)
+
+
+LOCK = "SELECT id FROM runs_run WHERE id = %(run_id)s FOR UPDATE"
 
 
 def reproject(run_id: int) -> None:

@@ -115,8 +115,8 @@ SELECT id FROM head
 """  # noqa: S608 - built from the constant column lists above
 CREATE = f"""
 WITH born AS (
-  INSERT INTO runs_run (id, {_list(RUN_COLUMNS)}, lease_owner, fence)
-  SELECT asked.run_id, {_list(RUN_COLUMNS, "asked.")}, '', 0
+  INSERT INTO runs_run (id, {_list(RUN_COLUMNS)}, lease_owner, lost_owner, fence)
+  SELECT asked.run_id, {_list(RUN_COLUMNS, "asked.")}, '', '', 0
   FROM {_records("runs", "asked", ["run_id", *RUN_COLUMNS])}
   RETURNING id
 ), written AS (
