@@ -81,7 +81,7 @@ def _rows(lines: Any, names: list[str]) -> Iterator[Row]:
 
 def _row(where: str, cells: list[str], names: list[str]) -> Row:
     if len(cells) != len(names):
-        return Row(where, error=f"{len(cells)} cells, but the header names {len(names)} columns")
+        return Row(where, error=f"its number of cells is {len(cells)}, but of columns in the header {len(names)}")
     for name, cell in zip(names, cells, strict=True):
         if len(cell) > CELL_LIMIT_LETTERS:
             return Row(where, error=f"{name}: {len(cell):,} letters; a cell may have {CELL_LIMIT_LETTERS:,}")

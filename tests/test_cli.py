@@ -64,7 +64,7 @@ def test_broken_rows_are_named_with_their_line_and_the_good_ones_run(tmp_path: P
     with pytest.raises(CommandError, match="3 of 6 runs were started"):
         call_command("run_agent", "counting", "--file", str(file), stdout=out, stderr=err)
     lines = err.getvalue().splitlines()
-    assert lines[0] == "line 5: 3 cells, but the header names 2 columns"
+    assert lines[0] == "line 5: its number of cells is 3, but of columns in the header 2"
     assert lines[1].startswith("line 6: number: Input should be a valid integer")
     assert lines[2].startswith("line 7: text: Field required")
     assert list(Run.objects.order_by("pk").values_list("input_text", flat=True)) == ["good", "two lines", "also good"]

@@ -211,6 +211,8 @@ class Order(BaseModel):
     [
         ({"type": "string", "minLength": 1, "maxLength": 4000}, "1 to 4,000 characters."),
         ({"type": "string", "maxLength": 80}, "At most 80 characters."),
+        ({"type": "string", "maxLength": 1}, "At most 1 character."),
+        ({"type": "string", "minLength": 2, "maxLength": 2}, "Exactly 2 characters."),
         ({"type": "string", "minLength": 3}, "At least 3 characters."),
         ({"type": "string", "minLength": 1}, ""),
         ({"type": "string"}, ""),

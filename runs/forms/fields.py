@@ -145,8 +145,10 @@ def limits(schema: Schema) -> str:
 
 
 def _range(least: float | None, most: float | None, *, unit: str) -> str:
+    if unit and (most or least) == 1:
+        unit = unit.removesuffix("s")
     if least is not None and most is not None:
-        return f"{least:,} to {most:,}{unit}."
+        return f"{least:,} to {most:,}{unit}." if least != most else f"Exactly {least:,}{unit}."
     if least is not None:
         return f"At least {least:,}{unit}."
     return "" if most is None else f"At most {most:,}{unit}."

@@ -158,7 +158,7 @@ class Reader:
         if isinstance(value, list):
             return f"{len(value):,} {'entry' if len(value) == 1 else 'entries'}"
         names = ", ".join(name for name, _, _ in self.fields(value, schema))
-        return f"{len(value)} fields: {names}"[:BRIEF_LETTERS]
+        return f"{len(value)} {'field' if len(value) == 1 else 'fields'}: {names}"[:BRIEF_LETTERS]
 
     def table(self, value: Any, schema: Schema) -> Table | None:
         if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
