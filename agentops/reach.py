@@ -4,7 +4,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -24,7 +24,7 @@ def reached(worker: sdk.Worker[..., Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     ours = {"runs", worker.function.__module__.partition(".")[0]}
-    waiting: list[FunctionType] = [worker.function]
+    waiting: list[Callable[..., Any]] = [worker.function]
     seen: set[int] = set()
     while waiting:
         function = waiting.pop()
@@ -39,7 +39,7 @@ def reached(worker: sdk.Worker[..., Any]) -> dict[str, str]:
 class _Source:
     """One function as it is written, and what the names in it mean."""
 
-    def __init__(self, function: FunctionType) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(function)))

@@ -1,12 +1,24 @@
-"""What a person may do to a dependency: change what is wanted of it."""
+"""What a person may do to a dependency: change what is wanted of it, open or close its breaker, have people decide instead."""
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
 from django.db import transaction
 from django.forms import model_to_dict
+from django.utils import timezone
 
-from runs.models import Dependency
-from runs.reliability import terms
+from runs import dispatch, event_log, sdk
+from runs.engine.canonical import clean, normalise
+from runs.engine.events import Draft, Kind
+from runs.engine.policy import ALLOWED, Cause, Subject
+from runs.engine.state import RunState, Status, StepState
+from runs.models import BreakerChange, Dependency, Run, held
+from runs.reliability import breaker, store, terms
+from runs.requests import Refused
+
+MOST_SENT = 500  # runs that one press of a button sends to people
+MOST_WOKEN = 100  # runs of one dependency that one sweep wakes
+SOON_SECONDS = 1.0  # who would wake by itself so soon is left alone
 
 
 def configure(name: str, *, by: str, **changes: Any) -> Dependency:
@@ -26,3 +38,98 @@ def configure(name: str, *, by: str, **changes: Any) -> Dependency:
             found.save()
             transaction.on_commit(terms.forget)
     return found
+
+
+def force(name: str, state: Literal["open", "closed"], *, by: str, reason: str) -> None:
+    """Open its breaker until somebody closes it, or close it: from then on it goes by the calls again.
+
+    Raises Refused without a reason, where it is so already, and while Redis, which keeps breakers, is away.
+    """
+    why = clean(reason.strip(), 300)
+    if not why:
+        raise Refused("Say why: those who find the breaker like this will want to know.")
+    found = Dependency.objects.get(name=name)
+    try:
+        change = breaker.force(name, state, why, by)
+    except store.Unavailable as error:
+        raise Refused("Nothing was changed: Redis, which keeps the breakers, cannot be reached. Try again soon.") from error
+    if change is None:
+        raise Refused(f"The breaker of {name} is {state} already.")
+    BreakerChange.objects.create(dependency=found, old=change.old, new=change.new, why=why, by=by)
+
+
+# --- people instead of waiting --------------------------------------------------------------------------------------
+
+
+def send_to_inbox(name: str, *, by: str, reason: str, most: int = MOST_SENT) -> int:
+    """Have a person decide about each step that is held back from it, the oldest run first; how many were sent."""
+    waiting = held.behind(name).order_by("pk").values_list("pk", flat=True)[: min(most, MOST_SENT)]
+    return sum(_send(run_id, name, by=by, reason=clean(reason.strip(), 300)) for run_id in list(waiting))
+
+
+def _send(run_id: int, name: str, *, by: str, reason: str) -> bool:
+    """False where the run has moved on meanwhile."""
+    with event_log.locked(run_id) as log:
+        step = _held_step(log.state)
+        said = held.said([Run.objects.get(pk=run_id)]).get(run_id, {})
+        if step is None or said.get("dependency") != name:
+            return False
+        why = f"{said['why']} {by} sent it to the inbox instead of waiting{f': {reason}' if reason else '.'}"
+        log.append(Draft(Kind.STEP_ESCALATED, _question(step, why), step.position, actor=by), _parked(log.state, step))
+    return True
+
+
+def _held_step(state: RunState) -> StepState | None:
+    """The step that waits for a dependency, of a run that is parked for it."""
+    step = state.steps.get(state.waiting_step or 0)
+    is_held = state.status == Status.WAITING and state.waiting_cause in held.CAUSES
+    return step if step and is_held and step.status == Status.RETRYING else None
+
+
+def _question(step: StepState, why: str) -> dict[str, Any]:
+    worker = sdk.find_worker(step.worker)
+    schema = worker.output.json_schema() if worker else {}
+    data = {"cause": Cause.FAILED, "subject": Subject.OUTPUT, "proposal": None, "why": clean(why), "schema": schema}
+    told: dict[str, Any] = normalise(data | {"allowed": list(ALLOWED[Cause.FAILED])})
+    return told
+
+
+def _parked(state: RunState, step: StepState) -> Draft:
+    """For the person, and for the times of its other steps."""
+    asked = sorted({step.position} | {one.position for one in state.steps.values() if one.asked})
+    times = [one.wake_at or one.deadline for one in state.steps.values() if one is not step and (one.wake_at or one.deadline)]
+    until = {"wake_at": min(time for time in times if time).isoformat()} if times else {}
+    return Draft(Kind.RUN_PARKED, {"cause": "person", "steps": asked} | until, step.position)
+
+
+# --- going on afterwards ----------------------------------------------------------------------------------------------
+
+
+def wake() -> int:
+    """Wake runs that waited for what works again, or was switched on again: in growing cohorts; how many were woken.
+
+    Raises store.Unavailable.
+    """
+    return sum(_wake(name, cause) for name, cause in held.reasons() if cause in ("breaker", "switched_off"))
+
+
+def _wake(name: str, cause: str) -> int:
+    row = Dependency.objects.get(name=name)
+    look = breaker.look(name)
+    if not row.enabled or look.state != "closed":
+        return 0
+    since = max(filter(None, [row.changed_at, look.since]))
+    cohort = min(2 ** min((timezone.now() - since).total_seconds(), 30), MOST_WOKEN)
+    later = event_log.now() + timedelta(seconds=SOON_SECONDS)
+    waiting = held.behind(name).filter(waiting_cause=cause, wake_at__gt=later).order_by("pk").values_list("pk", flat=True)
+    return sum(_wake_run(run_id) for run_id in list(waiting[: int(cohort)]))
+
+
+def _wake_run(run_id: int) -> bool:
+    with event_log.locked(run_id) as log:
+        step = _held_step(log.state)
+        if step is None:
+            return False
+        log.append(Draft(Kind.RUN_WOKEN, {"reason": "What held it back is over."}, step.position))
+        dispatch.enqueue(run_id, log.state.seq)
+    return True

@@ -252,6 +252,7 @@ SENTENCES: dict[str, Say] = {
     Kind.RUN_PARKED: _parked,
     Kind.RUN_SUCCEEDED: lambda data, step, by: "The run succeeded.",
     Kind.RUN_FAILED: lambda data, step, by: f"The run failed: {_short(data['error']['message'])}",
+    Kind.RUN_WOKEN: _with_reason("The run was woken before its time"),
     Kind.RUN_RETRIED: lambda data, step, by: f"{by} let the run go on from where it had ended.",
     Kind.RUN_CANCEL_REQUESTED: _with_reason("{by} asked to cancel the run"),
     Kind.RUN_CANCELLED: _with_reason("The run was cancelled"),

@@ -10,8 +10,9 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 from redis.exceptions import RedisError
 
-from runs import children, dispatch
+from runs import children, dependencies, dispatch
 from runs.models import Run
+from runs.reliability.store import Unavailable
 
 logger = structlog.get_logger()
 BATCH = 1000
@@ -22,14 +23,15 @@ BEAT_SECONDS = 15
 def sweep() -> int:
     """Dispatch every due run (a wait that is over, a lost lease, a lost call) that has no job; return how many.
 
-    Children are cancelled with their parent here.
+    Children are cancelled with their parent here, and what a dependency held back is woken when that is over.
 
-    Raises RedisError or a database error when a service cannot be reached; the next sweep finds the same runs.
+    Raises RedisError, Unavailable or a database error when a service cannot be reached; the next sweep finds the same runs.
     """
     due = Run.objects.due().order_by("created_at", "pk").values_list("pk", "last_seq")[:BATCH]
     calls = dispatch.missing([dispatch.Call(*row) for row in due])
     dispatch.enqueue_now(calls)
     children.cancel_orphans(BATCH // 4)
+    dependencies.wake()
     cache.set(BEAT, time.time(), timeout=BEAT_SECONDS)
     return len(calls)
 
@@ -41,6 +43,6 @@ def sweep_for_ever(stopped: Callable[[], bool]) -> None:
             close_old_connections()
             if dispatched := sweep():
                 logger.info("swept", dispatched=dispatched)
-        except (RedisError, DatabaseError, OSError) as error:
+        except (RedisError, Unavailable, DatabaseError, OSError) as error:
             logger.warning("sweep_failed", error=str(error))
         time.sleep(settings.SWEEP_SECONDS)

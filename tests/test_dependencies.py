@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,10 +17,12 @@ from django.test import Client
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from reviews import decisions
 from runs import audit, commands, dependencies, event_log, executor
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
 from runs.models import BreakerChange, Dependency, Run, held
 from runs.reliability import entry, guard, limiter, renewer, slots, store, terms
+from runs.requests import Refused
 from runs.sdk import BadDeclaration, StepContext, agent, executing, worker
 from runs.sdk import Run as Handle
 from tests.agents import Answer, Order
@@ -360,6 +365,91 @@ def test_the_slot_of_a_long_call_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     guard.call("shop", lasts)
     assert asked == [True]
     assert slots.holders("shop") == []
+
+
+# --- people -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_person_opens_and_closes_the_breaker_with_a_reason_and_it_is_recorded() -> None:
+    terms.of("shop")
+    dependencies.force("shop", "open", by="operator", reason="their maintenance")
+    run = carried("buy")
+    assert (run.waiting_cause, told(run)["cause"]) == ("breaker", "breaker")
+    assert "The breaker of shop was opened by a person (their maintenance)" in told(run)["why"]
+    with pytest.raises(Refused, match="Say why"):
+        dependencies.force("shop", "closed", by="operator", reason=" ")
+    dependencies.force("shop", "closed", by="admin", reason="they are back")
+    with pytest.raises(Refused, match="is closed already"):
+        dependencies.force("shop", "closed", by="admin", reason="again")
+    rows = BreakerChange.objects.order_by("pk").values_list("old", "new", "why", "by")
+    assert list(rows) == [
+        ("closed", "open", "their maintenance", "operator"),
+        ("open", "closed", "they are back", "admin"),
+    ]
+    assert again(run).status == "succeeded"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("decision", ["retry", "edit", "reject"])
+def test_what_is_held_back_is_sent_to_people_who_decide_in_its_place(decision: str, people: dict[str, User]) -> None:
+    set_terms(enabled=False)
+    runs = [carried("buy") for _ in range(3)]
+    assert dependencies.send_to_inbox("shop", by="operator", reason="today is the deadline", most=2) == 2
+    run = Run.objects.get(pk=runs[0].pk)
+    assert (run.status, run.waiting_cause, audit.first_wrong(run.pk)) == ("waiting", "person", "")
+    review = run.reviews.get()
+    assert "operator sent it to the inbox instead of waiting: today is the deadline" in review.why
+    assert held.counts() == {"shop": 1}
+    set_terms(enabled=True)
+    value = {"edit": "bought by hand"}.get(decision)
+    decisions.decide(
+        review.pk, actor=people["reviewer"], kind=decision, seen=review.fingerprint, value=value, reason="so be it"
+    )
+    run = again(run)
+    assert (run.status, run.output) == {
+        "retry": ("succeeded", {"said": "bought"}),
+        "edit": ("succeeded", {"said": "bought by hand"}),
+        "reject": ("failed", None),
+    }[decision]
+
+
+@pytest.mark.django_db
+def test_runs_go_on_before_their_time_when_what_held_them_back_is_over() -> None:
+    set_terms(enabled=False)
+    runs = [carried("buy") for _ in range(6)]
+    assert dependencies.wake() == 0
+    set_terms(enabled=True)
+    woken = [dependencies.wake()]
+    assert 1 <= woken[0] <= 6, "the first cohort"
+    Dependency.objects.update(changed_at=event_log.now() - timedelta(seconds=10))
+    woken.append(dependencies.wake())
+    assert sum(woken) == 6
+    for run in runs:
+        run.refresh_from_db()
+        assert (run.status, run.wake_at) == ("queued", None)
+        assert again(run).output == {"said": "bought"}
+        assert "RunWoken" in [fact.kind for fact in event_log.facts(run.pk)]
+    assert dependencies.wake() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_send_the_same_runs_to_people_each_run_is_sent_once() -> None:
+    set_terms(enabled=False)
+    runs = [carried("buy") for _ in range(5)]
+    barrier = threading.Barrier(2)
+
+    def send() -> int:
+        barrier.wait()
+        try:
+            return dependencies.send_to_inbox("shop", by="operator", reason="")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        sent = [future.result() for future in [pool.submit(send), pool.submit(send)]]
+    assert sum(sent) == 5
+    assert [run.reviews.count() for run in runs] == [1] * 5
 
 
 # --- what follows a failure -------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     RUN_SUCCEEDED = "RunSucceeded"
     RUN_FAILED = "RunFailed"
     RUN_RETRIED = "RunRetried"
+    RUN_WOKEN = "RunWoken"
     RUN_CANCEL_REQUESTED = "RunCancelRequested"
     RUN_CANCELLED = "RunCancelled"
     STEP_REQUESTED = "StepRequested"

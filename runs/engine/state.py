@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from .events import Fact, Kind
-from .step import BEGINNINGS, Status, StepState, begun, cancelled, copied, moment, position_of, restored, tried_again
+from .step import BEGINNINGS, Status, StepState, begun, cancelled, copied, moment, position_of, restored, tried_again, woken
 from .step import CHANGES as STEP_CHANGES
 
 __all__ = ["CHANGE_EVERY_STEP", "ENDED", "RunState", "Status", "StepState", "apply", "copied", "fold"]
@@ -120,6 +120,13 @@ def _run_parked(state: RunState, fact: Fact) -> None:
     state.waiting_runs = fact.data.get("runs")
 
 
+def _run_woken(state: RunState, fact: Fact) -> None:
+    """Before its time, because what held a step back is over."""
+    if fact.step in state.steps and state.status == Status.WAITING:
+        state.steps[fact.step] = woken(state.steps[fact.step])
+        _moves(state, Status.QUEUED)
+
+
 def _run_ended(status: str) -> Callable[[RunState, Fact], None]:
     def change(state: RunState, fact: Fact) -> None:
         _moves(state, status)
@@ -165,6 +172,7 @@ CHANGES: dict[str, Callable[[RunState, Fact], None]] = {
     Kind.RUN_TAKEN_OVER: _run_taken,
     Kind.RUN_RELEASED: _run_released,
     Kind.RUN_PARKED: _run_parked,
+    Kind.RUN_WOKEN: _run_woken,
     Kind.RUN_SUCCEEDED: _run_ended(Status.SUCCEEDED),
     Kind.RUN_FAILED: _run_ended(Status.FAILED),
     Kind.RUN_CANCELLED: _run_ended(Status.CANCELLED),

@@ -226,6 +226,11 @@ def restored(step: StepState) -> StepState:
     return replace(step, wake_at=None)
 
 
+def woken(step: StepState) -> StepState:
+    """It need not wait for its time any more."""
+    return replace(step, wake_at=None)
+
+
 def tried_again(step: StepState) -> StepState:
     """A person lets the run go on that this step had ended."""
     return _before_the_change(step) if step.cause == "code_changed" else _queued_again(step)
