@@ -34,10 +34,28 @@ class NoSlot:
 
 
 def take(
-    dependency: str, holder: str, concurrency: int, lease_seconds: float = LEASE_SECONDS, *, key: str = ""
+    dependency: str,
+    holder: str,
+    concurrency: int,
+    lease_seconds: float = LEASE_SECONDS,
+    *,
+    key: str = "",
+    known_since: datetime | None = None,
 ) -> Taken | NoSlot:
-    """Take a slot, or the one the holder already has, for as long as the lease. Between keys, who holds fewest goes first."""
-    answer = store.ask("enter", dependency, key=key, ticket=holder, concurrency=concurrency, lease=lease_seconds)
+    """Take a slot, or the one the holder already has, for as long as the lease. Between keys, who holds fewest goes first.
+
+    `known_since` as in limiter.admit: where the memory was lost, nothing is taken for one lease, and renew() brings back
+    those who hold one.
+    """
+    answer = store.ask(
+        "enter",
+        dependency,
+        key=key,
+        ticket=holder,
+        concurrency=concurrency,
+        lease=lease_seconds,
+        known_since=store.seconds(known_since),
+    )
     return no_slot(answer) if "cause" in answer else Taken()
 
 

@@ -56,9 +56,9 @@ local says, seconds, next_try = 'closed', nil, nil
 if q.terms then says, seconds, next_try = verdict(position) end
 
 local function held_back(answer, moment)
-  come_back(math.max(moment, now + 0.02))
+  come_back(math.max(moment, now + SOON))
   in_minute('h')
-  answer.seconds = math.max(moment - now, 0.02)
+  answer.seconds = math.max(moment - now, SOON)
   return cjson.encode(answer)
 end
 

@@ -8,7 +8,7 @@ local function settle(name, used)
   redis.call('HINCRBY', at('amounts'), q.grant, more)
   count(meter.use, string.match(q.grant, SEP .. '(.*)$'), more)
   redis.call('HINCRBYFLOAT', state, name .. ':used', more)
-  redis.call('HINCRBYFLOAT', state, name .. ':paced', more * MINUTE / number(state, name .. ':limit'))
+  redis.call('HINCRBYFLOAT', state, name .. ':paced', PACE * more * MINUTE / number(state, name .. ':limit'))
 end
 
 if q.grant ~= '' then

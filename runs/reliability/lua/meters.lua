@@ -1,6 +1,7 @@
 -- What limits a dependency: requests and tokens in a sliding window, and slots. Each has a use per key.
 local state = at('state')
 local MINUTE = 60
+local PACE = 0.85 -- a little faster than the limit, so that a window which somebody left empty fills again
 
 local function drop(meter, id, amount)
   count(meter.use, string.match(id, SEP .. '(.*)$'), -amount)
@@ -11,10 +12,11 @@ end
 local function amount_of(meter, id) return meter.amounts and number(meter.amounts, id) or 1 end
 
 -- FLUSHALL takes the mark, a restart changes the server's id (its last seconds may be lost), and a longer period looks
--- further back than was kept: the window then counts as full for one period.
+-- further back than was kept: the window then counts as full for one period, and the slots for one lease, within which
+-- those who hold one say so again (renew).
 local function remember(meter, mark, period)
   local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-  if mark == server and tonumber(period) >= meter.period then return end
+  if mark == server and (meter.name == 'slots' or tonumber(period) >= meter.period) then return end
   local older = mark or (q.known_since and now - q.known_since > meter.period)
   meter.full_until = older and now + meter.period + meter.lag or 0
   redis.call('HSET', state, meter.name .. ':mark', server, meter.name .. ':period', meter.period,
@@ -52,6 +54,10 @@ local function slots_of(limit)
   local meter = {name = 'slots', limit = limit, use = slots_used}
   for _, holder in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', now, 'LIMIT', 0, 1000)) do give_back(holder) end
   meter.used = redis.call('ZCARD', slots)
+  meter.period, meter.lag = q.lease, 0
+  local kept = redis.call('HMGET', state, 'slots:mark', 'slots:full_until')
+  meter.full_until = tonumber(kept[2]) or 0
+  if not q.looks then remember(meter, kept[1]) end
   meter.held = redis.call('ZSCORE', slots, q.ticket or '')
   return meter
 end
@@ -62,8 +68,9 @@ local function usable(meter, light) return light and meter.limit or meter.limit 
 -- How many calls fit now. A heavy key is paced, the fuller the window the more evenly: after its first burst the
 -- window opens one by one and not all at once, and nobody has to wait for a whole period.
 local function room(meter, light)
-  if meter.name == 'slots' then return meter.held and math.huge or meter.limit - meter.used end
+  if meter.held then return math.huge end
   if now < meter.full_until then return 0 end
+  if meter.name == 'slots' then return meter.limit - meter.used end
   local fit = math.floor((usable(meter, light) - meter.used) / meter.cost)
   if light then return fit end
   local credit = meter.period * (1 - meter.used / meter.limit) - (meter.paced - now)
@@ -75,7 +82,7 @@ end
 local function leaves(meter, need)
   local rounds = math.floor((need - 1) / meter.limit)
   need = need - rounds * meter.limit
-  local moment = now + meter.period
+  local moment = now + meter.period + meter.lag
   if meter.amounts then
     moment = now + meter.period * need / meter.limit
     for _, id in ipairs(redis.call('ZRANGE', meter.log, 0, 63)) do
@@ -92,20 +99,31 @@ local function leaves(meter, need)
   return moment + rounds * meter.period
 end
 
+-- What keys use that do not wait: they will come again, and go first. Counted for one period ahead, since they may not.
+local function squeezed(meter, before)
+  local others = 0
+  for key, used in pairs(map(redis.call('HGETALL', meter.use))) do
+    if key ~= q.key and redis.call('HEXISTS', waiting, key) == 0 then others = others + tonumber(used) end
+  end
+  others = math.min(others / meter.limit, 0.9)
+  return before + math.floor(math.min(before, meter.limit / meter.cost) * others / (1 - others))
+end
+
 -- When a call that has `before` others before it can be made, as far as can be said now.
 local function opens(meter, before, light)
   if meter.name == 'slots' then
-    if meter.held or meter.used + before < meter.limit then return now end
+    if meter.held or (now >= meter.full_until and meter.used + before < meter.limit) then return now end
     local youngest = redis.call('ZREVRANGE', since, 0, 0, 'WITHSCORES')[2]
     local hold = math.max(number(state, 'hold') or 0.2, youngest and now - tonumber(youngest) or 0)
-    return now + hold * (meter.used + before + 1 - meter.limit) / meter.limit
+    return math.max(now, meter.full_until) + hold * math.max(meter.used + before + 1 - meter.limit, 1) / meter.limit
   end
   local spacing = meter.cost * meter.period / meter.limit
   if now < meter.full_until then return meter.full_until + before * spacing end
+  before = squeezed(meter, before)
   local need = meter.used + (before + 1) * meter.cost - usable(meter, light)
   local moment = need > 0 and leaves(meter, need) or now
   if light then return moment end
-  return math.max(moment, meter.paced + before * spacing - meter.period * (1 - meter.used / meter.limit))
+  return math.max(moment, meter.paced + PACE * before * spacing - meter.period * (1 - meter.used / meter.limit))
 end
 
 local function spend(meter, id)
@@ -113,5 +131,5 @@ local function spend(meter, id)
   redis.call('HINCRBY', meter.use, q.key, meter.cost)
   if meter.amounts then redis.call('HSET', meter.amounts, id, meter.cost) end
   redis.call('HSET', state, meter.name .. ':used', meter.used + meter.cost, meter.name .. ':limit', meter.limit,
-    meter.name .. ':paced', meter.paced + meter.cost * meter.period / meter.limit)
+    meter.name .. ':paced', meter.paced + PACE * meter.cost * meter.period / meter.limit)
 end

@@ -1,0 +1,47 @@
+"""Several real processes that begin at the same moment: for what all processes share in Redis."""
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+FORK = multiprocessing.get_context("fork")
+PATIENCE_SECONDS = 60.0
+
+
+def at_once(function: Callable[[int], Any], processes: int = 8) -> list[Any]:
+    """What the function returned in each of the processes, which are numbered from 0. It must not touch the database."""
+    barrier, answers = FORK.Barrier(processes), []
+    for number in range(processes):
+        mine, theirs = FORK.Pipe(duplex=False)
+        child = FORK.Process(target=_act, args=(function, number, barrier, theirs), daemon=True)
+        child.start()
+        theirs.close()
+        answers.append((child, mine))
+    return [_answer(*one) for one in answers]
+
+
+def _act(function: Callable[[int], Any], number: int, barrier: Barrier, told: Connection) -> None:
+    try:
+        barrier.wait(PATIENCE_SECONDS)
+        told.send(function(number))
+    except BaseException:  # noqa: BLE001 - shown by the test
+        told.send(AssertionError(traceback.format_exc()))
+    finally:
+        told.close()
+        os._exit(0)
+
+
+def _answer(child: Any, told: Connection) -> Any:
+    try:
+        assert told.poll(PATIENCE_SECONDS), "a process gave no answer"
+        found = told.recv()
+        if isinstance(found, AssertionError):
+            raise found
+        return found
+    finally:
+        child.kill()
+        child.join()

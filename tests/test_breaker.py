@@ -1,0 +1,218 @@
+"""The breaker that all processes share: when it opens, one canary, growing cohorts afterwards; and the way in and out."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from runs.reliability import breaker, entry, limiter, slots, store
+from runs.reliability.breaker import BreakerTerms, Canary, Change, Closed, Open
+from runs.reliability.entry import Entered
+from runs.reliability.limiter import Limits, NoRoom
+from runs.reliability.slots import NoSlot
+from tests.actors import at_once
+
+TERMS = BreakerTerms(failure_ratio=0.5, minimum=4, window_seconds=60, open_seconds=0.3, canary_seconds=30)
+LIMITS = Limits(requests=50, period_seconds=60, concurrency=2)
+
+
+def report(ok: bool, caller: str = "somebody", terms: BreakerTerms = TERMS) -> Change | None:
+    return breaker.report("cards", terms, caller, ok, 0.02)
+
+
+def opened(terms: BreakerTerms = TERMS) -> Change:
+    return next(change for _ in range(20) if (change := report(False, terms=terms)))
+
+
+@pytest.mark.parametrize(
+    ("reports", "state"),
+    [
+        ("FFF", "closed"), ("FFFF", "open"), ("SSSF", "closed"), ("SSFF", "open"), ("SSSSFFF", "closed"), ("SSSSFFFF", "open"),
+        ("FFSS", "closed"), ("FFSSF", "open"),
+    ],
+)  # fmt: skip
+def test_it_opens_at_its_share_of_at_least_so_many_calls_and_only_on_a_failure(reports: str, state: str) -> None:
+    changes = [change for one in reports if (change := report(one == "S"))]
+    assert breaker.look("cards").state == state
+    failed = reports.count("F")
+    why = f"{failed} of {len(reports)} calls failed within 60 s."
+    assert changes == ([Change("closed", "open", why)] if state == "open" else [])
+
+
+def test_failures_that_left_the_window_are_forgotten() -> None:
+    terms = BreakerTerms(failure_ratio=0.5, minimum=4, window_seconds=0.4)
+    for _ in range(3):
+        report(False, terms=terms)
+    time.sleep(0.5)
+    assert report(False, terms=terms) is None
+    assert breaker.look("cards").failures == 1
+
+
+def test_of_eight_processes_exactly_one_is_the_canary_and_one_is_told_of_each_change() -> None:
+    assert opened() == Change("closed", "open", "4 of 4 calls failed within 60 s.")
+    time.sleep(0.35)
+    answers = at_once(lambda number: [breaker.ask("cards", TERMS, f"run:{number}") for _ in range(20)])
+    canaries = [number for number, asked in enumerate(answers) if any(isinstance(one, Canary) for one in asked)]
+    assert len(canaries) == 1
+    assert all(isinstance(one, Canary) for one in answers[canaries[0]]), "it may ask again: its process may have been replaced"
+    changes = [one.change for asked in answers for one in asked if isinstance(one, Canary) and one.change]
+    assert [(change.old, change.new) for change in changes] == [("open", "half-open")]
+
+    reports = at_once(lambda number: report(True, f"run:{number}"))
+    assert [one for one in reports if one] == [Change("half-open", "closed", "The call that tried it succeeded.")]
+
+
+def test_a_canary_that_fails_opens_it_again_and_late_reports_of_others_change_nothing() -> None:
+    opened()
+    assert report(True, "begun before it opened") is None
+    assert isinstance(breaker.ask("cards", TERMS, "a"), Open)
+    time.sleep(0.35)
+    assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
+    assert report(True, "begun before it opened") is None
+    assert report(False, "begun before it opened") is None
+    assert breaker.look("cards").state == "half-open"
+    assert report(False, "a") == Change("half-open", "open", "The call that tried it failed.")
+    refused = breaker.ask("cards", TERMS, "b")
+    assert isinstance(refused, Open)
+    assert refused.state == "open"
+
+
+def test_a_canary_that_never_answers_is_followed_by_another() -> None:
+    terms = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=0.1, canary_seconds=0.3)
+    opened(terms)
+    time.sleep(0.15)
+    assert isinstance(breaker.ask("cards", terms, "a"), Canary)
+    assert isinstance(breaker.ask("cards", terms, "b"), Open)
+    time.sleep(0.35)
+    assert breaker.ask("cards", terms, "b") == Canary(None)
+    assert report(True, "a", terms) is None
+    assert report(True, "b", terms) is not None
+
+
+def test_after_an_outage_those_who_waited_are_let_in_by_growing_cohorts() -> None:
+    breaker.force("cards", "open", "for 30 s", "ada", datetime.now(UTC) + timedelta(seconds=30))
+    told = [breaker.ask("cards", TERMS, f"run:{i}") for i in range(64)]
+    assert all(isinstance(one, Open) for one in told)
+    seconds = [one.seconds - 30 for one in told if isinstance(one, Open)]
+    assert all(sum(one <= after for one in seconds) >= 2**after for after in (0, 1, 2, 3))
+    assert all(sum(one <= after - 1 for one in seconds) <= 2**after for after in (0, 1, 2, 3, 4, 5))
+    breaker.force("cards", "open", "for no time", "ada", datetime.now(UTC))
+    assert isinstance(breaker.ask("cards", TERMS, "run:0"), Canary)
+    closed = time.monotonic()
+    assert report(True, "run:0") is not None
+    begun = [isinstance(breaker.ask("cards", TERMS, f"run:{i}"), Closed) for i in range(1, 64)]
+    most = 2 ** (time.monotonic() - closed + 1) + 1
+    assert 1 <= sum(begun) <= most
+    assert breaker.look("cards").ramp
+
+
+def test_nobody_waits_after_recovery_where_nobody_waited() -> None:
+    opened()
+    time.sleep(0.35)
+    assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
+    report(True, "a")
+    assert [breaker.ask("cards", TERMS, f"{i}") for i in range(20)] == [Closed()] * 20
+
+
+def test_by_hand() -> None:
+    assert breaker.force("cards", "open", "They told us they are moving.", "ada") == Change(
+        "closed", "open", "They told us they are moving."
+    )
+    look = breaker.look("cards")
+    assert (look.state, look.by, look.why, look.next_try) == ("open", "ada", "They told us they are moving.", None)
+    refused = breaker.ask("cards", TERMS, "a")
+    assert isinstance(refused, Open)
+    assert refused.next_try_seconds is None
+    assert breaker.force("cards", "closed", "They are back.", "ada") == Change("open", "closed", "They are back.")
+    assert breaker.force("cards", "closed", "Once more.", "ada") is None
+
+    breaker.force("cards", "open", "For a moment.", "ada", datetime.now(UTC) + timedelta(seconds=0.3))
+    assert isinstance(breaker.ask("cards", TERMS, "a"), Open)
+    time.sleep(0.35)
+    assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
+
+    later = datetime.now(UTC) + timedelta(hours=1)
+    breaker.force("cards", "closed", "We know that it fails.", "ada", later)
+    assert [report(False) for _ in range(10)] == [None] * 10
+    until = breaker.look("cards").until
+    assert until is not None
+    assert abs((until - later).total_seconds()) < 0.01
+
+
+def test_minutes_have_calls_failures_and_latencies() -> None:
+    for milliseconds in range(1, 101):
+        breaker.report("cards", TERMS, "a", milliseconds != 50, milliseconds / 1000)
+    breaker.force("cards", "open", "why", "ada")
+    breaker.ask("cards", TERMS, "b")
+    minutes = breaker.minutes("cards")
+    assert len(minutes) == 60
+    assert [later.at - one.at for one, later in pairwise(minutes)] == [timedelta(minutes=1)] * 59
+    last = [one for one in minutes if one.calls]
+    assert sum(one.calls for one in last) == 100
+    assert sum(one.failures for one in last) == 1
+    assert sum(one.held_back for one in minutes) == 1
+    assert last[-1].p95_seconds is not None
+    assert 0.095 <= last[-1].p95_seconds <= 0.095 * 2**0.5
+    assert minutes[0].p50_seconds is None
+
+
+# --- all at once ------------------------------------------------------------------------------------------------------
+
+
+def enter(ticket: str, limits: Limits = LIMITS) -> Entered | entry.HeldBack:
+    return entry.enter("cards", "agent", ticket, limits=limits, terms=TERMS)
+
+
+def used() -> tuple[int, int]:
+    return limiter.use("cards", LIMITS).requests, len(slots.holders("cards"))
+
+
+def test_in_and_out_are_one_round_trip_each() -> None:
+    first = enter("warm up")
+    assert isinstance(first, Entered)
+    entry.leave(first, ok=True, duration=0.1)
+    before = store.redis().info("commandstats")["cmdstat_evalsha"]["calls"]
+    entered = enter("a")
+    assert isinstance(entered, Entered)
+    assert used() == (2, 1)
+    assert entry.leave(entered, ok=True, duration=0.1) is None
+    assert used() == (2, 0)
+    asked = store.redis().info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert asked == 2 + 4, "and two for each look"
+
+
+def test_who_is_refused_by_one_has_taken_nothing_of_the_others() -> None:
+    inside = [enter("a"), enter("b")]
+    assert all(isinstance(one, Entered) for one in inside)
+    refused = enter("c")
+    assert isinstance(refused, NoSlot)
+    assert {one.name for one in refused.holders} == {"a", "b"}
+    assert used() == (2, 2)
+    for one in inside:
+        assert isinstance(one, Entered)
+        entry.leave(one, ok=True, duration=0.1)
+    assert isinstance(enter("c", Limits(requests=2, period_seconds=60, concurrency=2)), NoRoom)
+    assert used() == (2, 0)
+    opened()
+    assert isinstance(enter("d"), Open)
+    assert used() == (2, 0)
+    time.sleep(0.35)
+    assert isinstance(enter("e", Limits(requests=2, period_seconds=60, concurrency=2)), NoRoom)
+    assert breaker.look("cards").state == "open", "a canary that finds no room has not gone"
+    canary = enter("f")
+    assert isinstance(canary, Entered)
+    assert canary.canary
+    assert canary.change is not None
+
+
+def test_a_canary_that_was_not_sent_lets_another_try() -> None:
+    opened()
+    time.sleep(0.35)
+    canary = enter("a")
+    assert isinstance(canary, Entered)
+    assert isinstance(enter("b"), Open)
+    assert entry.leave(canary, ok=None, duration=0) is None
+    again = enter("b")
+    assert isinstance(again, Entered)
+    assert again.canary

@@ -1,0 +1,235 @@
+"""Limits that many processes share: kept in every window, also when the memory is lost; fair between keys."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from agentops.services.valkey import Valkey, valkey
+from runs.reliability import breaker, entry, limiter, slots, store
+from runs.reliability.breaker import BreakerTerms
+from runs.reliability.limiter import Admitted, Limits, NoRoom, TooLarge
+from tests.actors import at_once
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def granted_at(admitted: Admitted) -> float:
+    """By the clock of Redis."""
+    return int(admitted.grant.partition("-")[0]) / 1_000_000
+
+
+def most_in_a_window(moments: list[float], seconds: float) -> int:
+    ordered = sorted(moments)
+    return max(sum(1 for other in ordered[i:] if other - one < seconds) for i, one in enumerate(ordered))
+
+
+def wait_for(dependency: str, key: str, limits: Limits, ticket: str, **more: object) -> tuple[Admitted, int]:
+    """Come back whenever told, until admitted; also how often it was refused."""
+    refused = 0
+    while isinstance(answer := limiter.admit(dependency, key, limits, ticket=ticket, **more), NoRoom):
+        refused += 1
+        time.sleep(answer.seconds)
+    return answer, refused
+
+
+def test_eight_processes_never_exceed_a_window_also_when_redis_is_emptied() -> None:
+    limits = Limits(requests=20, period_seconds=0.5)
+
+    def caller(number: int) -> tuple[list[float], int]:
+        moments, refusals = [], 0
+        for call in range(20):
+            if number == 0 and call == 10:
+                store.redis().flushall()
+            admitted, refused = wait_for("cards", f"agent-{number % 2}", limits, f"{number}:{call}", known_since=LONG_AGO)
+            moments.append(granted_at(admitted))
+            refusals += refused
+            limiter.settle("cards", admitted)
+        return moments, refusals
+
+    told = at_once(caller)
+    moments = [moment for grants, _ in told for moment in grants]
+    assert len(moments) == 160
+    assert most_in_a_window(moments, 0.5) <= 20
+    assert sum(refusals for _, refusals in told) < 8 * len(moments), "the refused come back when there is room, not all the time"
+
+
+def test_the_refused_come_back_one_after_the_other() -> None:
+    limits = Limits(requests=10, period_seconds=60)
+    answers = [limiter.admit("cards", "agent", limits, ticket=f"run:{i}") for i in range(200)]
+    begun = sum(isinstance(one, Admitted) for one in answers)
+    told = [one.seconds for one in answers if isinstance(one, NoRoom)]
+    assert begun + len(told) == 200
+    assert 5 <= begun <= 10
+    assert all(later > one - 0.1 for one, later in pairwise(told))
+    assert most_in_a_window(told, 55.0) <= 12, "about as many as there will be room for"
+
+
+def test_half_of_a_window_may_be_used_at_once_and_all_of_it_within_its_period() -> None:
+    limits = Limits(requests=30, period_seconds=0.6)
+    first = [limiter.admit("cards", "agent", limits, ticket=f"first:{i}") for i in range(15)]
+    assert all(isinstance(one, Admitted) for one in first)
+    rest = [wait_for("cards", "agent", limits, f"more:{i}")[0] for i in range(15)]
+    assert granted_at(rest[-1]) - granted_at(first[0]) < 2 * (0.6 + 0.118), "within its period, whatever the machine does"
+    assert limiter.use("cards", limits).waiting == 0
+
+
+def test_whoever_waits_keeps_its_place() -> None:
+    limits = Limits(requests=1, period_seconds=0.4)
+    assert isinstance(limiter.admit("cards", "agent", limits, ticket="a"), Admitted)
+    refused = [limiter.admit("cards", "agent", limits, ticket=ticket) for ticket in ("b", "c")]
+    assert all(isinstance(one, NoRoom) for one in refused)
+    assert refused[0].seconds < refused[1].seconds
+    time.sleep(refused[0].seconds)
+    late = limiter.admit("cards", "agent", limits, ticket="d")
+    assert isinstance(late, NoRoom), "there is room, but b is to come now"
+    assert isinstance(limiter.admit("cards", "agent", limits, ticket="b"), Admitted)
+    again = limiter.admit("cards", "agent", limits, ticket="c")
+    assert isinstance(again, NoRoom)
+    assert again.seconds < late.seconds
+    assert [(one.requests, one.waiting) for one in limiter.use("cards", limits).keys] == [(1, 2)]
+
+
+def test_who_never_comes_back_does_not_hold_up_the_others() -> None:
+    limits = Limits(requests=2, period_seconds=0.2)
+    for ticket in ("a", "b", "gone", "gone too"):
+        limiter.admit("cards", "agent", limits, ticket=ticket)
+    assert [wait_for("cards", "agent", limits, ticket)[0] for ticket in ("e", "f")]
+
+
+def contend(limits: Limits, demand: dict[str, list[float]], grants: int) -> tuple[list[str], list[float]]:
+    """Callers that ask at these seconds from now on, in one loop: whose turn it was, and how long each of B was told to wait."""
+    begin = time.monotonic()
+    todo = [(begin + after, key, f"{key}:{i}") for key, times in demand.items() for i, after in enumerate(times)]
+    todo.sort()
+    turns: list[str] = []
+    told = {f"B:{i}": 0.0 for i in range(len(demand["B"]))}
+    while len(turns) < grants:
+        when, key, ticket = heappop(todo)
+        time.sleep(max(when - time.monotonic(), 0))
+        answer = limiter.admit("cards", key, limits, ticket=ticket)
+        if isinstance(answer, Admitted):
+            limiter.settle("cards", answer)
+            turns.append(key)
+            continue
+        heappush(todo, (time.monotonic() + answer.seconds, key, ticket))
+        if key == "B":
+            told[ticket] += answer.seconds
+    return turns, sorted(told[f"B:{i}"] for i in range(turns.count("B")))
+
+
+def test_one_with_hundreds_waiting_does_not_starve_one_that_asks_now_and_then() -> None:
+    limits = Limits(requests=40, period_seconds=0.8)
+    demand = {"A": [0.0] * 400, "B": [0.8 + i * 0.1 for i in range(40)]}
+    turns, told = contend(limits, demand, grants=160)
+    assert turns.count("B") >= 15
+    assert told[len(told) // 2] < 0.1, "half of them hardly wait"
+    assert told[-1] <= 0.92, "a whole window at the most, where those of A wait for ten"
+
+
+def test_keys_that_want_all_get_the_same_and_who_wants_less_gets_it() -> None:
+    limits = Limits(requests=40, period_seconds=0.5)
+    demand = {"A": [0.0] * 200, "C": [0.1] * 200, "B": [0.1 + i * 0.2 for i in range(10)]}
+    turns, told = contend(limits, demand, grants=200)
+    later = turns[60:]
+    assert abs(later.count("A") - later.count("C")) <= 14, later
+    assert told[len(told) // 2] < 0.1
+
+
+def test_tokens_are_reserved_and_then_counted_as_used() -> None:
+    limits = Limits(tokens_per_minute=1000)
+    first = limiter.admit("model", "agent", limits, 400, ticket="a")
+    second = limiter.admit("model", "other", limits, 400, ticket="b")
+    assert isinstance(first, Admitted)
+    assert isinstance(second, Admitted)
+    refused = limiter.admit("model", "third", limits, 400, ticket="c")
+    assert isinstance(refused, NoRoom)
+    assert (refused.what, refused.used, refused.limit) == ("tokens", 800, 1000)
+    limiter.settle("model", first, 100)
+    assert limiter.use("model", limits).tokens == 500
+    assert isinstance(limiter.admit("model", "third", limits, 400, ticket="c"), Admitted)
+    limiter.settle("model", second, 700)
+    assert limiter.use("model", limits).tokens == 1200, "a call that used more than it said is counted as it was"
+    with pytest.raises(TooLarge, match=r"1000 tokens a minute.*1001"):
+        limiter.admit("model", "agent", limits, 1001, ticket="d")
+
+
+def test_a_request_counts_from_when_it_was_there_at_the_latest() -> None:
+    """On its way to the other side it grows older; the answer says that it has arrived."""
+    limits = Limits(requests=1, period_seconds=30)
+    told = {}
+    for name in ("under way", "answered"):
+        admitted = limiter.admit(name, "agent", limits, ticket="a")
+        assert isinstance(admitted, Admitted)
+        if name == "answered":
+            limiter.settle(name, admitted)
+        refused = limiter.admit(name, "agent", limits, ticket="b")
+        assert isinstance(refused, NoRoom)
+        told[name] = refused.seconds
+    assert told["answered"] < told["under way"]
+
+
+def test_who_is_unknown_has_lost_its_memory_unless_it_is_new() -> None:
+    limits = Limits(requests=5, period_seconds=30)
+    assert isinstance(limiter.admit("new", "agent", limits, ticket="a", known_since=datetime.now(UTC)), Admitted)
+    old = datetime.now(UTC) - timedelta(seconds=31)
+    answers = [limiter.admit("old", "agent", limits, ticket=f"{i}", known_since=old) for i in range(10)]
+    assert all(isinstance(one, NoRoom) for one in answers)
+    seconds = [one.seconds for one in answers if isinstance(one, NoRoom)]
+    assert 29 < seconds[0] < 32
+    assert seconds == sorted(set(seconds)), "each at a time of its own"
+    assert limiter.use("old", limits).full_for_seconds > 29
+
+
+def test_a_longer_period_looks_back_further_than_was_kept() -> None:
+    assert isinstance(limiter.admit("cards", "agent", Limits(5, 1), ticket="a"), Admitted)
+    assert isinstance(limiter.admit("cards", "agent", Limits(6, 1), ticket="b"), Admitted)
+    assert isinstance(limiter.admit("cards", "agent", Limits(6, 60), ticket="c"), NoRoom)
+
+
+def test_a_limit_that_was_lifted_is_unknown_when_it_is_set_again() -> None:
+    limits = Limits(requests=5, period_seconds=1)
+    assert isinstance(limiter.admit("cards", "agent", limits, ticket="a", known_since=LONG_AGO), NoRoom)
+    assert isinstance(limiter.admit("cards", "agent", Limits(), ticket="b", known_since=LONG_AGO), Admitted)
+    assert limiter.use("cards", limits).full_for_seconds == 0
+    assert isinstance(limiter.admit("cards", "agent", limits, ticket="c", known_since=LONG_AGO), NoRoom)
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, settings: Settings) -> Iterator[Valkey]:
+    """One that this test may kill."""
+    server = valkey(tmp_path)
+    server.start()
+    settings.RQ_QUEUES = {"default": {"URL": server.url}}
+    yield server
+    server.stop()
+
+
+def test_a_restart_of_redis_may_have_lost_the_last_seconds(own_redis: Valkey) -> None:
+    limits = Limits(requests=5, period_seconds=30)
+    assert isinstance(limiter.admit("cards", "agent", limits, ticket="a"), Admitted)
+    own_redis.stop()
+    own_redis.start()
+    assert isinstance(limiter.admit("cards", "agent", limits, ticket="b"), NoRoom)
+
+
+def test_without_redis_every_question_is_answered_by_one_error(settings: Settings, tmp_path: Path) -> None:
+    settings.RQ_QUEUES = {"default": {"URL": f"unix://{tmp_path}/nobody"}}
+    terms = BreakerTerms()
+    entered = entry.Entered("cards", "a", terms, "", 0, holds_slot=True, canary=False, change=None)
+    questions = [
+        lambda: limiter.admit("cards", "agent", Limits(1), ticket="a"), lambda: limiter.settle("cards", Admitted("", 0)),
+        lambda: limiter.use("cards", Limits(1)), lambda: slots.take("cards", "a", 1), lambda: slots.renew([("cards", "a")]),
+        lambda: slots.release("cards", "a"), lambda: slots.holders("cards"), lambda: breaker.ask("cards", terms, "a"),
+        lambda: breaker.report("cards", terms, "a", ok=True, duration=1), lambda: breaker.force("cards", "open", "why", "who"),
+        lambda: breaker.look("cards"), lambda: breaker.minutes("cards"),
+        lambda: entry.enter("cards", "agent", "a", limits=Limits(1)), lambda: entry.leave(entered, ok=True, duration=1),
+    ]  # fmt: skip
+    for question in questions:
+        with pytest.raises(store.Unavailable):
+            question()
