@@ -168,6 +168,7 @@ def decided(decision: str, value: object = None) -> Draft:
 
 
 PARKED = Draft(Kind.RUN_PARKED, {"cause": "person"}, 1)
+CHANGED_AND_BACK = [escalated("code_changed", "output", None), PARKED, decided("retry")]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,29 @@ PARKED = Draft(Kind.RUN_PARKED, {"cause": "person"}, 1)
             [STEP_STARTED, escalated("code_changed", "output", None), PARKED, decided("fork"), Draft(Kind.RUN_CANCELLED)],
             Status.CANCELLED,
             Status.CANCELLED,
+        ),
+        (  # a sleep, over which the code changed, and was as before again
+            [
+                Draft(Kind.STEP_REQUESTED, STEP, 1),
+                Draft(Kind.STEP_PARKED, {"cause": "timer"}, 1),
+                *CHANGED_AND_BACK,
+                Draft(Kind.RUN_CANCELLED),
+                Draft(Kind.RUN_RETRIED),
+            ],
+            Status.QUEUED,
+            Status.WAITING,
+        ),
+        (  # the same over what a person had rejected, which then ended the run
+            [
+                STEP_STARTED,
+                escalated("low_confidence", "output", 5),
+                decided("reject"),
+                *CHANGED_AND_BACK,
+                Draft(Kind.RUN_FAILED, {"error": {}}, 1),
+                Draft(Kind.RUN_RETRIED),
+            ],
+            Status.QUEUED,
+            Status.QUEUED,
         ),
         (
             [STEP_STARTED, escalated("outcome_unknown", "output", None), PARKED, decided("happened", 5)],

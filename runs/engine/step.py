@@ -233,12 +233,17 @@ def woken(step: StepState) -> StepState:
 
 def tried_again(step: StepState) -> StepState:
     """A person lets the run go on that this step had ended."""
-    return _before_the_change(step) if step.cause == "code_changed" else _queued_again(step)
+    return _before_the_change(step) if _stands_under_a_change(step) else _queued_again(step)
+
+
+def _stands_under_a_change(step: StepState) -> bool:
+    """Its cause stays "code_changed" when that was decided, where no question was open before."""
+    return step.cause == "code_changed" and bool(step.displaced or step.resume_status)
 
 
 def _before_the_change(step: StepState) -> StepState:
     """A step that "the code changed" stopped goes back to where it was: the executor compares it anew."""
-    if step.cause != "code_changed":
+    if not _stands_under_a_change(step):
         return step
     if asked := step.displaced:
         step = replace(step, status=Status.WAITING, cause=asked["cause"], subject=asked["subject"], proposal=asked["proposal"])
