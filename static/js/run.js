@@ -3,16 +3,11 @@
   const place = document.querySelector("[data-socket]");
   if (!place) return;
   const count = document.getElementById("run-count");
-  const made = (html) => {
-    const template = document.createElement("template");
-    template.innerHTML = html.trim();
-    return template.content.firstElementChild;
-  };
+  const made = (html) => Object.assign(document.createElement("template"), { innerHTML: html.trim() }).content.firstElementChild;
   // what somebody opened or closed stays so, where the focus was it stays, and what somebody writes is not touched
   const everyOpen = new URLSearchParams(location.search).get("open") === "all";
-  const touched = (old) => old.querySelector("form[data-touched], dialog[open]");
   const replace = (old, next) => {
-    if (touched(old)) return;
+    if (old.querySelector("form[data-touched], dialog[open]")) return;
     const focused = old.contains(document.activeElement) ? document.activeElement : null;
     const at = focused && [...old.querySelectorAll("a, button, summary, input")].indexOf(focused);
     for (const one of next.querySelectorAll("details[id]")) {
@@ -21,13 +16,22 @@
       else if (everyOpen || (before?.contains(focused) && focused.tagName !== "SUMMARY")) one.open = true;
     }
     old.replaceWith(next);
+    htmx.process(next);
     if (focused) [...next.querySelectorAll("a, button, summary, input")][at]?.focus({ preventScroll: true });
+  };
+  const asked = {}; // for each part: what came last counts, whichever answer is the quickest
+  const ask = async (id, url) => {
+    const mine = (asked[id] = {});
+    const answer = await fetch(url);
+    const html = await answer.text();
+    if (answer.ok && !answer.redirected && asked[id] === mine) show({ id, html });
   };
   const show = ({ id, html, into, url }) => {
     const old = document.getElementById(id);
     if (url && !old && into) document.getElementById(into).append(Object.assign(document.createElement("li"), { id }));
-    if (url) return void htmx.ajax("GET", url, { target: `#${id}`, swap: "outerHTML" });
+    if (url) return void ask(id, url);
     const next = made(html);
+    delete asked[id];
     if (old) return replace(old, next);
     if (everyOpen) next.querySelector(":scope > details[id]")?.setAttribute("open", "");
     next.classList.add("arrived");
@@ -38,7 +42,6 @@
     const whole = seen.every((one, index) => !index || one === seen[index - 1] + 1) && seen.at(-1) === seq;
     count.textContent = whole ? seq === 1 ? "its one event received" : `all ${seq} events received` : "events are missing: reload the page";
   };
-  document.addEventListener("htmx:beforeSwap", ({ detail }) => { if (touched(detail.target)) detail.shouldSwap = false; });
   document.addEventListener("click", ({ target }) => {
     const details = target.closest("summary")?.parentElement;
     if (details) details.dataset.chosen = "yes";

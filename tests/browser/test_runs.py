@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from runs import commands
+from runs import commands, executor, sdk
 from runs.models import Run
 from tests import agents
 from tests.browser.conftest import THEMES
@@ -83,6 +83,25 @@ def test_a_live_page_opens_and_closes_steps_as_a_fresh_one_but_for_what_a_person
     expect(live.locator("#step-1-body")).not_to_have_attribute("open", "")
     expect(chosen.locator("#step-1-body")).to_have_attribute("open", "")
     expect(every.locator("#step-1-body")).to_have_attribute("open", "")
+
+
+def test_a_parent_counts_its_open_children_while_the_page_is_open(sign_in, act, monkeypatch):
+    def supervisor(run, order):
+        run.join(*run.spawn_many("start", "counting", [{"text": "one"}, {"text": "another"}]))
+        return agents.Answer(said="both")
+
+    monkeypatch.setattr(sdk, "AGENTS", dict(sdk.AGENTS))
+    supervisor.__annotations__ = {"run": sdk.Run, "order": agents.Order, "return": agents.Answer}
+    sdk.agent("starting", title="Starting", version="1")(supervisor)
+    run = act(start, "starting")
+    page = sign_in("operator")
+    page.goto(f"/runs/{run.pk}/")
+    expect(page.locator("#live")).to_have_text("Live")
+    act(executor.advance, run.pk, owner="test")
+    expect(page.locator("#run-why")).to_have_text("It waits for 2 of the 2 runs that it started.")
+    act(executor.advance, run.pk + 1, owner="test")
+    expect(page.locator("#run-why")).to_have_text("It waits for 1 of the 2 runs that it started.", timeout=15_000)
+    expect(page.locator("#run-related")).to_contain_text("Succeeded 1", timeout=15_000)
 
 
 def test_the_list_and_the_dashboard_show_new_runs_by_themselves(sign_in, act):
