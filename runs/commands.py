@@ -97,6 +97,7 @@ def retry(run_id: int, *, by: str) -> None:
 # --- forks: a new run that takes over the first steps of another ---------------------------------------------------
 
 Terms = Literal["recorded", "current"]
+COPIED_TOGETHER = 100  # steps in one statement: PostgreSQL takes 256 MB of JSON in one value, an event has up to 64 K letters
 HAVE_ENDED = (Status.SUCCEEDED, Status.REJECTED, Status.EXPIRED)
 
 
@@ -145,8 +146,9 @@ def _fork(run_id: int, state: RunState, step: int, *, by: str, config: Terms, gi
         worker = state.steps[step].worker
         data["override"] = {"worker": worker, "input": stored(check_value(worker, Subject.INPUT, given))}
     log = event_log.create(Draft(Kind.RUN_REQUESTED, data, actor=by))
-    taken_over = [state.steps[position] for position in range(1, step)]
-    log.append(*(Draft(Kind.STEP_COPIED, copied(one) | {"run": run_id}, one.position, actor=by) for one in taken_over))
+    for first in range(1, step, COPIED_TOGETHER):
+        taken_over = [state.steps[position] for position in range(first, min(first + COPIED_TOGETHER, step))]
+        log.append(*(Draft(Kind.STEP_COPIED, copied(one) | {"run": run_id}, one.position, actor=by) for one in taken_over))
     dispatch.enqueue(log.run_id, log.state.seq)
     return log
 

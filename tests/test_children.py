@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from reviews import decisions
 from reviews.models import Review
 from runs import audit, commands, describe, dispatch, event_log, executor, sweeper
+from runs.engine import canonical
+from runs.engine.canonical import INLINE_LETTERS
 from runs.engine.errors import GiveUp
 from runs.models import Run
 from runs.sdk import Child, Outcome, agent, worker
@@ -215,6 +217,26 @@ def test_a_fork_from_before_its_start_does_not_keep_a_child() -> None:
     commands.cancel(run.pk, by="operator")
     sweeper.sweep()
     assert Run.objects.get(pk=child.pk).status == "cancelled"
+
+
+@pytest.mark.parametrize("inline", [INLINE_LETTERS, 80], ids=["in its event", "set apart"])
+def test_a_fork_keeps_the_children_of_the_steps_that_it_took_over_and_no_others_of_their_agent(
+    inline: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (canonical, event_log):
+        monkeypatch.setattr(module, "INLINE_LETTERS", inline)
+    given = [{"text": "x"}] * 20
+    run = advanced(
+        started(lambda run: said(run.join(*run.spawn_many("many", errands, given), run.spawn("one", errands, given[0]))))
+    )
+    *kept, last = run.children.order_by("pk")
+    forked = advanced(commands.fork(run.pk, step=2, by="operator"))
+    began_anew = advanced(commands.fork(run.pk, step=1, by="operator"))
+    commands.fork(began_anew.pk, step=2, by="operator")
+    commands.cancel(run.pk, by="operator")
+    assert list(Run.objects.orphaned()) == [last]
+    commands.cancel(forked.pk, by="operator")
+    assert set(Run.objects.orphaned().filter(parent=run)) == {*kept, last}, "the others have children of their own"
 
 
 def test_the_last_child_calls_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:

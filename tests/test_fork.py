@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from pydantic import ValidationError
 
@@ -135,6 +136,36 @@ def registered(slug: str, supervisor: Any) -> None:
     supervisor.__annotations__ = {"run": sdk.Run, "order": agents.Order, "return": agents.Answer}
     sdk.AGENTS.pop(slug, None)
     sdk.agent(slug, title=slug.capitalize(), version="1")(supervisor)
+
+
+def test_many_steps_are_taken_over_in_one_transaction_of_several_statements() -> None:
+    original = started("counting", number=0)
+    log, opening = event_log.take(original.pk, owner="another")  # type: ignore[misc]
+    request = {"worker": "agents.count", "title": "Count", "fingerprint": "", "input": {}, "effect": "none", "attempt": 1}
+    log.append(opening, *(start_of(position, request) for position in range(1, 252)))
+    log.append(*(Draft(Kind.STEP_SUCCEEDED, {"output": position}, position) for position in range(1, 251)))
+    forked = fork(original, 251)
+    copies = [fact.data["output"] for fact in event_log.facts(forked.pk) if fact.kind == Kind.STEP_COPIED]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT xmin::text, cmin::text::int, count(*) FROM runs_event WHERE run_id = %s GROUP BY 1, 2", [forked.pk]
+        )
+        transactions, _, statements = zip(*sorted(cursor.fetchall(), key=lambda row: row[1]), strict=True)
+    assert (copies, len(set(transactions)), statements) == (list(range(1, 251)), 1, (1, 100, 100, 50))
+    assert audit.first_wrong(forked.pk) == ""
+
+
+def test_an_empty_input_and_an_empty_output_are_taken_over() -> None:
+    @sdk.worker
+    def nothing() -> dict[str, int]:
+        return {}
+
+    def supervisor(run: Any, order: Any) -> Any:
+        return agents.Answer(said=f"{run.step('nothing', nothing)} {run.step('count', agents.count, number=1)}")
+
+    registered("emptying", supervisor)
+    original = carried("emptying")
+    assert on(fork(original, 2)).output == original.output == {"said": "{} 2"}
 
 
 def test_another_input_is_given_to_the_step_and_said() -> None:

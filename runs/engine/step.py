@@ -1,7 +1,7 @@
 """One step of a run as a pure fold over its events."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -191,8 +191,8 @@ def _after_decision(step: StepState, fact: Fact) -> StepState:
 
 def copied(step: StepState) -> dict[str, Any]:
     """The step as another run takes it over: every field that says something, by its name."""
-    said = {one.name: (getattr(step, one.name), one.default) for one in fields(step) if one.name not in NOT_COPIED}
-    kept = {name: value for name, (value, default) in said.items() if value != default and value != {}}
+    said = {one.name: getattr(step, one.name) for one in fields(step) if one.name not in NOT_COPIED}
+    kept = {name: value for name, value in said.items() if name not in UNSAID or value != UNSAID[name]}
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in kept.items()}
 
 
@@ -201,6 +201,8 @@ NOT_COPIED = frozenset({
     "position", "tries", "crashes", "losses", "alone", "crash", "attempted_at", "escalation", "displaced", "resume_status",
     "cancelled_status", "wake_at", "withdrawn",
 })  # fmt: skip
+UNSAID = {one.name: one.default for one in fields(StepState) if one.default is not MISSING}
+UNSAID |= {one.name: one.default_factory() for one in fields(StepState) if one.default_factory is not MISSING}
 TIMES = ("started_at", "finished_at")
 
 

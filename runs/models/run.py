@@ -39,17 +39,25 @@ NONE_OPEN = RawSQL(
     output_field=models.BooleanField(),
 )
 
-# a fork that took over the step which started this run waits for it too: until it is cancelled itself
+# A fork that took over the step which started this run waits for it too, until it is cancelled itself. The step that it took
+# over in place N is event N + 1 of its log, with the runs that were started as its output. Asked once for all open orphans.
 A_FORK_NEEDS_IT = RawSQL(
-    """EXISTS (
+    """runs_run.id IN (
     WITH RECURSIVE fork AS (
-      SELECT id, status, forked_from_id, forked_step FROM runs_run AS first WHERE first.forked_from_id = runs_run.parent_id
+      SELECT id, status, forked_step FROM runs_run AS first WHERE first.forked_from_id IN (
+        SELECT child.parent_id FROM runs_run AS child JOIN runs_run AS parent ON parent.id = child.parent_id
+        WHERE child.status IN ('queued', 'running', 'waiting', 'retrying') AND parent.status = 'cancelled')
       UNION
-      SELECT later.id, later.status, later.forked_from_id, later.forked_step
-      FROM runs_run AS later JOIN fork ON later.forked_from_id = fork.id
-    )
-    SELECT FROM fork JOIN runs_step AS started ON started.run_id = fork.forked_from_id AND started.position < fork.forked_step
-    WHERE fork.status <> 'cancelled' AND started.worker = 'spawn[' || runs_run.agent || ']')""",
+      SELECT later.id, later.status, later.forked_step FROM runs_run AS later JOIN fork ON later.forked_from_id = fork.id
+    ), started AS (
+      SELECT coalesce(apart.body::jsonb, copied.data -> 'output') AS runs FROM fork
+      JOIN runs_step AS step ON step.run_id = fork.id AND step.position < fork.forked_step AND starts_with(step.worker, 'spawn[')
+      JOIN runs_event AS copied ON copied.run_id = fork.id AND copied.seq = step.position + 1 AND copied.kind = 'StepCopied'
+      LEFT JOIN runs_payload AS apart ON apart.run_id = fork.id AND apart.hash = copied.data #>> '{large,output,hash}'
+      WHERE fork.status <> 'cancelled')
+    SELECT kept.id::bigint FROM started, jsonb_array_elements_text(
+      CASE jsonb_typeof(started.runs) WHEN 'array' THEN started.runs ELSE jsonb_build_array(started.runs) END) AS kept(id)
+    WHERE kept.id IS NOT NULL)""",
     [],
     output_field=models.BooleanField(),
 )
