@@ -1,9 +1,12 @@
 """Slots: never more at once than there are, also of many processes; what a dead holder had comes back."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from runs.reliability import slots, store
 from runs.reliability.slots import NoSlot, Taken
@@ -46,36 +49,43 @@ def test_eight_processes_are_never_more_than_three_inside() -> None:
     assert slots.holders("bank") == []
 
 
-def holding(renews: bool) -> Callable[[Any], None]:
-    """A process that takes a slot, says so, and goes on until it is killed."""
+@contextmanager
+def holding(*, renews: bool) -> Iterator[None]:
+    """A process that holds the slot, and is killed at the end of the block."""
 
     def hold(told: Any) -> None:
-        assert slots.take("bank", "a process", 1, lease_seconds=0.4) == Taken()
-        told.send("taken")
+        told.send(slots.take("bank", "a process", 1, lease_seconds=0.4))
         while True:
             time.sleep(0.05)
             if renews:
                 slots.renew([("bank", "a process")], 0.4)
 
-    return hold
-
-
-def test_the_slot_of_a_killed_process_comes_back_and_that_of_a_living_one_does_not() -> None:
     mine, theirs = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=holding(renews=True), args=(theirs,), daemon=True)
+    child = FORK.Process(target=hold, args=(theirs,), daemon=True)
     child.start()
     try:
-        assert mine.recv() == "taken"
-        time.sleep(1)  # more than twice its lease
-        refused = slots.take("bank", "another", 1)
-        assert isinstance(refused, NoSlot)
-        assert [one.name for one in refused.holders] == ["a process"]
+        assert mine.recv() == Taken()
+        yield
     finally:
         child.kill()  # kill -9
         child.join()
+
+
+@pytest.mark.parametrize("renews", [True, False])
+def test_the_slot_of_a_killed_process_comes_back(renews: bool) -> None:
+    with holding(renews=renews):
+        assert isinstance(slots.take("bank", "another", 1), NoSlot)
     eventually(lambda: slots.take("bank", "another", 1) == Taken(), seconds=10)
     assert slots.renew([("bank", "a process"), ("bank", "another")]) == {("bank", "a process")}
     assert [one.name for one in slots.holders("bank")] == ["another"]
+
+
+def test_the_slot_of_a_living_process_does_not_come_back() -> None:
+    with holding(renews=True):
+        time.sleep(1)  # more than twice its lease
+        refused = slots.take("bank", "another", 1)
+    assert isinstance(refused, NoSlot)
+    assert [one.name for one in refused.holders] == ["a process"]
 
 
 def test_leases_on_several_dependencies_are_renewed_together() -> None:

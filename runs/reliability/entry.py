@@ -57,7 +57,7 @@ def enter(
         known_since=store.seconds(known_since),
     )
     if "cause" in answer:
-        return {"open": is_open, "slots": no_slot}.get(answer["cause"], no_room)(answer)
+        return _held_back(answer)
     return Entered(
         dependency=dependency,
         ticket=ticket,
@@ -88,3 +88,13 @@ def leave(entered: Entered, *, ok: bool | None, duration: float, tokens: int | N
             terms=asdict(entered.terms) if entered.terms else None,
         )
     )
+
+
+def _held_back(answer: store.Answer) -> HeldBack:
+    match answer["cause"]:
+        case "open":
+            return is_open(answer)
+        case "slots":
+            return no_slot(answer)
+        case _:
+            return no_room(answer)
