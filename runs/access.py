@@ -54,6 +54,11 @@ def may_configure(user: AnyUser) -> bool:
     return _may(user, "runs.change_agentconfig")
 
 
+def may_switch(user: AnyUser) -> bool:
+    """May change what is wanted of a dependency."""
+    return _may(user, "runs.change_dependency")
+
+
 def permits(question: Callable[[AnyUser], bool]) -> Callable[[View], View]:
     """Decorate a view: sign-in for strangers, 403 for those to whom the question answers no."""
 

@@ -1,7 +1,6 @@
 """Configuration of agents and dependencies with its history; runs and steps to look at, of which nothing can be changed here."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from django import forms
@@ -12,16 +11,14 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
-from pghistory.models import Events
 from pydantic import ValidationError as Misfit
 
 from runs import access, commands, dependencies, sdk
-from runs.engine.canonical import Unstorable, clean, stored
+from runs.engine.canonical import Unstorable, stored
 from runs.forms.complaints import plain
-from runs.models import AgentConfig, Dependency, Run, Step
+from runs.models import AgentConfig, Dependency, Run, Step, dependency, versions
 
 HISTORY_SHOWN = 20
-HISTORY_LETTERS = 200  # of one value
 CHANGEABLE = ("enabled", "threshold", "attempts", "values")
 
 
@@ -99,10 +96,9 @@ class Versioned(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description="History")
     def history(self, row: Any) -> SafeString:
         """Every version that was in force, the newest first, with what changed and who did it."""
-        tracked = Events.objects.tracks(row)  # type: ignore[no-untyped-call]
-        found = tracked.order_by("-pgh_created_at", "-pgh_id")[:HISTORY_SHOWN]
-        versions = [(one, list(_changes(one, self.changeable))) for one in found]
-        return render_to_string("admin/_config_history.html", {"versions": versions})
+        found = versions.versions(row, most=HISTORY_SHOWN)
+        shown = [(one, list(versions.changes(one, self.changeable))) for one in found]
+        return render_to_string("admin/_config_history.html", {"versions": shown})
 
 
 @admin.register(AgentConfig)
@@ -122,23 +118,17 @@ class AgentConfigAdmin(Versioned):
         commands.configure(obj.slug, by=request.user.get_username(), **changes)
 
 
-TIMEOUTS = ("connect_timeout_seconds", "read_timeout_seconds", "attempt_timeout_seconds")
-LIMITS = ("limit_requests", "limit_period_seconds", "limit_tokens_per_minute", "concurrency")
-BREAKER = ("breaker_failure_ratio", "breaker_minimum_calls", "breaker_window_seconds", "breaker_open_seconds")
-RETRY = ("retry_attempts", "retry_first_wait_seconds", "retry_longest_wait_seconds", "retry_total_seconds")
-
-
 @admin.register(Dependency)
 class DependencyAdmin(Versioned):
-    changeable = ("enabled", *TIMEOUTS, *LIMITS, *BREAKER, *RETRY)
+    changeable = dependency.CHANGEABLE
     list_display = ("name", "kind", "enabled", "limit_requests", "limit_period_seconds", "concurrency", "version", "changed_by")
     readonly_fields = ("name", "kind", "version", "changed_by", "changed_at", "history")
     fieldsets = (
         (None, {"fields": ("name", "kind", "enabled")}),
-        ("Timeouts", {"fields": TIMEOUTS}),
-        ("Limits, shared by all job processes", {"fields": LIMITS}),
-        ("Circuit breaker", {"fields": BREAKER}),
-        ("Retry", {"fields": RETRY}),
+        ("Timeouts", {"fields": dependency.TIMEOUTS}),
+        ("Limits, shared by all job processes", {"fields": dependency.LIMITS}),
+        ("Circuit breaker", {"fields": dependency.BREAKER}),
+        ("Retry", {"fields": dependency.RETRY}),
         ("Versions", {"fields": ("version", "changed_by", "changed_at", "history")}),
     )
 
@@ -146,25 +136,6 @@ class DependencyAdmin(Versioned):
         """As above."""
         changes = {name: form.cleaned_data[name] for name in form.changed_data}
         dependencies.configure(obj.name, by=request.user.get_username(), **changes)
-
-
-def _changes(version: Any, changeable: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
-    """What the version changed, each with what was before and what came; of settings only those that differ."""
-    differing = version.pgh_diff or {}
-    for name in filter(differing.__contains__, changeable):
-        before, after = differing[name]
-        if name == "values" and isinstance(before, dict) and isinstance(after, dict):
-            for one in sorted(before.keys() | after.keys()):
-                if before.get(one) != after.get(one):
-                    yield one, _shown(before.get(one)), _shown(after.get(one))
-        else:
-            yield name, _shown(before), _shown(after)
-
-
-def _shown(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "not set", True: "yes", False: "no"}[value]
-    return clean(json.dumps(value, ensure_ascii=False), HISTORY_LETTERS)
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]

@@ -13,7 +13,7 @@ from structlog.stdlib import ProcessorFormatter
 
 from reviews.models import Review
 from runs import access, commands, executor
-from runs.models import Run
+from runs.models import Dependency, Run
 from tests import cast
 
 pytestmark = pytest.mark.django_db
@@ -34,6 +34,11 @@ TABLE: dict[str, tuple[str, str]] = {
     "agents": ("GET", "302 403 200 200 200 200"),
     "agent": ("GET", "302 403 200 200 200 200"),
     "start_run": ("GET", "302 403 403 403 200 200"),
+    "dependencies": ("GET", "302 403 200 200 200 200"),
+    "dependency": ("GET", "302 403 200 200 200 200"),
+    "force_breaker": ("POST", "302 403 403 403 302 302"),
+    "switch_dependency": ("POST", "302 403 403 403 403 302"),
+    "send_to_inbox": ("POST", "302 403 403 403 302 302"),
     "inbox": ("GET", "302 403 200 200 200 200"),
     "review_list": ("GET", "302 403 200 200 200 200"),
     "review_count": ("GET", "302 403 200 200 200 200"),
@@ -67,6 +72,8 @@ def waiting(db: None) -> Run:
 def arguments(name: str, run: Run) -> list[Any]:
     if name in ("agent", "start_run"):
         return ["guessing"]
+    if name in ("dependency", "force_breaker", "switch_dependency", "send_to_inbox"):
+        return [Dependency.objects.get_or_create(name="bank")[0].name]
     if name == "fork_run":
         return [run.pk, 1]
     if name == "run_payload":

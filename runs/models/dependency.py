@@ -39,14 +39,13 @@ def _count(most: int, help_text: str, **options: Any) -> "models.PositiveInteger
     return models.PositiveIntegerField(validators=[MinValueValidator(1), MaxValueValidator(most)], help_text=help_text, **options)
 
 
-LIMITS = (
-    "limit_requests", "limit_tokens_per_minute", "concurrency", "breaker_minimum_calls", "retry_attempts",
-)  # fmt: skip
-TIMES = (
-    "connect_timeout_seconds", "read_timeout_seconds", "attempt_timeout_seconds", "limit_period_seconds",
-    "breaker_window_seconds", "breaker_open_seconds", "retry_first_wait_seconds", "retry_longest_wait_seconds",
-    "retry_total_seconds",
-)  # fmt: skip
+TIMEOUTS = ("connect_timeout_seconds", "read_timeout_seconds", "attempt_timeout_seconds")
+LIMITS = ("limit_requests", "limit_period_seconds", "limit_tokens_per_minute", "concurrency")
+BREAKER = ("breaker_failure_ratio", "breaker_minimum_calls", "breaker_window_seconds", "breaker_open_seconds")
+RETRY = ("retry_attempts", "retry_first_wait_seconds", "retry_longest_wait_seconds", "retry_total_seconds")
+CHANGEABLE = ("enabled", *TIMEOUTS, *LIMITS, *BREAKER, *RETRY)
+TIMES = tuple(name for name in CHANGEABLE if name.endswith("_seconds"))
+COUNTS = tuple(name for name in CHANGEABLE if name not in (*TIMES, "enabled", "breaker_failure_ratio"))
 
 
 def _all_within(names: tuple[str, ...], least: float, most: float) -> Q:
@@ -96,7 +95,7 @@ class Dependency(models.Model):
         ordering = ["name"]
         constraints = [
             # a limit of zero would hold back every run for ever; a timeout of zero would fail every call
-            models.CheckConstraint(name="dependency_limits_allow_something", condition=_all_within(LIMITS, 1, 1_000_000_000)),
+            models.CheckConstraint(name="dependency_limits_allow_something", condition=_all_within(COUNTS, 1, 1_000_000_000)),
             models.CheckConstraint(
                 name="dependency_times_are_times", condition=_all_within(TIMES, LEAST_SECONDS, 30 * DAY_SECONDS)
             ),

@@ -10,6 +10,7 @@ from runs.models.event import Event
 from runs.models.run import Run, RunStatus
 
 CAUSES = ("limit", "slot", "breaker", "switched_off", "budget")
+NAME = KT("data__dependency")
 
 
 def runs() -> QuerySet[Run]:
@@ -25,18 +26,17 @@ def behind(dependency: str) -> QuerySet[Run]:
 
 def counts() -> dict[str, int]:
     """Dependency -> how many runs wait for it."""
-    return dict(_parked().values_list("dependency").annotate(Count("pk")))
+    return dict(_parked().values_list(NAME).annotate(Count("pk")))
 
 
 def reasons() -> list[tuple[str, str]]:
     """Which dependencies hold runs back, each with a cause."""
-    return list(_parked().values_list("dependency", "run__waiting_cause").distinct())
+    return list(_parked().values_list(NAME, "run__waiting_cause").distinct())
 
 
-def _parked() -> QuerySet[Event, Any]:
-    """The events that parked them, each with the name of its `dependency`."""
-    events = Event.objects.filter(run__in=runs(), seq=F("run__last_seq"), data__has_key="dependency")
-    return events.annotate(dependency=KT("data__dependency")).order_by()
+def _parked() -> QuerySet[Event]:
+    """The events that parked them."""
+    return Event.objects.filter(run__in=runs(), seq=F("run__last_seq"), data__has_key="dependency").order_by()
 
 
 def said(given: Iterable[Run]) -> dict[int, dict[str, Any]]:

@@ -61,10 +61,13 @@ def of(name: str) -> Terms:
     return _known.of(name)
 
 
-def ensure_rows() -> None:
-    """A row for each dependency that an adapter declares."""
-    _insert(*DECLARED)
-    forget()
+def rows() -> list[Dependency]:
+    """All that were seen, and those that an adapter declares."""
+    found = list(Dependency.objects.all())
+    if missing := DECLARED.keys() - {row.name for row in found}:
+        _insert(*missing)
+        found = list(Dependency.objects.all())
+    return found
 
 
 def forget() -> None:
@@ -114,12 +117,12 @@ class _Known:
             self._terms = found
         except DatabaseError as error:
             logger.warning("dependencies_not_read", error=str(error))
-            self._terms = self._terms | ({} if name in self._terms else {name: _terms(_new(name))})
+            self._terms = self._terms | ({} if name in self._terms else {name: read(_new(name))})
         self._read_at = time.monotonic()
 
 
 def _read() -> dict[str, Terms]:
-    return {row.name: _terms(row) for row in Dependency.objects.all()}
+    return {row.name: read(row) for row in Dependency.objects.all()}
 
 
 def _insert(*names: str) -> None:
@@ -132,7 +135,8 @@ def _new(name: str) -> Dependency:
     return Dependency(name=name, kind=kind, **DEFAULTS[kind])
 
 
-def _terms(row: Dependency) -> Terms:
+def read(row: Dependency) -> Terms:
+    """The row, as guard goes by it."""
     return Terms(
         pk=row.pk,
         name=row.name,

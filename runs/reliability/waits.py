@@ -47,16 +47,22 @@ def _no_room(wanted: Terms, answer: NoRoom) -> str:
 
 def _no_slot(wanted: Terms, answer: NoSlot) -> str:
     most = wanted.limits.concurrency or len(answer.holders)
-    named = [_holder(one.name) for one in answer.holders[:HOLDERS_NAMED]]
+    named = [holder(one.name) for one in answer.holders[:HOLDERS_NAMED]]
     others = len(answer.holders) - len(named)
     held = f", held by {', '.join(named)}{f' and {others} more' if others > 0 else ''}" if named else ""
     return f"{wanted.name} takes {most:,} {'call' if most == 1 else 'calls'} at once: no slot is free{held}."
 
 
-def _holder(ticket: str) -> str:
-    """The ticket of a step is its run and name."""
+def holder(ticket: str) -> str:
+    """Who holds a slot, in words."""
+    run, step = step_of(ticket)
+    return f"run {run} ({step})" if run else ticket
+
+
+def step_of(ticket: str) -> tuple[int | None, str]:
+    """The ticket of a step is its run and its name; others are the name of a process."""
     run, _, step = ticket.partition("#")[0].partition(":")
-    return f"run {run} ({step})" if step and run.isdigit() else ticket
+    return (int(run), step) if step and run.isdigit() else (None, ticket)
 
 
 def _open(wanted: Terms, answer: Open) -> str:

@@ -146,6 +146,12 @@ def duration(milliseconds: float | None) -> str:
     return f"{whole // large} {unit} {whole % large // small} {smaller}"
 
 
+@register.filter
+def latency(seconds: float | None) -> str:
+    """As above, of seconds."""
+    return duration(None if seconds is None else seconds * 1000)
+
+
 # below which number of seconds, in which two units (their seconds and their names)
 SCALES = (
     (3_600, 60, 1, "min", "s"),

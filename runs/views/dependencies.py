@@ -1,0 +1,218 @@
+"""The systems outside: how each does now, what waits for it, who changed what, and the buttons that steer it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from runs import access, dependencies
+from runs.models import Dependency, held, versions
+from runs.models.dependency import CHANGEABLE
+from runs.reliability import breaker, limiter, slots, store, terms, waits
+from runs.requests import Refused
+from runs.templatetags.shown import Look
+
+RUNS_SHOWN = 20
+HOLDERS_SHOWN = 20
+CHANGES_SHOWN = 12
+CHART_HEIGHT = 40
+AWAY = "Redis cannot be reached, which keeps breakers, limits and slots: what is shown here is only what PostgreSQL has."
+STATES = {
+    "closed": Look("Closed", "circle-check", "green"),
+    "open": Look("Open", "circle-x", "red"),
+    "half-open": Look("Half-open", "circle-dashed", "amber"),
+    "ramp": Look("Closed, recovering", "trending-up", "blue"),
+    "off": Look("Switched off", "ban", "neutral"),
+    "unknown": Look("Not known", "circle-question-mark", "neutral"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One minute of the chart; heights of its calls and of those that failed, which stand at its foot."""
+
+    minute: breaker.Minute
+    x: int
+    calls: float
+    failures: float
+
+    @property
+    def top(self) -> float:
+        return CHART_HEIGHT - self.calls
+
+    @property
+    def failures_top(self) -> float:
+        return CHART_HEIGHT - self.failures
+
+
+@dataclass(slots=True)
+class Present:
+    """A dependency as it is now. `look` and `use` are None while Redis is away."""
+
+    row: Dependency
+    held: int
+    look: breaker.Look | None = None
+    use: limiter.Use | None = None
+    minutes: list[breaker.Minute] = field(default_factory=list)
+    holders: list[tuple[int | None, str, slots.Holder]] = field(default_factory=list)
+
+    @property
+    def state(self) -> Look:
+        """By word and shape."""
+        if not self.row.enabled:
+            return STATES["off"]
+        if self.look is None:
+            return STATES["unknown"]
+        return STATES["ramp" if self.look.state == "closed" and self.look.ramp else self.look.state]
+
+    @property
+    def is_open(self) -> bool:
+        return self.look is not None and self.look.state != "closed"
+
+    @property
+    def latest(self) -> breaker.Minute | None:
+        """The newest minute with calls."""
+        return next((minute for minute in reversed(self.minutes) if minute.calls), None)
+
+    @property
+    def bars(self) -> list[Bar]:
+        scale = CHART_HEIGHT / (self.most_calls or 1)
+        return [
+            Bar(one, 5 * x, round(one.calls * scale, 1), round(one.failures * scale, 1)) for x, one in enumerate(self.minutes)
+        ]
+
+    @property
+    def most_calls(self) -> int:
+        return max((minute.calls for minute in self.minutes), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that was changed: of the breaker, or of what is wanted."""
+
+    at: datetime
+    by: str
+    what: list[str]
+
+
+@require_GET
+@access.permits(access.may_look)
+def dependency_list(request: HttpRequest) -> HttpResponse:
+    """`?part=now` answers with the table alone, for the page that is open."""
+    counts = held.counts()
+    rows = [_present(row, counts.get(row.name, 0)) for row in terms.rows()]
+    away = AWAY if any(one.look is None for one in rows) else ""
+    template = "dependencies/_table.html" if request.GET.get("part") == "now" else "dependencies/list.html"
+    return render(request, template, {"rows": rows, "away": away})
+
+
+@require_GET
+@access.permits(access.may_look)
+def dependency(request: HttpRequest, name: str) -> HttpResponse:
+    """`?part=now` answers with what changes by itself."""
+    row = get_object_or_404(Dependency, name=name)
+    waiting = list(held.behind(name).order_by("pk")[:RUNS_SHOWN])
+    said = held.said(waiting)
+    shown: dict[str, Any] = {
+        "now": _present(row, held.behind(name).count(), in_full=True),
+        "waiting": [(run, said.get(run.pk, {}).get("why", "")) for run in waiting],
+        "changes": _changes(row),
+        "may_control": access.may_control(request.user),
+        "may_switch": access.may_switch(request.user),
+        "most_sent": dependencies.MOST_SENT,
+    }
+    shown["away"] = AWAY if shown["now"].look is None else ""
+    return render(request, "dependencies/_now.html" if request.GET.get("part") == "now" else "dependencies/one.html", shown)
+
+
+# --- what a person does -----------------------------------------------------------------------------------------------
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_control)
+def force_breaker(request: HttpRequest, name: str) -> HttpResponse:
+    """Open or close it, with a reason."""
+    state: Literal["open", "closed"] = "open" if request.POST.get("state") == "open" else "closed"
+    reason = request.POST.get("reason", "")
+
+    def act(by: str) -> str:
+        dependencies.force(name, state, by=by, reason=reason)
+        return f"The breaker of {name} is {state} now."
+
+    return _acted(request, name, act)
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_switch)
+def switch_dependency(request: HttpRequest, name: str) -> HttpResponse:
+    """Switch it off, or on again."""
+    enabled = request.POST.get("enabled") == "on"
+
+    def act(by: str) -> str:
+        dependencies.configure(name, by=by, enabled=enabled)
+        then = "runs that waited for it go on" if enabled else "runs that need it wait"
+        return f"{name} is switched {'on' if enabled else 'off'}: {then}."
+
+    return _acted(request, name, act)
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_control)
+def send_to_inbox(request: HttpRequest, name: str) -> HttpResponse:
+    """Have people decide about what waits for it; as many as the page showed."""
+    shown = request.POST.get("count", "")
+    most = int(shown) if shown.isascii() and shown.isdigit() and len(shown) < 7 else 0
+
+    def act(by: str) -> str:
+        sent = dependencies.send_to_inbox(name, by=by, reason=request.POST.get("reason", ""), most=most)
+        if not sent:
+            raise Refused(f"Nothing waits for {name} any more.")
+        return f"{sent} {'run is' if sent == 1 else 'runs are'} in the inbox now."
+
+    return _acted(request, name, act)
+
+
+def _acted(request: HttpRequest, name: str, act: Callable[[str], str]) -> HttpResponse:
+    row = get_object_or_404(Dependency, name=name)
+    if request.method == "GET":
+        messages.info(request, access.ONLY_OPENED)
+        return redirect("dependency", row.name)
+    try:
+        messages.success(request, act(request.user.get_username()))
+    except Refused as refused:
+        messages.error(request, str(refused))
+    return redirect("dependency", row.name)
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def _present(row: Dependency, waiting: int, *, in_full: bool = False) -> Present:
+    shown = Present(row, waiting)
+    try:
+        shown.minutes = breaker.minutes(row.name)
+        shown.use = limiter.use(row.name, terms.read(row).limits)
+        if in_full:
+            shown.holders = [(*waits.step_of(one.name), one) for one in slots.holders(row.name)[:HOLDERS_SHOWN]]
+        shown.look = breaker.look(row.name)
+    except store.Unavailable:
+        shown.look = None
+    return shown
+
+
+def _changes(row: Dependency) -> list[Change]:
+    """Of the breaker and of what is wanted, the newest first."""
+    breakers = [
+        Change(one.at, one.by, [f"breaker {one.old} → {one.new}: {one.why}"]) for one in row.changes.all()[:CHANGES_SHOWN]
+    ]
+    wanted = [
+        Change(one.pgh_created_at, one.pgh_data["changed_by"], what)
+        for one in versions.versions(row, most=CHANGES_SHOWN)
+        if (what := [f"{name}: {before} → {after}" for name, before, after in versions.changes(one, CHANGEABLE)])
+    ]
+    return sorted([*breakers, *wanted], key=lambda change: change.at, reverse=True)[:CHANGES_SHOWN]
