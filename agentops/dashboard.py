@@ -125,7 +125,7 @@ def _failures(queue: Queue) -> tuple[int, int]:
     """Jobs that failed, and those lost with their process, which RQ keeps as failures that no process has signed."""
     with queue.connection.pipeline(transaction=False) as pipeline:
         for job_id in queue.failed_job_registry.get_job_ids(0, MOST_FAILURES - 1, desc=True):
-            pipeline.xrevrange(Result.get_key(job_id), count=1)
+            pipeline.xrevrange(Result.get_key(job_id), count=1)  # type: ignore[no-untyped-call]
         results = [fields for entries in pipeline.execute() for _, fields in entries]
     lost = sum(not fields.get(b"worker_name") for fields in results)
     return len(results) - lost, lost
