@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import QuerySet
+from django.db.models.functions import Substr
 
 from runs import live, pen, signals
 from runs.engine.canonical import INLINE_LETTERS, Large, dumps, normalise, put_back, set_apart
@@ -226,9 +227,10 @@ def _outlined(run_id: int, fact: Fact) -> Fact:
     return replace(fact, data=fact.data | large) if large else fact
 
 
-def payload(run_id: int, hash_: str) -> str | None:
-    """The canonical JSON text of a large value of the run."""
-    return Payload.objects.filter(run_id=run_id, hash=hash_).values_list("body", flat=True).first()
+def payload_slice(run_id: int, hash_: str, place: int, letters: int) -> str | None:
+    """So many letters of the canonical JSON text of a large value, from this place (the first is 1); None without the value."""
+    found = Payload.objects.filter(run_id=run_id, hash=hash_).annotate(part=Substr("body", place, letters))
+    return found.values_list("part", flat=True).first()
 
 
 def with_payloads(run_id: int, steps: Iterable[Step]) -> list[Step]:

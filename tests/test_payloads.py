@@ -1,7 +1,12 @@
 """Large values stand beside the log: up to 10 MB, kept once, found by their hash, and refused beyond with a sentence."""
 
+from typing import Any
+
 import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
 from django.db import DatabaseError, transaction
+from django.test import AsyncClient
 from pydantic import BaseModel
 
 from runs import audit, event_log, executor
@@ -11,6 +16,7 @@ from runs.models import Run
 from runs.models.event import Payload
 from runs.sdk import Run as AgentRun
 from runs.sdk import agent, worker
+from runs.views import payloads
 from tests.test_executor import advanced, started
 
 pytestmark = pytest.mark.django_db
@@ -57,7 +63,8 @@ def test_a_large_result_is_kept_once_and_its_event_names_its_hash() -> None:
     succeeded = next(fact for fact in event_log.facts(run.pk) if fact.kind == "StepSucceeded")
     kept = succeeded.data["large"]["output"]
     assert (succeeded.data["output"], kept["bytes"]) == (None, 1_000_002)
-    assert event_log.payload(run.pk, kept["hash"]) == dumps("x" * 1_000_000)
+    assert event_log.payload_slice(run.pk, kept["hash"], 1, 2_000_000) == dumps("x" * 1_000_000)
+    assert event_log.payload_slice(run.pk, "no" * 32, 1, 10) is None
     assert max(len(dumps(fact.data)) for fact in event_log.facts(run.pk)) <= INLINE_LETTERS
     assert audit.first_wrong(run.pk) == ""
     grown, measured = event_log.with_payloads(run.pk, run.steps.order_by("position"))
@@ -103,6 +110,29 @@ def test_one_append_may_hold_more_than_one_statement_can() -> None:
 
 STEP = {"worker": "w", "title": "t", "fingerprint": "f", "effect": "none"}
 REQUESTED = {"agent": "growing", "agent_version": "1", "input": {}, "summary": "", "config": {"version": 1}}
+
+
+ODD = 'a"b\\\\\\n\x01\x1fu0041é😀\\u0041' * 3
+
+
+@pytest.mark.parametrize("value", [ODD, "", "\\" * 23, "x" * 9, "x" * 10, [1, {ODD: None}]], ids=repr)
+def test_a_payload_is_opened_slice_by_slice_wherever_it_is_cut(
+    value: Any, people: dict[str, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, client = started("growing", 1), AsyncClient()
+    client.force_login(people["operator"])
+    Payload.objects.create(run_id=run.pk, hash="h", body=dumps(value))
+    told = (value, "text/plain; charset=utf-8") if isinstance(value, str) else (dumps(value), "application/json")
+    for letters in range(1, 12):
+        monkeypatch.setattr(payloads, "SLICE_LETTERS", letters)
+        parts, kind = async_to_sync(opened)(client, f"/runs/{run.pk}/payloads/h/")
+        assert ("".join(parts), kind) == told
+        assert max(map(len, parts)) <= letters + payloads.LONGEST_ESCAPE
+
+
+async def opened(client: AsyncClient, address: str) -> tuple[list[str], str]:
+    answer = await client.get(address)
+    return [part.decode() async for part in answer.streaming_content], answer["Content-Type"]
 
 
 def test_the_database_refuses_to_change_a_payload() -> None:
