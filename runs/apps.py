@@ -2,9 +2,13 @@
 
 import importlib
 import pkgutil
+import traceback
+from types import ModuleType
 
 from django.apps import AppConfig, apps
-from django.utils.module_loading import autodiscover_modules
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import module_has_submodule
 
 
 class RunsConfig(AppConfig):
@@ -12,9 +16,32 @@ class RunsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Import the `agents` module or package of every app; a bad declaration ends the start with its sentence."""
-        autodiscover_modules("agents")
+        """Import the `agents` module or package of every app; one that cannot be loaded ends the start with a sentence."""
         for app in apps.get_app_configs():
-            package = getattr(app.module, "agents", None)
-            for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
-                importlib.import_module(f"{app.name}.agents.{module.name}")
+            if module_has_submodule(app.module, "agents"):
+                package = _loaded(app, f"{app.name}.agents")
+                for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
+                    _loaded(app, f"{package.__name__}.{module.name}")
+
+
+def _loaded(app: AppConfig, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImproperlyConfigured:  # it is a sentence already
+        raise
+    except Exception as error:
+        file, line = _place(error, within=app.path)
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        what_to_do = "Install that module, or correct the line" if isinstance(error, ModuleNotFoundError) else "Correct the line"
+        or_else = f", or take {app.name} out of AGENT_APPS" if app.name in settings.AGENT_APPS else ""
+        told = f"The agents of {app.name} cannot be loaded: {file}, line {line}: {type(error).__name__}: {said}."
+        raise ImproperlyConfigured(f"{told} {what_to_do}{or_else}, then start again.") from error
+
+
+def _place(error: Exception, *, within: str) -> tuple[str, int]:
+    """File and line of the mistake: the last place in the app's own files."""
+    if isinstance(error, SyntaxError):
+        return error.filename or within, error.lineno or 0
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.startswith(within)] or frames
+    return own[-1].filename, own[-1].lineno or 0

@@ -144,8 +144,8 @@ def _carry(steps: Steps) -> None:
         steps.leave_for_process(0)
     agent = sdk.AGENTS.get(log.state.agent)
     if agent is None:
-        told = f"This job process does not know the agent {log.state.agent!r}. Restart the job processes, then retry the run."
-        return steps.fail("unknown_agent", told)
+        told = f"This job process does not know the agent {log.state.agent!r}. Name the app that has it in AGENT_APPS"
+        return steps.fail("unknown_agent", f"{told} and restart the job processes, then retry the run.")
     try:
         config = agent.config_model.model_validate(log.state.config["values"])
         run = sdk.Run(log.run_id, config, _Supervised(steps))

@@ -44,7 +44,7 @@ def find_agent(slug: str) -> sdk.Agent:
     """The registered agent of that slug. Raises UnknownAgent."""
     if slug not in sdk.AGENTS:
         known = ", ".join(sorted(sdk.AGENTS)) or "none is installed"
-        raise UnknownAgent(f"There is no agent {slug!r}. Known agents: {known}.")
+        raise UnknownAgent(f"There is no agent {slug!r}. Known agents: {known}. Others come with the apps that AGENT_APPS names.")
     return sdk.AGENTS[slug]
 
 

@@ -224,6 +224,30 @@ def test_a_bad_declaration_fails_the_start_with_one_sentence(tmp_path: Path) -> 
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        ("x = 1\ndef broken(:\n", 2, "SyntaxError: invalid syntax. Correct the line, or take broken_ones out of AGENT_APPS"),
+        ("\n\nimport no_such_module\n", 3, "ModuleNotFoundError: No module named 'no_such_module'. Install that module, or"),
+        ("from runs.sdk import no_such_name\n", 1, "ImportError: cannot import name 'no_such_name' from 'runs.sdk'"),
+        ("\nimport json\njson.loads('')\n", 3, "JSONDecodeError: Expecting value: line 1 column 1 (char 0). Correct the line"),
+    ],
+)
+def test_an_agent_that_cannot_be_loaded_fails_the_start_with_its_file_line_and_error(
+    text: str, line: int, told: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "broken_ones" / "agents"
+    package.mkdir(parents=True)
+    for file in (package.parent / "__init__.py", package / "__init__.py"):
+        file.touch()
+    (package / "mine.py").write_text(text)
+    environment = processes.environment(AGENT_APPS="broken_ones", PYTHONPATH=str(tmp_path))
+    command = [sys.executable, "manage.py", "sweeper"]
+    ended = subprocess.run(command, cwd=processes.ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    said = f"agentops: The agents of broken_ones cannot be loaded: {package / 'mine.py'}, line {line}: {told}"
+    assert (ended.returncode, ended.stderr[: len(said)], ended.stderr.count("\n")) == (1, said, 1)
+
+
 def test_verify_and_reproject_name_runs_that_do_not_exist() -> None:
     for command in ("verify", "reproject"):
         with pytest.raises(CommandError, match="There is no run 1, 3"):
