@@ -128,7 +128,8 @@ def test_an_operator_opens_and_closes_the_breaker_with_a_reason(signed_in: Signe
     sent = {"state": "open", "reason": "their maintenance"}
     page = client.post("/dependencies/shop/breaker/", sent, follow=True).text
     assert "The breaker of shop is open now." in page
-    assert "by operator: their maintenance" in page
+    assert "by operator" in page
+    assert "(their maintenance)" in page
     page = client.post("/dependencies/shop/breaker/", {"state": "closed", "reason": "over"}, follow=True).text
     assert "The breaker of shop is closed now." in page
     assert "closed already" in client.post("/dependencies/shop/breaker/", {"state": "closed", "reason": "x"}, follow=True).text

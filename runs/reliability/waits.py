@@ -66,7 +66,7 @@ def step_of(ticket: str) -> tuple[int | None, str]:
 
 
 def _open(wanted: Terms, answer: Open) -> str:
-    why = f" ({answer.why.rstrip('.')})" if answer.why else ""
+    why = f" ({answer.why[:1].lower()}{answer.why[1:].rstrip('.')})" if answer.why else ""
     if answer.state == "closed":
         return f"{wanted.name} works again, and those that waited are let in one after the other."
     if answer.state == "half-open":

@@ -20,6 +20,7 @@ from runs.templatetags.shown import Look
 RUNS_SHOWN = 20
 HOLDERS_SHOWN = 20
 CHANGES_SHOWN = 12
+MINUTES_SHOWN = 8
 CHART_HEIGHT = 40
 AWAY = "Redis cannot be reached, which keeps breakers, limits and slots: what is shown here is only what PostgreSQL has."
 STATES = {
@@ -78,6 +79,11 @@ class Present:
     def latest(self) -> breaker.Minute | None:
         """The newest minute with calls."""
         return next((minute for minute in reversed(self.minutes) if minute.calls), None)
+
+    @property
+    def last_minutes(self) -> list[breaker.Minute]:
+        """The newest with calls, or with calls that were held back."""
+        return [minute for minute in reversed(self.minutes) if minute.calls or minute.held_back][:MINUTES_SHOWN]
 
     @property
     def bars(self) -> list[Bar]:
@@ -207,9 +213,8 @@ def _present(row: Dependency, waiting: int, *, in_full: bool = False) -> Present
 
 def _changes(row: Dependency) -> list[Change]:
     """Of the breaker and of what is wanted, the newest first."""
-    breakers = [
-        Change(one.at, one.by, [f"breaker {one.old} → {one.new}: {one.why}"]) for one in row.changes.all()[:CHANGES_SHOWN]
-    ]
+    told = row.changes.exclude(new="half-open").exclude(old="half-open", new="open")  # an outage has one try after the other
+    breakers = [Change(one.at, one.by, [f"breaker {one.old} → {one.new}: {one.why}"]) for one in told[:CHANGES_SHOWN]]
     wanted = [
         Change(one.pgh_created_at, one.pgh_data["changed_by"], what)
         for one in versions.versions(row, most=CHANGES_SHOWN)
