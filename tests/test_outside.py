@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from pytest_django import Settings
 
 from agentops.outside import Outside
+from agentops.outside.visits import Visit, most_at_once, most_within
 from runs.engine.errors import GiveUp, TryLater
 from runs.integrations import card_processor, llm
 from runs.models import Dependency
@@ -196,6 +197,62 @@ def test_stopping_ends_what_hangs(monkeypatch: pytest.MonkeyPatch, settings: Set
     assert not caller.is_alive()
 
 
+def test_one_fault_takes_the_place_of_all_others_at_once(outside: Outside) -> None:
+    plan(outside, "500", count=5)
+    httpx2.put(f"{outside.url}/faults", json={"kind": "429", "count": 5})
+    assert [fault["kind"] for fault in httpx2.get(f"{outside.url}/faults").json()["faults"]] == ["429"]
+
+
+# --- what it saw, and when ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "times", "most"),
+    [
+        (1, [], 0),
+        (1, [5.0], 1),
+        (1, [5.0, 6.0], 1),  # exactly one window later is another window
+        (1, [5.0, 5.9, 6.0, 6.1], 3),
+        (1, [5.0, 5.0, 5.0], 3),
+        (10, [1.0, 2.0, 10.9, 11.5, 12.5], 3),
+    ],
+)
+def test_the_most_in_any_window(seconds: float, times: list[float], most: int) -> None:
+    assert most_within(seconds, times) == most
+
+
+@pytest.mark.parametrize(
+    ("stays", "most"),
+    [
+        ([], 0),
+        ([(1, 2)], 1),
+        ([(1, 2), (2, 3)], 1),  # one goes when the other comes
+        ([(1, 3), (2, 4), (2.5, 2.6)], 3),
+        ([(1, None), (2, None), (3, 4)], 3),  # still being answered
+    ],
+)
+def test_the_most_at_once(stays: list[tuple[float, float | None]], most: int) -> None:
+    assert most_at_once(Visit("/", "", at, until) for at, until in stays) == most
+
+
+def test_visits_are_told_with_their_times_and_can_be_forgotten(outside: Outside) -> None:
+    plan(outside, "latency", path="/v1/cards/K-10011", seconds=0.3)
+    waits = threading.Thread(target=httpx2.get, args=(f"{outside.url}/v1/cards/K-10011",))
+    waits.start()
+    until(lambda: outside.visits.told(path="/", window=1)["requests"])
+    httpx2.get(f"{outside.url}/v1/cards/K-10021")
+    waits.join()
+    told = httpx2.get(f"{outside.url}/visits", params={"window": "60", "path": "/v1/cards"}).json()
+    assert (told["requests"], told["most_within"], told["most_at_once"]) == (2, 2, 2)
+    assert sum(told["per_second"].values()) == 2
+    assert [visit["fault"] for visit in told["visits"]] == ["latency", ""]
+    assert all(visit["at"] <= visit["until"] for visit in told["visits"])
+    assert httpx2.get(f"{outside.url}/visits", params={"path": "/v1/refunds"}).json()["requests"] == 0
+    assert httpx2.get(f"{outside.url}/visits", params={"window": "long"}).status_code == 422
+    httpx2.delete(f"{outside.url}/visits")
+    assert httpx2.get(f"{outside.url}/visits").json()["visits"] == []
+
+
 # --- the model ----------------------------------------------------------------------------------------------------
 
 
@@ -214,31 +271,51 @@ def test_a_model_answers_in_the_shape_asked_for(
     assert "The customer wrote: hello" in str(request["body"]["messages"])
 
 
+def freeze() -> None:
+    card_processor.freeze_card("K-10011", key="1:freeze_card")
+
+
+def write() -> None:
+    llm.write(Reply, instructions="Be kind.", prompt="hello")
+
+
+CLIENTS = {"card-processor": freeze, "model": write}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
         ("429", TryLater),
         ("500", TryLater),
         ("503", TryLater),
+        ("408", TryLater),
         ("reset", TryLater),
-        ("401", GiveUp),
-        ("404", GiveUp),
+        ("malformed", TryLater),
+        ("hang", TryLater),
+        ("slow", TryLater),
+        ("rejected_key", GiveUp),
+        ("context_too_long", GiveUp),
         ("400", GiveUp),
+        ("404", GiveUp),
     ],
 )
-def test_a_model_s_faults_have_a_kind_and_are_not_retried_by_the_client(
-    model: Outside, kind: str, expected: type[Exception]
+def test_a_fault_has_a_kind_and_is_one_request_since_no_client_retries_by_itself(
+    model: Outside, client: str, kind: str, expected: type[Exception]
 ) -> None:
-    plan(model, kind, path="/v1/chat", count=9)
-    with pytest.raises(expected, match=r"^model: "):
-        llm.write(Reply, instructions="Be kind.", prompt="hello")
-    assert len(model.seen) == 1
+    Dependency.objects.update(read_timeout_seconds=0.3, attempt_timeout_seconds=8 if kind != "slow" else 0.5)
+    terms.forget()
+    plan(model, kind, path="/v1/", count=9, seconds=0.2 if kind == "slow" else 0)
+    with pytest.raises(expected, match=f"^{client}"):
+        CLIENTS[client]()
+    assert len(model.visits.told(path="/v1/", window=60)["visits"]) == 1
 
 
-def test_a_model_that_answers_half_json_has_a_kind(model: Outside) -> None:
-    plan(model, "malformed", path="/v1/chat", count=9)
-    with pytest.raises(TryLater):
-        llm.write(Reply, instructions="Be kind.", prompt="hello")
+def test_a_rejected_key_and_a_context_that_is_too_long_are_said_in_the_provider_s_words(model: Outside) -> None:
+    for kind, words in {"rejected_key": "Incorrect API key", "context_too_long": "maximum context"}.items():
+        plan(model, kind, path="/v1/chat")
+        with pytest.raises(GiveUp, match=words):
+            write()
 
 
 def test_a_rate_limited_model_says_how_long(model: Outside) -> None:

@@ -13,6 +13,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def refused(status: int, detail: str) -> Answer:
-    """An error the caller can read."""
-    return Answer(status, {"detail": detail})
+def refused(status: int, detail: str, *, code: str | None = None) -> Answer:
+    """An error the caller can read, in the words of the card processor and of a model provider at once."""
+    error = {"message": detail, "type": "invalid_request_error", "param": None, "code": code}
+    return Answer(status, {"detail": detail} | ({"error": error} if code else {}))

@@ -4,8 +4,10 @@ import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-KINDS = ("latency", "hang", "reset", "malformed")  # or an HTTP status from 400 to 599
-HANG_SECONDS = 120.0
+# or an HTTP status from 400 to 599
+KINDS = ("latency", "hang", "reset", "malformed", "slow", "rejected_key", "context_too_long")
+ANSWERED = ("latency", "slow")  # the request takes effect, and its answer arrives, if somebody waits for it
+SECONDS = {"hang": 120.0, "slow": 1.0}  # where none are asked for; of a slow body: for each byte
 
 
 class BadFault(ValueError):
@@ -29,8 +31,7 @@ class Fault:
             raise BadFault(f"There is no fault {self.kind!r}; choose {', '.join(KINDS)} or a status from 400 to 599.")
         if not isinstance(self.count, int) or self.count < 1:
             raise BadFault("count must be a whole number of at least 1.")
-        if self.kind == "hang" and not self.seconds:
-            self.seconds = HANG_SECONDS
+        self.seconds = self.seconds or SECONDS.get(self.kind, 0.0)
 
 
 @dataclass
@@ -40,13 +41,14 @@ class Faults:
     _pending: list[Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, asked: dict[str, Any]) -> Fault:
+    def add(self, asked: dict[str, Any], *, instead: bool = False) -> Fault:
+        """One more, or this one alone instead of all others."""
         try:
             fault = Fault(**asked)
         except TypeError as error:
             raise BadFault(f"A fault has kind, path, count, seconds, retry_after and after: {error}") from error
         with self._lock:
-            self._pending.append(fault)
+            self._pending = [fault] if instead else [*self._pending, fault]
         return fault
 
     def take(self, path: str) -> Fault | None:

@@ -7,13 +7,14 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from agentops.outside.answer import Answer, refused
-from agentops.outside.faults import Fault
+from agentops.outside.faults import ANSWERED, Fault
+from agentops.outside.visits import Visit
 
 if TYPE_CHECKING:
     from agentops.outside.server import Outside
 
 BODY_LIMIT_BYTES = 2_000_000
-OWN_PATHS = ("/faults", "/seen", "/healthz")  # never faulty and never logged: they are how one looks on
+OWN_PATHS = ("/faults", "/seen", "/visits", "/healthz")  # never faulty and never logged: they are how one looks on
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -29,6 +30,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._handle()
 
+    def do_PUT(self) -> None:
+        self._handle()
+
     def do_DELETE(self) -> None:
         self._handle()
 
@@ -41,14 +45,23 @@ class Handler(BaseHTTPRequestHandler):
         return outside
 
     def _handle(self) -> None:
-        path = self.path.split("?", 1)[0]
+        path, _, query = self.path.partition("?")
+        if path in OWN_PATHS:
+            body = self._body()
+            return self._send(body if isinstance(body, Answer) else self.outside.own(self.command, path, body, query))
+        visit = self.outside.visits.came(path, self.headers.get("Idempotency-Key", ""))
+        try:
+            self._meet(path, visit)
+        finally:
+            self.outside.visits.went(visit)
+
+    def _meet(self, path: str, visit: Visit) -> None:
         body = self._body()
         if isinstance(body, Answer):
             return self._send(body)
-        if path in OWN_PATHS:
-            return self._send(self.outside.answer(self.command, path, body, ""))
         fault = self.outside.faults.take(path)
-        answer = self._acted(path, body) if fault is None or fault.after or fault.kind == "latency" else None
+        visit.fault = fault.kind if fault else ""
+        answer = self._acted(path, body) if fault is None or fault.after or fault.kind in ANSWERED else None
         self._log(path, body, answer=answer, fault=fault)
         self._spoil(fault, answer) if fault else self._send(answer or refused(500, "No answer."))
 
@@ -81,17 +94,24 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def _spoil(self, fault: Fault, answer: Answer | None) -> None:
-        if fault.kind in ("latency", "hang"):
-            self.outside.stopping.wait(fault.seconds)
-        if fault.kind == "latency" and answer:
-            self._send(answer)
-        elif fault.kind == "malformed":
-            self._send_raw(200, b'{"reference": "FRO-', {})
-        elif fault.kind.isdigit():
-            headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-            self._send(Answer(int(fault.kind), {"detail": f"A fault on demand: {fault.kind}."}, headers))
-        else:
-            self._reset()
+        match fault.kind:
+            case "latency" if answer:
+                self.outside.stopping.wait(fault.seconds)
+                self._send(answer)
+            case "slow" if answer:
+                self._send(answer, seconds_a_byte=fault.seconds)
+            case "malformed":
+                self._send_raw(200, b'{"reference": "FRO-', {})
+            case "rejected_key":
+                self._send(refused(401, "Incorrect API key provided.", code="invalid_api_key"))
+            case "context_too_long":
+                self._send(refused(400, "This model's maximum context is 8192 tokens.", code="context_length_exceeded"))
+            case kind if kind.isdigit():
+                headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+                self._send(Answer(int(kind), {"detail": f"A fault on demand: {kind}."}, headers))
+            case _:
+                self.outside.stopping.wait(fault.seconds)  # of what hangs; a reset has none
+                self._reset()
 
     def _reset(self) -> None:
         """Close with RST instead of FIN: linger on, zero seconds."""
@@ -99,12 +119,15 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.close()
 
-    def _send(self, answer: Answer) -> None:
-        self._send_raw(answer.status, json.dumps(answer.body).encode(), answer.headers)
+    def _send(self, answer: Answer, *, seconds_a_byte: float = 0.0) -> None:
+        self._send_raw(answer.status, json.dumps(answer.body).encode(), answer.headers, seconds_a_byte)
 
-    def _send_raw(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def _send_raw(self, status: int, content: bytes, headers: dict[str, str], seconds_a_byte: float = 0.0) -> None:
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content)
+        for part in (bytes([byte]) for byte in content) if seconds_a_byte else (content,):
+            self.wfile.write(part)
+            if self.outside.stopping.wait(seconds_a_byte):
+                break

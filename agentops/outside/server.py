@@ -5,14 +5,17 @@ import threading
 from collections import deque
 from http.server import ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import parse_qs
 
 from agentops.outside import model
 from agentops.outside.answer import Answer, refused
 from agentops.outside.card_processor import CardProcessor
 from agentops.outside.faults import BadFault, Faults
 from agentops.outside.handler import Handler
+from agentops.outside.visits import Visits
 
 SEEN_LIMIT = 10_000
+MODELS = Answer(200, {"object": "list", "data": [{"id": "outside", "object": "model"}]})
 
 
 class Outside:
@@ -22,6 +25,7 @@ class Outside:
         self.card_processor = CardProcessor()
         self.faults = Faults()
         self.seen: deque[dict[str, Any]] = deque(maxlen=SEEN_LIMIT)
+        self.visits = Visits()
         self.stopping = threading.Event()
         self._server = _Server((host, port), Handler)
         self._server.outside = self
@@ -58,35 +62,45 @@ class Outside:
         self.stop()
 
     def answer(self, method: str, path: str, body: dict[str, Any], key: str) -> Answer:
-        """Route one request."""
-        if path == "/faults":
-            return self._faults(method, body)
+        """What the card processor or the model says."""
         if method == "GET":
-            return self._get(path)
+            return MODELS if path == "/v1/models" else self.card_processor.get(path)
         if method != "POST":
             return refused(405, f"{method} is not allowed here.")
         if path == "/v1/chat/completions":
             return model.complete(body)
         return self.card_processor.post(path, body, key)
 
-    def _get(self, path: str) -> Answer:
-        if path == "/healthz":
-            return Answer(200, {"ok": True})
+    def own(self, method: str, path: str, body: dict[str, Any], query: str) -> Answer:
+        """For whoever looks on: faults to come, what was seen, when it was."""
+        if path == "/faults":
+            return self._faults(method, body)
+        if path == "/visits":
+            return self._visits(method, {name: values[-1] for name, values in parse_qs(query).items()})
         if path == "/seen":
             return Answer(200, {"requests": list(self.seen), "effects": self.card_processor.effects})
-        if path == "/v1/models":
-            return Answer(200, {"object": "list", "data": [{"id": "outside", "object": "model"}]})
-        return self.card_processor.get(path)
+        return Answer(200, {"ok": True})
 
     def _faults(self, method: str, body: dict[str, Any]) -> Answer:
+        """POST adds one, PUT has it instead of all others, DELETE takes all back."""
         if method == "DELETE":
             self.faults.clear()
-        elif method == "POST":
+        elif method in ("POST", "PUT"):
             try:
-                self.faults.add(body)
+                self.faults.add(body, instead=method == "PUT")
             except BadFault as error:
                 return refused(422, str(error))
         return Answer(200, {"faults": self.faults.listed()})
+
+    def _visits(self, method: str, asked: dict[str, str]) -> Answer:
+        """Of the paths that begin with `path`; `window` is in seconds."""
+        if method == "DELETE":
+            self.visits.clear()
+        try:
+            window = float(asked.get("window", "1"))
+        except ValueError:
+            return refused(422, "window is a number of seconds.")
+        return Answer(200, self.visits.told(path=asked.get("path", "/"), window=window))
 
 
 class _Server(ThreadingHTTPServer):

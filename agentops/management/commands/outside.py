@@ -12,7 +12,7 @@ from agentops.outside import Outside
 class Command(BaseCommand):
     help = (
         "Serve a card processor (/v1/cards, /v1/refunds, /v1/reversals) and an OpenAI-compatible model "
-        "(/v1/chat/completions). POST /faults plans a fault, GET /seen lists what came in."
+        "(/v1/chat/completions). POST /faults plans a fault, GET /seen lists what came in, GET /visits when."
     )
     requires_system_checks: list[str] = []
 
