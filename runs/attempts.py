@@ -327,8 +327,8 @@ class OneStep:
 
 def difference(step: StepState, request: dict[str, Any] | None, steps: Mapping[int, StepState]) -> Next | None:
     """What comes next where the code asks for something else than is recorded, or (None) for nothing more."""
-    if step.status == Status.REJECTED and step.cause == Cause.CODE_CHANGED:
-        return refusal(step)
+    if step.status == Status.REJECTED and step.cause == Cause.CODE_CHANGED and step.decision == "reject":
+        return refusal(step)  # logs of the first version
     if request and step.fingerprint == request["fingerprint"]:
         return None
     why = f"The code changed: {divergence.told(step, request, steps)} Nothing was executed."

@@ -113,3 +113,22 @@ def test_a_run_stops_at_the_step_that_changed_and_a_fork_goes_on_from_it(
     names = list(forked.steps.order_by("position").values_list("name", flat=True))
     assert (names, forked.agent_version) == ([*now, "ask"], "2")
     assert audit.first_wrong(run.pk) == audit.first_wrong(forked.pk) == ""
+
+
+@pytest.mark.django_db
+def test_a_step_that_a_person_had_rejected_stops_the_run_as_long_as_the_code_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdk, "AGENTS", dict(sdk.AGENTS))
+    sdk.agent("changing", title="Changing", version="1")(doing([]))
+    run = commands.start("changing", {"text": "x"}, by="operator")
+    executor.advance(run.pk, owner="test")
+    review = Review.objects.open().get(run=run)
+    commands.decide(run.pk, 1, "reject", by="reviewer", fingerprint=review.fingerprint, reason="no")
+    Review.objects.update(state="decided")
+    del sdk.AGENTS["changing"]
+    sdk.agent("changing", title="Changing", version="2")(doing(BEFORE))
+    for _ in range(2):
+        executor.advance(run.pk, owner="test")
+        review = Review.objects.open().get(run=run, cause="code_changed")
+        commands.decide(run.pk, 1, "retry", by="reviewer", fingerprint=review.fingerprint)
+        Review.objects.update(state="decided")
+    assert audit.first_wrong(run.pk) == ""
