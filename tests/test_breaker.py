@@ -13,7 +13,7 @@ from runs.reliability.limiter import Limits, NoRoom
 from runs.reliability.slots import NoSlot
 from tests.actors import at_once
 
-TERMS = BreakerTerms(failure_ratio=0.5, minimum=4, window_seconds=60, open_seconds=0.3, canary_seconds=30)
+TERMS = BreakerTerms(failure_ratio=0.5, minimum=4, window_seconds=60, open_seconds=0.6, canary_seconds=30)
 LIMITS = Limits(requests=50, period_seconds=60, concurrency=2)
 
 
@@ -51,7 +51,7 @@ def test_failures_that_left_the_window_are_forgotten() -> None:
 
 def test_of_eight_processes_exactly_one_is_the_canary_and_one_is_told_of_each_change() -> None:
     assert opened() == Change("closed", "open", "4 of 4 calls failed within 60 s.")
-    time.sleep(0.35)
+    time.sleep(0.65)
     answers = at_once(lambda number: [breaker.ask("cards", TERMS, f"run:{number}") for _ in range(20)])
     canaries = [number for number, asked in enumerate(answers) if any(isinstance(one, Canary) for one in asked)]
     assert len(canaries) == 1
@@ -67,7 +67,7 @@ def test_a_canary_that_fails_opens_it_again_and_late_reports_of_others_change_no
     opened()
     assert report(True, "begun before it opened") is None
     assert isinstance(breaker.ask("cards", TERMS, "a"), Open)
-    time.sleep(0.35)
+    time.sleep(0.65)
     assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
     assert report(True, "begun before it opened") is None
     assert report(False, "begun before it opened") is None
@@ -79,12 +79,12 @@ def test_a_canary_that_fails_opens_it_again_and_late_reports_of_others_change_no
 
 
 def test_a_canary_that_never_answers_is_followed_by_another() -> None:
-    terms = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=0.1, canary_seconds=0.3)
+    terms = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=0.1, canary_seconds=0.6)
     opened(terms)
     time.sleep(0.15)
     assert isinstance(breaker.ask("cards", terms, "a"), Canary)
     assert isinstance(breaker.ask("cards", terms, "b"), Open)
-    time.sleep(0.35)
+    time.sleep(0.65)
     assert breaker.ask("cards", terms, "b") == Canary(None)
     assert report(True, "a", terms) is None
     assert report(True, "b", terms) is not None
@@ -107,9 +107,19 @@ def test_after_an_outage_those_who_waited_are_let_in_by_growing_cohorts() -> Non
     assert breaker.look("cards").ramp
 
 
+def test_the_longer_an_outage_the_less_often_most_of_those_who_wait_ask() -> None:
+    terms = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=100)
+    opened(terms)
+    store.redis().hincrbyfloat(f"{store.home('cards')}:breaker", "broken_since", -600)
+    told = [breaker.ask("cards", terms, f"run:{i}") for i in range(12)]
+    seconds = [one.seconds for one in told if isinstance(one, Open)]
+    assert seconds[7] < 103.1, "those in front ask when the next canary may go"
+    assert min(seconds[8:]) > 125
+
+
 def test_nobody_waits_after_recovery_where_nobody_waited() -> None:
     opened()
-    time.sleep(0.35)
+    time.sleep(0.65)
     assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
     report(True, "a")
     assert [breaker.ask("cards", TERMS, f"{i}") for i in range(20)] == [Closed()] * 20
@@ -127,9 +137,9 @@ def test_by_hand() -> None:
     assert breaker.force("cards", "closed", "They are back.", "ada") == Change("open", "closed", "They are back.")
     assert breaker.force("cards", "closed", "Once more.", "ada") is None
 
-    breaker.force("cards", "open", "For a moment.", "ada", datetime.now(UTC) + timedelta(seconds=0.3))
+    breaker.force("cards", "open", "For a moment.", "ada", datetime.now(UTC) + timedelta(seconds=0.6))
     assert isinstance(breaker.ask("cards", TERMS, "a"), Open)
-    time.sleep(0.35)
+    time.sleep(0.65)
     assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
 
     later = datetime.now(UTC) + timedelta(hours=1)
@@ -197,7 +207,7 @@ def test_who_is_refused_by_one_has_taken_nothing_of_the_others() -> None:
     opened()
     assert isinstance(enter("d"), Open)
     assert used() == (2, 0)
-    time.sleep(0.35)
+    time.sleep(0.65)
     assert isinstance(enter("e", Limits(requests=2, period_seconds=60, concurrency=2)), NoRoom)
     assert breaker.look("cards").state == "open", "a canary that finds no room has not gone"
     canary = enter("f")
@@ -208,7 +218,7 @@ def test_who_is_refused_by_one_has_taken_nothing_of_the_others() -> None:
 
 def test_a_canary_that_was_not_sent_lets_another_try() -> None:
     opened()
-    time.sleep(0.35)
+    time.sleep(0.65)
     canary = enter("a")
     assert isinstance(canary, Entered)
     assert isinstance(enter("b"), Open)

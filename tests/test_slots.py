@@ -54,11 +54,11 @@ def holding(*, renews: bool) -> Iterator[None]:
     """A process that holds the slot, and is killed at the end of the block."""
 
     def hold(told: Any) -> None:
-        told.send(slots.take("bank", "a process", 1, lease_seconds=0.4))
+        told.send(slots.take("bank", "a process", 1, lease_seconds=1))
         while True:
             time.sleep(0.05)
             if renews:
-                slots.renew([("bank", "a process")], 0.4)
+                slots.renew([("bank", "a process")], 1)
 
     mine, theirs = FORK.Pipe(duplex=False)
     child = FORK.Process(target=hold, args=(theirs,), daemon=True)
@@ -82,7 +82,7 @@ def test_the_slot_of_a_killed_process_comes_back(renews: bool) -> None:
 
 def test_the_slot_of_a_living_process_does_not_come_back() -> None:
     with holding(renews=True):
-        time.sleep(1)  # more than twice its lease
+        time.sleep(2.2)  # more than twice its lease
         refused = slots.take("bank", "another", 1)
     assert isinstance(refused, NoSlot)
     assert [one.name for one in refused.holders] == ["a process"]
@@ -114,12 +114,12 @@ def test_who_holds_fewest_goes_first_and_those_who_wait_are_told_different_times
 
 
 def test_emptied_redis_is_told_again_who_is_inside_before_anybody_else_is_let_in() -> None:
-    assert isinstance(slots.take("bank", "a", 1, 0.5, known_since=LONG_AGO), NoSlot), "unknown, and not new"
-    eventually(lambda: slots.take("bank", "a", 1, 0.5, known_since=LONG_AGO) == Taken(), seconds=10)
+    assert isinstance(slots.take("bank", "a", 1, 1, known_since=LONG_AGO), NoSlot), "unknown, and not new"
+    eventually(lambda: slots.take("bank", "a", 1, 1, known_since=LONG_AGO) == Taken(), seconds=10)
     store.redis().flushall()
-    assert isinstance(slots.take("bank", "b", 1, 0.5, known_since=LONG_AGO), NoSlot)
+    assert isinstance(slots.take("bank", "b", 1, 1, known_since=LONG_AGO), NoSlot)
     assert slots.renew([("bank", "a")], 30) == {("bank", "a")}
-    time.sleep(0.6)
-    refused = slots.take("bank", "b", 1, 0.5, known_since=LONG_AGO)
+    time.sleep(1.1)
+    refused = slots.take("bank", "b", 1, 1, known_since=LONG_AGO)
     assert isinstance(refused, NoSlot)
     assert [one.name for one in refused.holders] == ["a"]
