@@ -20,7 +20,7 @@ from rq.worker import BaseWorker
 
 from reviews.models import Cause, Review
 from runs import access, sdk
-from runs.models import Run, RunStatus
+from runs.models import Run, RunStatus, held
 from runs.models.run import ENDED
 from runs.sweeper import BEAT
 
@@ -101,6 +101,7 @@ def _runs(request: HttpRequest) -> dict[str, Any]:
     shown = {"counts": counts, "child_count": sum(row["all"] - row["top"] for row in counted.values())}
     recent = list(Run.objects.top_level().order_by("-created_at", "-id")[:RECENT_RUNS])
     shown |= {"runs": recent, "child_counts": Run.objects.child_counts(run.pk for run in recent)}
+    shown |= {"held": held.said(recent), "held_counts": sorted(held.counts().items())}
     return shown | {"may_start": access.may_start(request.user), "agents": sdk.agents()}
 
 

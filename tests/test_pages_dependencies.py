@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import redis
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -189,3 +191,21 @@ def test_what_a_person_or_an_error_says_is_shown_as_text(signed_in: SignedIn) ->
     page = signed_in().get("/dependencies/shop/").text
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_lists_and_the_dashboard_say_for_what_a_run_waits(signed_in: SignedIn, django_assert_num_queries: Any) -> None:
+    carried("buy")
+    client = signed_in()
+    client.get("/runs/")
+    with CaptureQueriesContext(connection) as without:
+        client.get("/runs/")
+    set_terms(enabled=False)
+    for _ in range(3):
+        carried("buy")
+    with django_assert_num_queries(len(without) + 1):
+        page = client.get("/runs/").text
+    assert page.count(">for shop</a>") == 3
+    assert 'title="shop is switched off: an admin can switch it on again."' in page
+    dashboard = client.get("/").text
+    assert '3 runs wait for <a id="held-shop" href="/dependencies/shop/">shop</a>.' in dashboard
+    assert client.get("/agents/buying/").text.count(">for shop</a>") == 3

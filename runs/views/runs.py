@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from runs import access, commands, sdk, timeline
-from runs.models import Run, RunStatus
+from runs.models import Run, RunStatus, held
 from runs.views import keyset
 
 EVENTS_A_PAGE = 200
@@ -34,6 +34,7 @@ def runs(request: HttpRequest) -> HttpResponse:
     shown = {
         "page": page,
         "child_counts": Run.objects.child_counts(run.pk for run in page.rows),
+        "held": held.said(page.rows),
         "filters": filters | relatives,
         "filtered": any(filters.values()) or bool(relatives),
         "with_children": with_children,
