@@ -1,10 +1,12 @@
 """A run as text for people and as one line of JSON for programs."""
 
 import json
+from typing import Any
 
 from django.db.models import QuerySet
 
-from runs.models import Run
+from runs import describe, event_log
+from runs.models import Run, RunStatus
 
 
 def with_details(runs: QuerySet[Run]) -> QuerySet[Run]:
@@ -13,8 +15,8 @@ def with_details(runs: QuerySet[Run]) -> QuerySet[Run]:
 
 
 def as_json(run: Run) -> str:
-    """id, status, output, error, steps (name, worker, status, confidence, attempts, duration_ms) and the ids of its
-    reviews, open and closed, oldest first."""
+    """id, status, output, error, missing (where it was completed partially), steps (name, worker, status, confidence,
+    attempts, duration_ms) and the ids of its reviews, open and closed, oldest first."""
     steps = [
         {
             "name": step.name,
@@ -27,7 +29,8 @@ def as_json(run: Run) -> str:
         for step in run.steps.all()
     ]
     reviews = sorted(review.pk for review in run.reviews.all())
-    said = {"id": run.pk, "status": run.status, "output": run.output, "error": run.error, "steps": steps, "reviews": reviews}
+    said = {"id": run.pk, "status": run.status, "output": run.output, "error": run.error}
+    said |= {"missing": _missing(run), "steps": steps, "reviews": reviews}
     return json.dumps(said, ensure_ascii=False)
 
 
@@ -36,4 +39,9 @@ def as_text(run: Run) -> str:
     line = f"Run {run.pk}  {run.get_status_display():<10} {run.input_text}"
     if run.error:
         return f"{line}\n    {run.error['message']}"
-    return line if run.output is None else f"{line}\n    {json.dumps(run.output, ensure_ascii=False)}"
+    missing = f"\n    {describe.what_is_missing(_missing(run))}" if run.status == RunStatus.PARTIAL else ""
+    return line + missing if run.output is None else f"{line}{missing}\n    {json.dumps(run.output, ensure_ascii=False)}"
+
+
+def _missing(run: Run) -> list[dict[str, Any]]:
+    return event_log.missing(run.pk) if run.status == RunStatus.PARTIAL else []

@@ -37,10 +37,11 @@ class Attempt:
 
 @dataclass(slots=True)
 class Done:
-    """The step has a result."""
+    """The step has a result, or was skipped: then `missing` says what the run goes on without."""
 
     value: Any
     drafts: list[Draft] = field(default_factory=list)
+    missing: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -126,6 +127,8 @@ class OneStep:
             return self._first()
         if step.status == Status.SUCCEEDED:
             return Done(self.worker.output.validate_python(step.output))
+        if step.status == Status.SKIPPED:
+            return self._skipped(step.output, step.reason)
         if step.status in (Status.REJECTED, Status.EXPIRED):
             return refusal(step)
         return self._again(step)
@@ -282,15 +285,30 @@ class OneStep:
         if isinstance(next_, outcome.TryAgain):
             return self._retry(step, failed | {"wait_seconds": next_.wait_seconds}, next_)
         drafts = [Draft(Kind.ATTEMPT_FAILED, failed, self.position)]
-        fallback = self.worker.fallback
-        if isinstance(next_, outcome.FailFinally) and isinstance(fallback, sdk.Worker) and not step.fallback:
-            taken = {"worker": fallback.name, "effect": fallback.effect, "why": clean(next_.why)}
-            drafts.append(Draft(Kind.FALLBACK_TAKEN, taken, self.position))
-            return Attempt(self._next_start(step.attempt, step.remark), drafts)
+        if isinstance(next_, outcome.FailFinally) and (degraded := self._fallback(step, next_.why)):
+            degraded.drafts[:0] = drafts
+            return degraded
         cause = Cause.OUTCOME_UNKNOWN if step.effect == "once" else Cause.FAILED
         asked = self._escalate(cause, Subject.OUTPUT, why=next_.why)
         asked.drafts[:0] = drafts
         return asked
+
+    def _fallback(self, step: StepState, why: str) -> Attempt | Done | None:
+        """What happens in the worker's place now that it has failed; None where a person is asked."""
+        failed = self.worker.fallback if step.fallback else self.worker
+        match failed.fallback:
+            case sdk.Worker() as other if not step.fallback:
+                taken = {"worker": other.name, "effect": other.effect, "why": clean(why)}
+                return Attempt(self._next_start(step.attempt, step.remark), [Draft(Kind.FALLBACK_TAKEN, taken, self.position)])
+            case sdk.Skip(note, value):
+                stored = normalise(self.worker.dump(value))
+                skipped = Draft(Kind.STEP_SKIPPED, {"note": note, "why": clean(why), "output": stored}, self.position)
+                return self._skipped(stored, note, skipped)
+        return None
+
+    def _skipped(self, stored: Any, note: str, *drafts: Draft) -> Done:
+        missing = {"step": self.position, "title": self.worker.title, "note": note}
+        return Done(self.worker.output.validate_python(stored), list(drafts), missing)
 
     def _defer(self, step: StepState, not_yet: outcome.NotYet) -> Next:
         """Not yet, says the worker, or guard: that was no attempt."""

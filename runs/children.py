@@ -13,7 +13,7 @@ from runs.engine.canonical import clean, digest, dumps, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.state import RunState, Status
 from runs.models import Run, RunStatus
-from runs.models.run import ENDED
+from runs.models.run import COMPLETED, ENDED
 from runs.pen import certain, patiently
 from runs.requests import Refused, enabled, find_agent, request
 from runs.steps import Steps, interruptible
@@ -52,10 +52,10 @@ def join(steps: Steps, name: str, children: Sequence[sdk.Child]) -> list[sdk.Out
         if step is None:
             steps.unwritten.append(Draft(Kind.STEP_REQUESTED, asked, steps.position))
         elif step.status == Status.SUCCEEDED:
-            return [_outcome(child, ended) for child, ended in zip(children, _with_outputs(step.output), strict=True)]
+            return _outcomes(steps, children, _with_outputs(step.output))
         ended = _ended(steps, ids)
         steps.unwritten.append(Draft(Kind.STEP_SUCCEEDED, {"output": _recorded(ended)}, steps.position))
-        return [_outcome(child, one) for child, one in zip(children, ended, strict=True)]
+        return _outcomes(steps, children, ended)
 
 
 # --- when a run ends ------------------------------------------------------------------------------------------------
@@ -154,16 +154,16 @@ def _as_ended(run: Run, room: int) -> dict[str, Any]:
 
 
 def _output(run: Run) -> Any:
-    if run.status == RunStatus.SUCCEEDED and run.output is None:  # too large for its row
+    if run.status in COMPLETED and run.output is None:  # too large for its row
         return event_log.RunLog.load(run.pk).state.output
     return run.output
 
 
 def _recorded(ended: list[dict[str, Any]]) -> Any:
-    """What the join keeps: where the outputs are large together, only their digests. A run that has succeeded never changes."""
+    """What the join keeps: where the outputs are large together, only their digests. A completed run never changes."""
     if sum(len(dumps(one["output"])) for one in ended) <= OUTPUT_LETTERS:
         return stored(ended)
-    return stored([_apart(one) if one["status"] == RunStatus.SUCCEEDED else one for one in ended])
+    return stored([_apart(one) if one["status"] in COMPLETED else one for one in ended])
 
 
 def _apart(one: dict[str, Any]) -> dict[str, Any]:
@@ -182,8 +182,17 @@ def _same(recorded: dict[str, Any], output: Any) -> Any:
     return output
 
 
+def _outcomes(steps: Steps, children: Sequence[sdk.Child], ended: list[dict[str, Any]]) -> list[sdk.Outcome]:
+    """What a child was completed without, its parent is completed without."""
+    if partial := [one["run"] for one in ended if one["status"] == RunStatus.PARTIAL]:
+        others = f" and {len(partial) - 1} more were" if partial[1:] else " was"
+        note = f"Run {partial[0]}{others} completed partially."
+        steps.missing.append({"step": steps.position, "title": "Wait for other runs", "note": note})
+    return [_outcome(child, one) for child, one in zip(children, ended, strict=True)]
+
+
 def _outcome(child: sdk.Child, ended: dict[str, Any]) -> sdk.Outcome:
     output = ended["output"]
-    if ended["status"] == RunStatus.SUCCEEDED:
+    if ended["status"] in COMPLETED:
         output = find_agent(child.agent).output_model.model_validate(output)
     return sdk.Outcome(child.run_id, ended["status"], output, ended["error"])

@@ -98,7 +98,7 @@ def retry(run_id: int, *, by: str) -> None:
 
 Terms = Literal["recorded", "current"]
 COPIED_TOGETHER = 100  # steps in one statement: PostgreSQL takes 256 MB of JSON in one value, an event has up to 64 K letters
-HAVE_ENDED = (Status.SUCCEEDED, Status.REJECTED, Status.EXPIRED)
+HAVE_ENDED = (Status.SUCCEEDED, Status.SKIPPED, Status.REJECTED, Status.EXPIRED)
 
 
 def fork(run_id: int, *, step: int, by: str, input: Any = None, config: Terms = "recorded") -> Run:  # noqa: A002 - the word

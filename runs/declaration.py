@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticUserError
 
 from runs.engine.backoff import LONGEST_WAIT_SECONDS
+from runs.engine.canonical import clean
 
 # As wide as the columns of Run and Step that keep them.
 NAME_LETTERS, TITLE_LETTERS, VERSION_LETTERS = 120, 200, 40
+NOTE_LETTERS = 300
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 
 
@@ -160,6 +162,17 @@ def check_fallback_inputs(name: str, given: type[BaseModel], other: str, taken: 
     required = {field for field, info in taken.model_fields.items() if info.is_required()}
     if unfit := (given.model_fields.keys() - taken.model_fields.keys()) | (required - given.model_fields.keys()):
         raise BadDeclaration(f"The fallback {other} takes other inputs than {name} ({_list(unfit)}): make them the same.")
+
+
+def check_skip(name: str, note: object, value: Any, output: TypeAdapter[Any]) -> None:
+    """A step that is skipped has a note for people, and a value that its supervisor can go on with."""
+    if not (isinstance(note, str) and note.strip() and clean(note, NOTE_LETTERS) == note):
+        raise BadDeclaration(f"{name} is skipped with the note {note!r}: say what is missing, in 1 to {NOTE_LETTERS} letters.")
+    try:
+        output.validate_python(value)
+    except ValidationError as error:
+        what = "give skip(..., value=...) that fits it, or let it return None as well"
+        raise BadDeclaration(f"{name} is skipped with {value!r}, which is no result of it: {what}.") from error
 
 
 # --- values that are recorded -----------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ CAUSES = {
 }
 
 
+MISSING_NAMED = 5
 SPAWN = "spawn["  # with what the recorded worker of a step that starts children begins
 A_PERSON = "ask_human["  # with what the recorded worker of a question begins
 KINDS_OF_ERROR = ("AskHuman", "GiveUp", "TryLater", "crashed", "rejected", "unknown_agent", "unstorable")
@@ -127,6 +128,13 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def what_is_missing(missing: list[dict[str, Any]]) -> str:
+    """The end of a run that was completed partially."""
+    told = [f"step {one['step']} ({one['title']}): {one['note']}" for one in missing[:MISSING_NAMED]]
+    more = f" And {len(missing) - MISSING_NAMED} more." if missing[MISSING_NAMED:] else ""
+    return f"Missing: {'; '.join(told)}{more}"
+
+
 def runs(count: int) -> str:
     """ "1 run", "1,200 runs"."""
     return "1 run" if count == 1 else f"{count:,} runs"
@@ -164,6 +172,11 @@ def _run_requested(data: dict[str, Any], step: str, by: str) -> str:
         return f"{by} started a run of {what}."
     given = f" That step gets another input, given by {by}." if data.get("override") else ""
     return f"{by} forked run {origin['run']} from step {origin['step']}, as a run of {what}.{given}"
+
+
+def _run_succeeded(data: dict[str, Any], step: str, by: str) -> str:
+    missing = data.get("missing")
+    return f"The run was completed partially. {what_is_missing(missing)}" if missing else "The run succeeded."
 
 
 def _parked(data: dict[str, Any], step: str, by: str) -> str:
@@ -250,7 +263,7 @@ SENTENCES: dict[str, Say] = {
     ),
     Kind.RUN_RELEASED: lambda data, step, by: "The job process was asked to stop and gave the run back.",
     Kind.RUN_PARKED: _parked,
-    Kind.RUN_SUCCEEDED: lambda data, step, by: "The run succeeded.",
+    Kind.RUN_SUCCEEDED: _run_succeeded,
     Kind.RUN_FAILED: lambda data, step, by: f"The run failed: {_short(data['error']['message'])}",
     Kind.RUN_WOKEN: _with_reason("The run was woken before its time"),
     Kind.RUN_RETRIED: lambda data, step, by: f"{by} let the run go on from where it had ended.",
@@ -263,6 +276,7 @@ SENTENCES: dict[str, Say] = {
     Kind.ATTEMPT_CRASHED: _crashed,
     Kind.FALLBACK_TAKEN: lambda data, step, by: f"{step} went to its fallback {data['worker']}: {_short(data['why'])}",
     Kind.STEP_SUCCEEDED: _succeeded,
+    Kind.STEP_SKIPPED: lambda data, step, by: f"{step} was skipped: {_short(data['note'])} {_short(data['why'])}",
     Kind.STEP_ESCALATED: _escalated,
     Kind.STEP_DECIDED: _decided,
     Kind.STEP_DEFERRED: _deferred,

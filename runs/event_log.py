@@ -244,6 +244,12 @@ def with_payloads(run_id: int, steps: Iterable[Step]) -> list[Step]:
     return found
 
 
+def missing(run_id: int) -> list[dict[str, Any]]:
+    """What a run was completed without: step, title and note of each."""
+    found = rows(run_id).filter(kind=Kind.RUN_SUCCEEDED).values_list("data__missing", flat=True).last()
+    return found or []
+
+
 def as_fact(row: Event) -> Fact:
     return Fact(row.seq, row.kind, row.data, row.step, row.actor, row.at, row.prev_hash, row.hash)
 
@@ -279,7 +285,8 @@ WITH taken AS (
       WHEN run.status <> 'waiting' THEN false
       WHEN run.waiting_cause = 'children' THEN NOT EXISTS (
         SELECT FROM unnest(run.waiting_runs) AS waited(id)
-        WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id) NOT IN ('succeeded', 'failed', 'cancelled'))
+        WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id)
+          NOT IN ('succeeded', 'partial', 'failed', 'cancelled'))
       ELSE run.wake_at <= clock_timestamp() END
   RETURNING run.id, run.fence, before.lease_owner, run.last_seq
 )

@@ -1,4 +1,4 @@
-"""All that the author of an agent imports: agent, worker, Run, call, Result, ask_human and the three kinds of error."""
+"""All that the author of an agent imports: agent, worker, Run, call, Result, ask_human, skip and the three kinds of error."""
 
 import inspect
 import sys
@@ -14,12 +14,12 @@ from typing_extensions import TypeVar
 from runs import declaration
 from runs.declaration import BadDeclaration
 from runs.engine.errors import AskHuman, GiveUp, TryLater
-from runs.values import Child, Expired, Outcome, Rejected, Result, StepContext, current_step, executing
+from runs.values import Child, Expired, Outcome, Rejected, Result, Skip, StepContext, current_step, executing
 
 __all__ = [
     "Agent", "AskHuman", "BadDeclaration", "Call", "Child", "Expired", "GiveUp", "Outcome", "Rejected", "Result", "Run",
-    "StepContext", "TryLater", "Worker", "agent", "agents", "ask_human", "call", "current_step", "executing", "find_worker",
-    "worker",
+    "Skip", "StepContext", "TryLater", "Worker", "agent", "agents", "ask_human", "call", "current_step", "executing",
+    "find_worker", "skip", "worker",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -49,7 +49,7 @@ class Worker(Generic[P, R]):
     output_type: Any
     effect: Effect = "none"
     critical: bool = False
-    fallback: Any = None  # another Worker, or ask_human
+    fallback: Any = None  # another Worker, ask_human, or a Skip
     gate: str = ""
     attempts: int | None = None
     timeout: float | None = None  # seconds for one attempt
@@ -136,6 +136,14 @@ def ask_human(answer: type[R], *, title: str = "Ask a person", within: float | N
     return replace(known, title=title, within=declaration.seconds(within, name))
 
 
+def skip(note: str, *, value: Any = None) -> Skip:
+    """As `fallback=skip("The rating is missing.")`: when every attempt has failed, the run goes on without the result.
+
+    The step's result is then `value`, which its type must allow. The run ends as completed partially and says the note.
+    """
+    return Skip(note, value)
+
+
 class Question(BaseModel):
     """What a person is asked."""
 
@@ -197,18 +205,16 @@ def _check(made: Worker[..., Any]) -> None:
     if made.timeout is not None and made.timeout <= 0:
         raise BadDeclaration(f"The worker {made.name} has a timeout of {made.timeout:g} s; it needs more than 0.")
     declaration.check_masked(made.name, made.masked, made.input_model, made.output)
-    if made.critical and made.fallback is None:
-        raise BadDeclaration(
-            f"The worker {made.name} is critical but names no fallback: add fallback=ask_human or another worker."
-        )
-    if made.fallback is not None and made.fallback is not ask_human:
+    if isinstance(made.fallback, Skip):
+        declaration.check_skip(made.name, made.fallback.note, made.fallback.value, made.output)
+    elif made.fallback is not None and made.fallback is not ask_human:
         _check_fallback(made, made.fallback)
 
 
 def _check_fallback(made: Worker[..., Any], other: Any) -> None:
     """It is called in the worker's place, within the step that was recorded for the worker."""
     if not isinstance(other, Worker) or other.asks:
-        raise BadDeclaration(f"The fallback of {made.name} must be another worker, or the bare ask_human.")
+        raise BadDeclaration(f"The fallback of {made.name} must be another worker, the bare ask_human, or skip(note).")
     if other.gate:
         raise BadDeclaration(f"The fallback {other.name} is gated; a fallback cannot be gated: gate {made.name} itself.")
     if other.output_type != made.output_type:

@@ -70,6 +70,7 @@ class Steps:
         self.position = 0
         self.names: set[str] = set()
         self.unwritten = list(opening)
+        self.missing: list[dict[str, Any]] = []  # what the run will end without: step, title, note
         self.refused: dict[int, int] = {}  # id of a raised Rejected or Expired -> position of its step
         self.stopped = False
 
@@ -172,6 +173,7 @@ class Steps:
             if isinstance(next_, Refused):
                 self.refused[id(next_.error)] = next_.position
                 raise next_.error
+        self.missing += [next_.missing for next_ in nexts if isinstance(next_, Done) and next_.missing]
         return [next_.value for next_ in nexts if isinstance(next_, Done)]
 
     def _park(self, waiting: list[Open]) -> NoReturn:
@@ -222,7 +224,7 @@ class Steps:
 
     def write_results(self) -> None:
         """Append what is unwritten if a worker's result is among it."""
-        if any(draft.kind == Kind.STEP_SUCCEEDED for draft in self.unwritten):
+        if any(draft.kind in (Kind.STEP_SUCCEEDED, Kind.STEP_SKIPPED) for draft in self.unwritten):
             self.write()
 
     def may_wait(self) -> Callable[[], bool]:
@@ -243,8 +245,9 @@ class Steps:
         return True
 
     def succeed(self, output: Any) -> None:
-        """End the run with its output."""
-        self._finish(Draft(Kind.RUN_SUCCEEDED, {"output": output}))
+        """End the run with its output, completed partially where something is missing."""
+        missing = {"missing": self.missing} if self.missing else {}
+        self._finish(Draft(Kind.RUN_SUCCEEDED, {"output": output} | missing))
 
     def fail(self, kind: str, message: str, *, step: int | None = None, trace: str = "") -> None:
         """End the run as failed; `step` is the one whose refusal ended it. Once stopped, nothing is added."""

@@ -13,7 +13,7 @@ from runs import describe, event_log, sdk
 from runs.engine.events import Fact, Kind
 from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step, held
-from runs.models.run import OPEN, in_order
+from runs.models.run import COMPLETED, OPEN, in_order
 
 EVENTS_SHOWN = 200  # on the run's page; its events page has all
 STEPS_SHOWN = 200
@@ -244,6 +244,7 @@ def head(run: Run) -> dict[str, Any]:
     reviews = list(run.reviews.filter(state="open").order_by("pk").values_list("pk", "position"))
     with_large(run)
     shown = {"waiting": describe.waiting(run, _wait(run, reviews)), "reviews": [pk for pk, _ in reviews], "related": related(run)}
+    shown |= {"missing": event_log.missing(run.pk) if run.status == RunStatus.PARTIAL else []}
     return {"run": run, "agent": sdk.AGENTS.get(run.agent)} | shown
 
 
@@ -266,7 +267,7 @@ def deadlines(run_id: int, positions: Iterable[int]) -> dict[int, datetime]:
 def with_large(run: Run) -> Run:
     """The run, with a Large in the place of an input or output that is too large for its row."""
     missing = [kind for kind, value in ((Kind.RUN_REQUESTED, run.input), (Kind.RUN_SUCCEEDED, run.output)) if value is None]
-    if run.input is None or (run.output is None and run.status == RunStatus.SUCCEEDED):
+    if run.input is None or (run.output is None and run.status in COMPLETED):
         for fact in event_log.outlined(run.pk, _facts(event_log.rows(run.pk).filter(kind__in=missing))):
             name = "input" if fact.kind == Kind.RUN_REQUESTED else "output"
             setattr(run, name, fact.data[name])

@@ -43,6 +43,17 @@ class Result(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
+class Skip:
+    """As `fallback=`: the step ends with this value in the place of its result, and its run as completed partially.
+
+    `note` says to people what is missing then.
+    """
+
+    note: str
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Child:
     """A run that a supervisor started, for `run.join`."""
 
@@ -52,7 +63,10 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a child ended: succeeded, failed or cancelled. `output` is the agent's output model where it succeeded."""
+    """How a child ended: succeeded, partial, failed or cancelled. `output` is the agent's output model where it succeeded.
+
+    One that was completed partially (`status` is "partial") has an output as well; then this run ends as such too.
+    """
 
     run_id: int
     status: str
@@ -61,7 +75,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        return self.status == "succeeded"
+        return self.status in ("succeeded", "partial")
 
 
 # --- the step that a worker is executing ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from runs import sdk
-from runs.sdk import BadDeclaration, Result, Run, agent, ask_human, find_worker, worker
+from runs.sdk import BadDeclaration, Result, Run, agent, ask_human, find_worker, skip, worker
 
 AGENTS = Path(__file__).resolve().parent.parent / "runs" / "agents"
 CONNECTING = {"asyncio", "ftplib", "http", "multiprocessing", "smtplib", "socket", "ssl", "subprocess", "threading", "urllib"}
@@ -329,10 +329,21 @@ WORKERS: list[tuple[Callable[[], Any], str]] = [
     (lambda: worker(titel="Do it")(named("do")), "@worker has no option titel; it has title, effect, critical,"),
     (lambda: worker(effect="twice")(named("do")), "test_sdk.do has the effect 'twice'; it must be none, idempotent or once."),
     (lambda: worker(attempts=0)(named("do")), "test_sdk.do has 0 attempts; it needs at least 1."),
-    (lambda: worker(critical=True)(named("do")), "test_sdk.do is critical but names no fallback: add fallback=ask_human or"),
-    (lambda: with_fallback("ask"), "The fallback of test_sdk.do must be another worker, or the bare ask_human."),
-    (lambda: with_fallback(named("other")), "The fallback of test_sdk.do must be another worker, or the bare ask_human."),
-    (lambda: with_fallback(ask_human(Out)), "The fallback of test_sdk.do must be another worker, or the bare ask_human."),
+    (lambda: with_fallback(skip("")), "test_sdk.do is skipped with the note '': say what is missing, in 1 to 300 letters."),
+    (lambda: with_fallback(skip("n" * 301)), "test_sdk.do is skipped with the note 'nnn"),
+    (
+        lambda: with_fallback(skip("Gone.")),
+        "test_sdk.do is skipped with None, which is no result of it: give skip(..., value=...)",
+    ),
+    (lambda: with_fallback("ask"), "The fallback of test_sdk.do must be another worker, the bare ask_human, or skip(note)."),
+    (
+        lambda: with_fallback(named("other")),
+        "The fallback of test_sdk.do must be another worker, the bare ask_human, or skip(note).",
+    ),
+    (
+        lambda: with_fallback(ask_human(Out)),
+        "The fallback of test_sdk.do must be another worker, the bare ask_human, or skip(note).",
+    ),
     (
         lambda: with_fallback(worker(gated="Careful.")(named("other"))),
         "The fallback test_sdk.other is gated; a fallback cannot be gated: gate test_sdk.do itself.",

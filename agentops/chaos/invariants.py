@@ -51,7 +51,7 @@ INVARIANTS = [
     Invariant(
         "lost",
         "every run has ended, and of those with a step that kills its process each waits for a person",
-        """SELECT id FROM runs_run WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'waiting')
+        """SELECT id FROM runs_run WHERE status NOT IN ('succeeded', 'partial', 'failed', 'cancelled', 'waiting')
            OR (status = 'waiting') <> (agent = 'chaos-poison')""",
     ),
     Invariant(
@@ -108,7 +108,8 @@ INVARIANTS = [
         "other",
         "a run gives the result that the same errand gave without faults",
         """SELECT r.id FROM runs_run r JOIN runs_run u ON u.input->>'phase' = 'none' AND u.input->>'number' = r.input->>'number'
-           WHERE r.agent = 'chaos-errand' AND u.agent = r.agent AND r.status IN ('succeeded', 'failed', 'cancelled', 'waiting')
+           WHERE r.agent = 'chaos-errand' AND u.agent = r.agent
+             AND r.status IN ('succeeded', 'partial', 'failed', 'cancelled', 'waiting')
              AND (r.status <> 'succeeded' OR r.output IS DISTINCT FROM u.output)""",
     ),
     Invariant(
@@ -160,7 +161,8 @@ INVARIANTS = [
     Invariant(
         "other",
         "nobody owns a run that waits or has ended",
-        "SELECT id FROM runs_run WHERE lease_until IS NOT NULL AND status IN ('waiting', 'succeeded', 'failed', 'cancelled')",
+        """SELECT id FROM runs_run WHERE lease_until IS NOT NULL
+           AND status IN ('waiting', 'succeeded', 'partial', 'failed', 'cancelled')""",
     ),
 ]
 

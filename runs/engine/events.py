@@ -32,6 +32,7 @@ class Kind(StrEnum):
     ATTEMPT_CRASHED = "AttemptCrashed"
     FALLBACK_TAKEN = "FallbackTaken"
     STEP_SUCCEEDED = "StepSucceeded"
+    STEP_SKIPPED = "StepSkipped"
     STEP_ESCALATED = "StepEscalated"
     STEP_DECIDED = "StepDecided"
     STEP_COPIED = "StepCopied"

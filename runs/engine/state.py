@@ -12,7 +12,7 @@ from .step import CHANGES as STEP_CHANGES
 __all__ = ["CHANGE_EVERY_STEP", "ENDED", "RunState", "Status", "StepState", "apply", "copied", "fold"]
 
 
-ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+ENDED = frozenset({Status.SUCCEEDED, Status.PARTIAL, Status.FAILED, Status.CANCELLED})
 
 
 @dataclass
@@ -140,6 +140,10 @@ def _run_ended(status: str) -> Callable[[RunState, Fact], None]:
     return change
 
 
+def _run_succeeded(state: RunState, fact: Fact) -> None:
+    _run_ended(Status.PARTIAL if fact.data.get("missing") else Status.SUCCEEDED)(state, fact)
+
+
 def _cancel_open_steps(state: RunState, fact: Fact) -> None:
     for position, step in state.steps.items():
         state.steps[position] = cancelled(step, fact.at)
@@ -173,7 +177,7 @@ CHANGES: dict[str, Callable[[RunState, Fact], None]] = {
     Kind.RUN_RELEASED: _run_released,
     Kind.RUN_PARKED: _run_parked,
     Kind.RUN_WOKEN: _run_woken,
-    Kind.RUN_SUCCEEDED: _run_ended(Status.SUCCEEDED),
+    Kind.RUN_SUCCEEDED: _run_succeeded,
     Kind.RUN_FAILED: _run_ended(Status.FAILED),
     Kind.RUN_CANCELLED: _run_ended(Status.CANCELLED),
     Kind.RUN_RETRIED: _run_retried,

@@ -16,6 +16,8 @@ class Status:
     WAITING = "waiting"
     RETRYING = "retrying"
     SUCCEEDED = "succeeded"
+    PARTIAL = "partial"  # runs only: completed, but something is missing
+    SKIPPED = "skipped"  # steps only: it failed, and the run goes on without its result
     FAILED = "failed"
     REJECTED = "rejected"  # steps only: a person said no
     EXPIRED = "expired"  # steps only: nobody decided in time
@@ -146,6 +148,12 @@ def _fallback_taken(step: StepState, fact: Fact) -> StepState:
 def _step_succeeded(step: StepState, fact: Fact) -> StepState:
     step = replace(step, status=Status.SUCCEEDED, finished_at=fact.at, error=None)
     return replace(step, output=fact.data["output"], **_judgement(fact))
+
+
+def _step_skipped(step: StepState, fact: Fact) -> StepState:
+    """It keeps the error for which it was skipped."""
+    said = {"output": fact.data["output"], "reason": fact.data["note"]}
+    return replace(step, status=Status.SKIPPED, finished_at=fact.at, **said)
 
 
 def _step_escalated(step: StepState, fact: Fact) -> StepState:
@@ -289,6 +297,7 @@ CHANGES: dict[str, Callable[[StepState, Fact], StepState]] = {
     Kind.ATTEMPT_CRASHED: _attempt_crashed,
     Kind.FALLBACK_TAKEN: _fallback_taken,
     Kind.STEP_SUCCEEDED: _step_succeeded,
+    Kind.STEP_SKIPPED: _step_skipped,
     Kind.STEP_ESCALATED: _step_escalated,
     Kind.STEP_DECIDED: _step_decided,
     Kind.STEP_DEFERRED: _step_deferred,

@@ -2,9 +2,13 @@
 
 import pgtrigger
 from django.db import models
+from django.db.models import Q
 
+from runs.engine.events import Kind
 from runs.models.run import Run
 
+# what a step says when it did not go as it should
+MISHAPS = [str(kind) for kind in (Kind.ATTEMPT_FAILED, Kind.ATTEMPT_CRASHED, Kind.FALLBACK_TAKEN, Kind.STEP_SKIPPED)]
 NEVER_CHANGED = pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
 
 
@@ -27,6 +31,10 @@ class Event(models.Model):
         constraints = [
             # two writers cannot both have the last word: the second insert fails
             models.UniqueConstraint(fields=["run", "seq"], name="event_seq_once"),
+        ]
+        indexes = [
+            # those of the last day, on the page of all operations: small, because what goes well is not in it
+            models.Index(fields=["at"], name="event_mishaps", condition=Q(kind__in=MISHAPS)),
         ]
         triggers = [
             NEVER_CHANGED,

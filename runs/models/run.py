@@ -17,11 +17,13 @@ class RunStatus(models.TextChoices):
     WAITING = "waiting", "Waiting"
     RETRYING = "retrying", "Retrying"
     SUCCEEDED = "succeeded", "Succeeded"
+    PARTIAL = "partial", "Completed partially"
     FAILED = "failed", "Failed"
     CANCELLED = "cancelled", "Cancelled"
 
 
-ENDED = (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+COMPLETED = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)  # with an output
+ENDED = (*COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.RETRYING)
 ADVANCEABLE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.RETRYING)
 
@@ -34,7 +36,8 @@ def in_order(counts: dict[str, int]) -> dict[str, int]:
 # one look by primary key for each run that it waits for, up to the first that is open; Django has no words for it
 NONE_OPEN = RawSQL(
     """NOT EXISTS (SELECT FROM unnest(runs_run.waiting_runs) AS waited(id)
-    WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id) NOT IN ('succeeded', 'failed', 'cancelled'))""",
+    WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id)
+      NOT IN ('succeeded', 'partial', 'failed', 'cancelled'))""",
     [],
     output_field=models.BooleanField(),
 )

@@ -14,6 +14,7 @@ class StepStatus(models.TextChoices):
     WAITING = "waiting", "Waiting"
     RETRYING = "retrying", "Retrying"
     SUCCEEDED = "succeeded", "Succeeded"
+    SKIPPED = "skipped", "Skipped"
     FAILED = "failed", "Failed"
     REJECTED = "rejected", "Rejected"
     EXPIRED = "expired", "Expired"

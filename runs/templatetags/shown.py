@@ -28,6 +28,8 @@ STATUSES = {
     "waiting": Look("Waiting", "circle-pause", "amber"),
     "retrying": Look("Retrying", "rotate-cw", "amber"),
     "succeeded": Look("Succeeded", "circle-check", "green"),
+    "partial": Look("Completed partially", "chart-pie", "amber"),
+    "skipped": Look("Skipped", "skip-forward", "amber"),
     "failed": Look("Failed", "circle-x", "red"),
     "rejected": Look("Rejected", "ban", "red"),
     "expired": Look("Expired", "timer-off", "red"),

@@ -16,8 +16,9 @@ from agentops.arguments import whole_number
 from runs import commands
 from runs.engine.canonical import Unstorable
 from runs.models import Run, RunStatus
+from runs.models.run import ENDED
 
-STOPS = (RunStatus.WAITING, RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+STOPS = (RunStatus.WAITING, *ENDED)
 LOOK_SECONDS = 0.2
 
 
