@@ -200,7 +200,7 @@ def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeyp
     assert page.count("1.5 MB, stored beside the log") == 2  # the step's output and the run's
     address = re.search(rf'href="(/runs/{run.pk}/payloads/[0-9a-f]+/)"', page)[1]
     opened = signed_in("reviewer").get(address)
-    assert opened.text == "<b>é" * 300_000
+    assert opened.getvalue().decode() == "<b>é" * 300_000
     assert opened["Content-Type"] == "text/plain; charset=utf-8"
     assert "no-store" in opened["Cache-Control"]
     assert opened["Content-Disposition"].startswith("attachment; ")
