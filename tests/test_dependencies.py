@@ -367,6 +367,30 @@ def test_the_slot_of_a_long_call_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     assert slots.holders("shop") == []
 
 
+@pytest.mark.django_db
+def test_the_sweeper_asks_a_small_index_for_what_is_held_back() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        assert "run_held" in held.runs().explain()
+
+
+@worker(uses="shop", timeout=0.3)
+def buy_in_a_hurry(text: str) -> str:
+    return str(DOES["buy"]())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_step_is_cut_off_while_it_waits_for_an_answer_and_its_process_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, answers = threading.Event(), [lambda: hanging.wait(60), lambda: "bought"]
+    monkeypatch.setitem(WORKERS, "buy", buy_in_a_hurry)
+    try:
+        run = carried("buy", lambda: guard.call("shop", answers.pop(0)))
+    finally:
+        hanging.set()
+    assert run.output == {"said": "bought"}
+    assert told(run, "AttemptCrashed")["reason"] == "because it took longer than 0.3 s"
+
+
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
@@ -403,9 +427,7 @@ def test_what_is_held_back_is_sent_to_people_who_decide_in_its_place(decision: s
     assert held.counts() == {"shop": 1}
     set_terms(enabled=True)
     value = {"edit": "bought by hand"}.get(decision)
-    decisions.decide(
-        review.pk, actor=people["reviewer"], kind=decision, seen=review.fingerprint, value=value, reason="so be it"
-    )
+    decisions.decide(review.pk, actor=people["reviewer"], kind=decision, seen=review.fingerprint, value=value, reason="so be it")
     run = again(run)
     assert (run.status, run.output) == {
         "retry": ("succeeded", {"said": "bought"}),

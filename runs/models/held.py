@@ -7,9 +7,9 @@ from django.db.models import Count, Exists, F, OuterRef, QuerySet
 from django.db.models.fields.json import KT
 
 from runs.models.event import Event
-from runs.models.run import Run, RunStatus
+from runs.models.run import HELD_BACK, Run, RunStatus
 
-CAUSES = ("limit", "slot", "breaker", "switched_off", "budget")
+CAUSES = HELD_BACK
 NAME = KT("data__dependency")
 
 

@@ -25,6 +25,7 @@ class RunStatus(models.TextChoices):
 COMPLETED = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)  # with an output
 ENDED = (*COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.RETRYING)
+HELD_BACK = ("limit", "slot", "breaker", "switched_off", "budget")  # causes of a wait for a dependency
 ADVANCEABLE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.RETRYING)
 
 
@@ -170,6 +171,8 @@ class Run(models.Model):
             models.Index(fields=["wake_at"], name="run_due", condition=Q(status__in=ADVANCEABLE)),
             models.Index(fields=["wake_at"], name="run_wakes", condition=Q(status="waiting", wake_at__isnull=False)),
             models.Index(fields=["id"], name="run_joins", condition=Q(status="waiting", waiting_cause="children")),
+            # what a dependency holds back: asked by the sweeper every second
+            models.Index(fields=["id"], name="run_held", condition=Q(status="waiting", waiting_cause__in=HELD_BACK)),
             # what else a process had in hand that was lost
             models.Index(fields=["lost_owner"], name="run_lost_owner", condition=~Q(lost_owner="")),
             # its open children: asked at each child's end; and the children on its page
