@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from runs import commands, event_log, executor, sdk, timeline
 from runs.engine import outcome
@@ -188,6 +189,10 @@ def test_the_name_of_a_step_stands_beside_its_title(signed_in):
     assert '<strong>Count</strong> <code class="name">count_1</code>' in page
 
 
+async def whole(streamed):
+    return b"".join([part async for part in streamed.streaming_content]).decode()
+
+
 def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeypatch):
     def supervisor(run, order):
         text = run.step("repeat", agents.repeat, text="<b>é", times=order.number * 100_000)
@@ -200,7 +205,7 @@ def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeyp
     assert page.count("1.5 MB, stored beside the log") == 2  # the step's output and the run's
     address = re.search(rf'href="(/runs/{run.pk}/payloads/[0-9a-f]+/)"', page)[1]
     opened = signed_in("reviewer").get(address)
-    assert opened.getvalue().decode() == "<b>é" * 300_000
+    assert async_to_sync(whole)(opened) == "<b>é" * 300_000
     assert opened["Content-Type"] == "text/plain; charset=utf-8"
     assert "no-store" in opened["Cache-Control"]
     assert opened["Content-Disposition"].startswith("attachment; ")
