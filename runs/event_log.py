@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Self
@@ -50,6 +50,12 @@ class RunLog:
         """
         while drafts and not self._try(drafts, release, may_wait):
             pen.patiently(self._catch_up, may_wait)
+
+    def append_last(self, drafts_of: Callable[[RunState], Sequence[Draft]]) -> None:
+        """Append what follows from the state as it is at that very moment, and give the lease back. Raises LeaseLost."""
+        while not self._try(drafts_of(self.state), True, pen.never):
+            with suppress(CancelRequested):
+                self._catch_up()
 
     def _try(self, drafts: Sequence[Draft], release: bool, may_wait: Callable[[], bool]) -> bool:
         before, kept = self.state, _before(self.state, drafts)

@@ -101,6 +101,7 @@ class JobProcess(BaseWorker):
         threading.Thread(target=self._beat_for_ever, name="beat", daemon=True).start()
         worked = bool(super().work(*args, **kwargs))
         if self.executions:  # a thread that does not come back must not hold the process
+            keeper.give_back()
             os._exit(keeper.STUCK if keeper.leaving.is_set() else 0)
         return worked
 

@@ -18,6 +18,7 @@ from django.db import connections
 from runs import event_log, live, pen
 from runs.engine.events import Draft, Kind
 from runs.engine.outcome import Ending, crashed
+from runs.engine.state import RunState, Status
 
 logger = structlog.get_logger()
 TICK_SECONDS = 0.5
@@ -207,6 +208,7 @@ class Keeper:
             for held in list(self.held):
                 self._watch(held)
             if leaving.is_set() and self._is_time_to_leave():
+                give_back()
                 live.flush()
                 os._exit(STUCK)
 
@@ -240,7 +242,7 @@ class Keeper:
         """A thread that cannot be stopped: write how its run ends here, let the others finish their steps, end the process."""
         self.remove(held)
         if not held.lost:
-            _write_end(held, watch, reason)
+            _write_end(held, lambda state: _given_up(state, watch, reason))
         if not leaving.is_set():
             logger.error("process_ends", run=held.run_id, reason=reason)
             self._leaves_at = time.monotonic() + LEAVE_SECONDS + 2 * bool(self.tell)
@@ -260,33 +262,53 @@ def _too_long(held: Held, since: float, limit: float) -> str:
     return ""
 
 
-def _write_end(held: Held, watch: Watch | None, reason: str) -> None:
-    """The attempt crashed; its run is cancelled if asked for, fails if no step is to blame, and else goes on elsewhere."""
+def give_back() -> None:
+    """This process ends at once: what it has in hand is cut off by that, and its runs go on elsewhere."""
+    keeper = _the_keeper()
+    for held in list(keeper.held):
+        keeper.remove(held)
+        if not held.lost and not _write_end(held, _handed_over):
+            return
+
+
+def _write_end(held: Held, drafts_of: Callable[[RunState], list[Draft]]) -> bool:
+    """Write how the run ends here, which also begins no effect any more; False when the database is away."""
+    held.taken = True
     try:
-        log = event_log.RunLog.load(held.run_id, fence=held.fence)
-        while True:
-            try:
-                return log.append(*_ending(log, watch, reason), release=True)
-            except event_log.CancelRequested:
-                continue
+        event_log.RunLog.load(held.run_id, fence=held.fence).append_last(drafts_of)
     except (DatabaseError, event_log.LeaseLost) as error:
         logger.warning("end_not_written", run=held.run_id, error=str(error))
+        return isinstance(error, event_log.LeaseLost)
     finally:
-        held.taken = True
         connections.close_all()
+    return True
 
 
-def _ending(log: event_log.RunLog, watch: Watch | None, reason: str) -> list[Draft]:
-    step = log.state.steps.get(watch.position) if watch else None
+def _given_up(state: RunState, watch: Watch | None, reason: str) -> list[Draft]:
+    """The attempt crashed; its run is cancelled if asked for, fails if no step is to blame, and else goes on elsewhere."""
+    step = state.steps.get(watch.position) if watch else None
     crash = [] if watch is None or step is None else [crashed(step.position, step.attempt, Ending(reason, watch.seconds))]
-    if log.state.cancel_requested:
-        return [*crash, Draft(Kind.RUN_CANCELLED)]
-    if crash:
-        return [*crash, Draft(Kind.RUN_RELEASED)]
+    if state.cancel_requested or crash:
+        return [*crash, _cancelled_or_released(state)]
     message = f"The supervisor was ended between two steps, {reason}."
     error: dict[str, Any] = {"kind": "overtime", "message": message, "trace": ""}
-    withdrawn = [Draft(Kind.STEP_WITHDRAWN, {}, step.position) for step in log.state.steps.values() if step.asked]
+    withdrawn = [Draft(Kind.STEP_WITHDRAWN, {}, step.position) for step in state.steps.values() if step.asked]
     return [*withdrawn, Draft(Kind.RUN_FAILED, {"error": error})]
+
+
+def _handed_over(state: RunState) -> list[Draft]:
+    """Nobody is to blame. Of a run of which nothing was recorded since it was taken there is nothing to say."""
+    if state.status != Status.RUNNING:
+        return []
+    cut = [step for step in state.steps.values() if step.status == Status.RUNNING]
+    seconds = [(event_log.now() - (step.attempted_at or event_log.now())).total_seconds() for step in cut]
+    endings = [Ending("because its job process was asked to stop", took, counts=False) for took in seconds]
+    crashes = [crashed(step.position, step.attempt, ending) for step, ending in zip(cut, endings, strict=True)]
+    return [*crashes, _cancelled_or_released(state)]
+
+
+def _cancelled_or_released(state: RunState) -> Draft:
+    return Draft(Kind.RUN_CANCELLED if state.cancel_requested else Kind.RUN_RELEASED)
 
 
 _keeper: Keeper | None = None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reviews.models import Review
-from runs import audit, commands, event_log, executor, sdk, timeline
+from runs import audit, commands, event_log, executor, keeper, sdk, timeline
 from runs.engine.events import Draft, Kind
 from runs.engine.outcome import MOST_CRASHES, MOST_LOSSES, Ending, crashed, how_crashed, is_poison, lost
 from runs.engine.step import StepState, after_crash
@@ -132,3 +132,48 @@ def test_a_supervisor_that_ends_its_process_between_two_steps_is_named_and_the_s
 
 def sentence(run: Run, kind: Kind) -> str:
     return next(line.sentence for line in timeline.log(run.pk, after=0, most=100) if line.fact.kind == kind)
+
+
+# --- a process that is asked to stop ----------------------------------------------------------------------------------
+
+
+def carried_on(run: Run, *drafts: Draft) -> event_log.RunLog:
+    log, opening = event_log.take(run.pk, owner="test")  # type: ignore[misc]
+    log.append(opening, *drafts)
+    return log
+
+
+def test_a_step_that_comes_to_its_end_while_its_run_is_given_back_is_not_cut_off() -> None:
+    run = started("counting", "hello", number=1)
+    log = carried_on(run, start_of("count_1", count, number=0, ledger="", seconds=0.0))
+    thread_of_the_step = event_log.RunLog.load(run.pk, fence=log.fence)
+
+    def drafts_of(state: event_log.RunState) -> list[Draft]:
+        if state.steps[1].status == "running":
+            thread_of_the_step.append(Draft(Kind.STEP_SUCCEEDED, {"output": 1}, 1))
+        return keeper._handed_over(state)
+
+    log.append_last(drafts_of)
+    assert [fact.kind for fact in event_log.facts(run.pk)][-2:] == ["StepSucceeded", "RunReleased"]
+    executor.advance(run.pk, owner="another")
+    assert Run.objects.get(pk=run.pk).output == {"said": "1"}
+
+
+def test_what_is_given_back_is_cut_off_but_not_blamed_cancelled_where_asked_and_untouched_where_nothing_began() -> None:
+    running, cancelled, taken = (started("counting", "hello", number=1) for _ in range(3))
+    logs = [carried_on(run, start_of("count_1", count, number=0, ledger="", seconds=0.0)) for run in (running, cancelled)]
+    logs.append(event_log.take(taken.pk, owner="test")[0])  # type: ignore[index]
+    commands.cancel(cancelled.pk, by="operator")
+    for log in logs:
+        assert keeper._write_end(keeper.not_kept(log.run_id, log.fence), keeper._handed_over)
+    assert [[fact.kind for fact in event_log.facts(run.pk)][3:] for run in (running, cancelled, taken)] == [
+        ["AttemptCrashed", "RunReleased"],
+        ["RunCancelRequested", "AttemptCrashed", "RunCancelled"],
+        [],
+    ]
+    step = event_log.RunLog.load(running.pk).state.steps[1]
+    assert (step.status, step.crashes, step.losses) == ("retrying", 0, 0)
+    assert set(Run.objects.due()) == {running, taken}
+    executor.advance(taken.pk, owner="another")
+    assert "RunStarted" in [fact.kind for fact in event_log.facts(taken.pk)], "nobody was lost"
+    assert all(audit.first_wrong(run.pk) == "" for run in (running, cancelled, taken))

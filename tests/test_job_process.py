@@ -167,11 +167,14 @@ def test_a_step_that_outlasts_the_grace_goes_on_elsewhere(tmp_path: Path) -> Non
         eventually(lambda: lines(ledger))
         first.send_signal(signal.SIGTERM)
         assert first.wait(timeout=15) == 0
+    (cut,) = [fact.data for fact in event_log.facts(run.pk) if fact.kind == "AttemptCrashed"]
+    assert (cut["reason"], cut["counts"], kinds(run)[-1]) == ("because its job process was asked to stop", False, "RunReleased")
     let_go(ledger)
     with process("rqworker", "default", **FAST), process("sweeper", **FAST):
         eventually(lambda: ended(run))
     assert [attempt for _, attempt, _ in lines(ledger)] == ["1", "2"]
-    assert "RunTakenOver" in kinds(run)
+    assert kinds(run).count("AttemptCrashed") == 1
+    assert "RunTakenOver" not in kinds(run)
 
 
 def test_five_requests_to_stop_in_a_row_are_one(tmp_path: Path) -> None:

@@ -134,7 +134,8 @@ def test_nobody_is_asked_about_a_run_whose_supervisor_was_given_up(people: dict[
     assert taken is not None
     log, opening = taken
     log.append(opening)
-    keeper._write_end(keeper.not_kept(run.pk, log.fence), None, "because it took longer than 900 s")
+    reason = "because it took longer than 900 s"
+    keeper._write_end(keeper.not_kept(run.pk, log.fence), lambda state: keeper._given_up(state, None, reason))
     assert kinds(run)[-2:] == [Kind.STEP_WITHDRAWN, Kind.RUN_FAILED]
     assert not Review.objects.open().filter(run=run).exists()
     assert audit.first_wrong(run.pk) == ""
