@@ -93,6 +93,7 @@ def _carried_alone(steps: Steps) -> Steps | None:
             return None
         if state.status != Status.RUNNING or left.held.lost:
             return None
+        last = ending
         if hand_over.is_set() or state.cancel_requested or any(step.status == Status.RUNNING for step in state.steps.values()):
             return left
         if position and _attempts(left.log) == before:
@@ -101,7 +102,7 @@ def _carried_alone(steps: Steps) -> Steps | None:
             return left
     told = f"The process of this run ended {MOST_CRASHES} times between two steps, while no worker was at work: the last time"
     with suppress(Stopped):
-        left.fail("process_ended", f"{told} {how_ended(ending)}. {LOOK}")
+        left.fail("process_ended", f"{told} {how_ended(last)}. {LOOK}")
     children.ring_parent(left.log.state)
     return None
 
