@@ -61,10 +61,10 @@ def test_eight_processes_never_exceed_a_window_also_when_redis_is_emptied() -> N
 
 def test_the_refused_come_back_one_after_the_other() -> None:
     limits = Limits(requests=10, period_seconds=60)
-    answers = [limiter.admit("cards", "agent", limits, ticket=f"run:{i}") for i in range(200)]
+    answers = [limiter.admit("cards", "agent", limits, ticket=f"run:{i}") for i in range(100)]
     begun = sum(isinstance(one, Admitted) for one in answers)
     told = [one.seconds for one in answers if isinstance(one, NoRoom)]
-    assert begun + len(told) == 200
+    assert begun + len(told) == 100
     assert 5 <= begun <= 7, "the rest of the window is paced"
     assert all(later > one - 0.1 for one, later in pairwise(told))
     assert most_in_a_window(told, 55.0) <= 12, "about as many as there will be room for"
@@ -93,6 +93,16 @@ def test_whoever_waits_keeps_its_place() -> None:
     assert isinstance(again, NoRoom)
     assert again.seconds < late.seconds
     assert [(one.requests, one.waiting) for one in limiter.use("cards", limits).keys] == [(1, 2)]
+
+
+def test_nobody_is_sent_away_for_hours_and_a_limit_that_is_raised_lets_them_in() -> None:
+    limits = Limits(requests=10, period_seconds=60)
+    answers = [limiter.admit("cards", "agent", limits, ticket=f"{i}") for i in range(400)]
+    told = [one.seconds for one in answers if isinstance(one, NoRoom)]
+    assert 450 < max(told) <= 900
+    late = told[250:]
+    assert most_in_a_window(late, 45) < len(late) / 4, "and they do not come all at once"
+    assert isinstance(limiter.admit("cards", "agent", Limits(1000, 60), ticket="399"), Admitted)
 
 
 def test_who_never_comes_back_does_not_hold_up_the_others() -> None:

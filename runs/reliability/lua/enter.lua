@@ -55,10 +55,13 @@ local position = position(place) + first
 local says, seconds, next_try = 'closed', nil, nil
 if q.terms then says, seconds, next_try = verdict(position) end
 
+-- Nobody is sent away for longer than LOOK, at times of their own: limits are raised and others give up meanwhile. Who
+-- looks before its turn keeps its place, and gets in only where nobody whose turn it is wants to.
 local function held_back(answer, moment)
   come_back(math.max(moment, now + SOON))
   in_minute('h')
   answer.seconds = math.max(moment - now, SOON)
+  if answer.seconds > LOOK then answer.seconds = LOOK * (0.5 + position * 0.618034 % 1 / 2) end
   return cjson.encode(answer)
 end
 

@@ -1,5 +1,5 @@
 -- Those who were held back: a queue for each key, and when each caller was told to come back.
-local LAPSE, PROTECT, EARLY, SOON, DAY = 60, 3, 0.02, 0.005, 86400
+local LAPSE, PROTECT, EARLY, SOON, LOOK, DAY = 60, 3, 0.02, 0.005, 900, 86400
 local due, waiting = at('due'), at('waiting')
 
 local function queue(key) return at('queue:' .. key) end
