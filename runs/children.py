@@ -1,5 +1,6 @@
 """Runs that a run starts: each begins once, is waited for without a process, and is cancelled with its parent."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from runs import dispatch, event_log, sdk
 from runs.attempts import Open
-from runs.engine.canonical import clean, digest, dumps, stored
+from runs.engine.canonical import Large, clean, digest, dumps, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.state import RunState, Status
 from runs.models import Run, RunStatus
@@ -70,6 +71,21 @@ def ring_parent(state: RunState) -> None:
 def ring(run_id: int) -> None:
     """Call a job process for this run, if it is due. A lost call is made good by the sweeper."""
     dispatch.enqueue_now([dispatch.Call(*row) for row in Run.objects.due().filter(pk=run_id).values_list("pk", "last_seq")])
+
+
+def parent_has_read(run: Run) -> bool:
+    """Its parent has recorded how this run ended, and went on from that, or has ended itself: nothing changes there any more."""
+    if run.parent is None or run.status not in ENDED:
+        return False
+    joins = list(run.parent.steps.filter(worker="join", status=RunStatus.SUCCEEDED))
+    read = (_whole(step.input)["runs"] for step in event_log.with_payloads(run.parent.pk, joins))
+    return run.parent.ended or any(run.pk in ids for ids in read)
+
+
+def _whole(value: Any) -> Any:
+    if not isinstance(value, Large):
+        return value
+    return json.loads(event_log.payload_slice(value.run_id, value.hash, 1, value.bytes) or "null")
 
 
 def cancel_orphans(most: int) -> int:

@@ -9,7 +9,7 @@ from django.db.models import Count, QuerySet
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from runs import describe, event_log, sdk
+from runs import children, describe, event_log, sdk
 from runs.engine.events import Fact, Kind
 from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step, held
@@ -22,6 +22,7 @@ CHILDREN_SHOWN = 50
 EVENTS_READ = 500  # in one go, for a page that was away for long
 ENDINGS = {Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED, Kind.RUN_RETRIED, Kind.RUN_CANCEL_REQUESTED}
 TAKEN = {Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER}
+RETRIED = {RunStatus.FAILED, RunStatus.CANCELLED}  # what a person may retry
 EVERY_STEP = {Kind.RUN_CANCELLED, Kind.RUN_RETRIED}
 BEGINS = {Kind.STEP_STARTED, Kind.ATTEMPT_STARTED}
 FAILURES = {Kind.ATTEMPT_FAILED, Kind.ATTEMPT_CRASHED}
@@ -245,6 +246,7 @@ def head(run: Run) -> dict[str, Any]:
     with_large(run)
     shown = {"waiting": describe.waiting(run, _wait(run, reviews)), "reviews": [pk for pk, _ in reviews], "related": related(run)}
     shown |= {"missing": event_log.missing(run.pk) if run.status == RunStatus.PARTIAL else []}
+    shown |= {"went_on_without_it": children.parent_has_read(run) if run.status in RETRIED else False}
     return {"run": run, "agent": sdk.AGENTS.get(run.agent)} | shown
 
 

@@ -8,6 +8,8 @@ from django.utils import timezone
 
 from reviews.models import Review
 from runs import commands, event_log, executor, sdk
+from runs.engine import canonical
+from runs.engine.canonical import INLINE_LETTERS
 from runs.models import Run, RunStatus
 from tests import agents
 from tests.test_pages_runs import signed_in, start
@@ -38,6 +40,38 @@ def why(page):
 def fanning_out(run, order):
     children = run.spawn_many("start", "counting", [{"text": f"part {number}", "number": 1} for number in range(order.number)])
     return agents.Answer(said=" ".join(outcome.status for outcome in run.join(*children)))
+
+
+@pytest.mark.parametrize("inline", [INLINE_LETTERS, 80], ids=["in its event", "set apart"])
+def test_the_retry_of_a_child_says_that_its_parent_has_gone_on_without_it(signed_in, monkeypatch, inline):
+    def supervisor(run, order):
+        read, other = run.spawn("read", "counting", {"text": "x"}), run.spawn("other", "counting", {"text": "y"})
+        run.join(read, name="first")
+        run.step("look", agents.pay.gated("look"), amount=1)
+        return agents.Answer(said=run.join(other)[0].status)
+
+    for module in (canonical, event_log):
+        monkeypatch.setattr(module, "INLINE_LETTERS", inline)
+    client, run = signed_in(), carried(supervisor)
+    read, other = run.children.order_by("pk")
+    for child in (read, other):
+        commands.cancel(child.pk, by="operator")
+    plain, warned = "Retry from where it ended</button>", f">run {run.pk}</a>, has already gone on without it: what"
+    assert [plain in actions(client, child) for child in (read, other)] == [True, True]
+    assert on(run).waiting_cause == "person"
+    assert [(plain in actions(client, one), warned in actions(client, one)) for one in (read, other)] == [
+        (False, True),
+        (True, False),
+    ]
+    assert f"Yes, retry run {read.pk}</button>" in actions(client, read)
+    commands.cancel(run.pk, by="operator")
+    assert f">run {run.pk}</a>, has already ended: what" in actions(client, other)
+
+
+def actions(client, run):
+    page, part = client.get(f"/runs/{run.pk}/").text, client.get(f"/runs/{run.pk}/parts/actions/").text
+    assert ("has already" in page) == ("has already" in part)
+    return part
 
 
 def test_a_parent_says_how_many_children_it_waits_for_and_lists_them(signed_in, monkeypatch):
