@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -49,6 +50,21 @@ def lease_outlives_renewal(app_configs: Sequence[Any] | None, **kwargs: Any) -> 
     if settings.LEASE_SECONDS >= 3 * settings.LEASE_RENEW_SECONDS:
         return []
     return [Error("LEASE_SECONDS must be at least three times LEASE_RENEW_SECONDS.", id="agentops.E006")]
+
+
+@register()
+def allowed_networks_are_networks(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """A slip is found at the start, not when the first URL leads there."""
+    said = "ALLOWED_PRIVATE_NETWORKS has {}, which is no network: write it as 10.1.0.0/16, several separated by commas."
+    return [Error(said.format(one), id="agentops.E010") for one in settings.ALLOWED_PRIVATE_NETWORKS if not _is_network(one)]
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 @register()

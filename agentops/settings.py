@@ -148,6 +148,7 @@ JOB_CONNECTIONS = env.int("JOB_CONNECTIONS", default=8)  # to PostgreSQL, for al
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=1.0)
 GATHER_THREADS = env.int("GATHER_THREADS", default=8)
 CHILDREN_LIMIT = env.int("CHILDREN_LIMIT", default=10_000)
+ALLOWED_PRIVATE_NETWORKS = env.list("ALLOWED_PRIVATE_NETWORKS", default=[])  # where URLs of people and agents may lead
 
 # --- the shipped agent ----------------------------------------------------------------------------------------------
 MODEL_CACHE = Path(env.str("AGENTOPS_MODEL_CACHE", default=str(AGENTOPS_LOCAL / "models")))

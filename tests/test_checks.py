@@ -198,6 +198,15 @@ def test_compose_asks_for_what_production_refuses_to_do_without() -> None:
     assert asked == set(re.findall(r"^(\w+)=", example, re.MULTILINE)), "what is asked for, and only that, is to be filled in"
 
 
+@pytest.mark.parametrize(
+    ("networks", "errors"),
+    [([], []), (["10.1.0.0/16", "fd00::/8", "10.2.3.4"], []), (["10.1.2.3/16", "intranet"], ["agentops.E010"] * 2)],
+)
+def test_networks_that_are_none_are_found_at_the_start(networks: list[str], errors: list[str], settings: Settings) -> None:
+    settings.ALLOWED_PRIVATE_NETWORKS = networks
+    assert [message.id for message in checks.allowed_networks_are_networks(None)] == errors
+
+
 @pytest.mark.parametrize(("model", "errors"), [("", []), ("some-model", ["agentops.E008"])])
 def test_a_model_that_cannot_be_used_is_found_at_the_start(model: str, errors: list[str], settings: Settings) -> None:
     settings.AGENTOPS_MODEL = model
