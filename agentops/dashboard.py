@@ -19,7 +19,8 @@ from rq.results import Result
 from rq.worker import BaseWorker
 
 from reviews.models import Cause, Review
-from runs import access, sdk
+from runs import access, sdk, waiting
+from runs.dispatch import SILENT_AFTER
 from runs.models import Run, RunStatus, held
 from runs.models.run import ENDED
 from runs.sweeper import BEAT
@@ -27,7 +28,6 @@ from runs.sweeper import BEAT
 OLDEST_REVIEWS = 6
 RECENT_RUNS = 10
 SILENT = "silent"
-SILENT_AFTER = timedelta(seconds=30)  # a job process says more often that it lives (runs/jobs.py)
 LOOK_BACK = timedelta(hours=24)  # ended runs are counted this far back
 MOST_FAILURES = 1000  # jobs that are asked how they failed
 
@@ -101,7 +101,7 @@ def _runs(request: HttpRequest) -> dict[str, Any]:
     shown = {"counts": counts, "child_count": sum(row["all"] - row["top"] for row in counted.values())}
     recent = list(Run.objects.top_level().order_by("-created_at", "-id")[:RECENT_RUNS])
     shown |= {"runs": recent, "child_counts": Run.objects.child_counts(run.pk for run in recent)}
-    shown |= {"held": held.said(recent), "held_counts": sorted(held.counts().items())}
+    shown |= {"waits": waiting.answers(recent), "held_counts": sorted(held.counts().items())}
     return shown | {"may_start": access.may_start(request.user), "agents": sdk.agents()}
 
 

@@ -14,9 +14,9 @@ def with_details(runs: QuerySet[Run]) -> QuerySet[Run]:
     return runs.prefetch_related("steps", "reviews")
 
 
-def as_json(run: Run) -> str:
-    """id, status, output, error, missing (where it was completed partially), steps (name, worker, status, confidence,
-    attempts, duration_ms) and the ids of its reviews, open and closed, oldest first."""
+def as_json(run: Run, waits: str = "") -> str:
+    """id, status, output, error, waiting (why), missing (where it was completed partially), steps (name, worker, status,
+    confidence, attempts, duration_ms) and the ids of its reviews, open and closed, oldest first."""
     steps = [
         {
             "name": step.name,
@@ -30,15 +30,17 @@ def as_json(run: Run) -> str:
     ]
     reviews = sorted(review.pk for review in run.reviews.all())
     said = {"id": run.pk, "status": run.status, "output": run.output, "error": run.error}
-    said |= {"missing": _missing(run), "steps": steps, "reviews": reviews}
+    said |= {"waiting": waits, "missing": _missing(run), "steps": steps, "reviews": reviews}
     return json.dumps(said, ensure_ascii=False)
 
 
-def as_text(run: Run) -> str:
-    """Status, input and what came of it, in one or two lines."""
+def as_text(run: Run, waits: str = "") -> str:
+    """Status, input and what came of it, or why it waits, in one or two lines."""
     line = f"Run {run.pk}  {run.get_status_display():<10} {run.input_text}"
     if run.error:
         return f"{line}\n    {run.error['message']}"
+    if waits:
+        return f"{line}\n    {waits}"
     missing = f"\n    {describe.what_is_missing(_missing(run))}" if run.status == RunStatus.PARTIAL else ""
     return line + missing if run.output is None else f"{line}{missing}\n    {json.dumps(run.output, ensure_ascii=False)}"
 

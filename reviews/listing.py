@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 
 from reviews.models import Cause, Review, ReviewQuerySet
-from runs import sdk
+from runs import sdk, waiting
 
 ROWS = 50  # of one page
 
@@ -43,10 +43,11 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One review of the list."""
+    """One review of the list; `waits` says for what its run waits."""
 
     review: Review
     agent: str
+    waits: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,13 @@ def listing(query: QueryDict) -> Listing:
     shown = reviews.after(start) if start else reviews
     found = list(shown.with_people()[: ROWS + 1])
     later = found[ROWS - 1].pk if len(found) > ROWS else None
-    rows = [Row(review, agent_title(review.run.agent)) for review in found[:ROWS]]
+    waits = waiting.answers({review.run_id: review.run for review in found[:ROWS]}.values())
+    rows = [Row(review, agent_title(review.run.agent), _waits(waits.get(review.run_id))) for review in found[:ROWS]]
     return Listing(filters, rows, reviews.count(), later, start.pk if start else None)
+
+
+def _waits(why: waiting.Waits | None) -> str:
+    return why.sentence if why else ""
 
 
 def agent_title(slug: str) -> str:

@@ -63,7 +63,9 @@ def sentence(fact: Fact, titles: Mapping[int, str]) -> str:
 class Wait:
     """What a run waits for: a step, or several of which a person is asked; a deadline of theirs; children that are open.
 
-    `why` is what guard said of a step that it held back.
+    `why` is what guard, or the worker, said of a step that it held back. `claimed` is who is at the reviews, and until
+    when. `before` is how many runs stand before it on the queue (None: it is not on it, or nobody knows), `processes` how
+    many job processes there are (None: nobody knows).
     """
 
     step: Step | None = None
@@ -71,25 +73,48 @@ class Wait:
     expires: bool = False
     open_children: int = 0
     why: str = ""
+    claimed: tuple[tuple[str, datetime], ...] = ()
+    before: int | None = None
+    processes: int | None = None
 
 
 def waiting(run: Run, wait: Wait) -> str:
     """Why the run does not move now, or "" when it moves or has ended."""
-    step = wait.step
     if run.cancel_requested and not run.ended:
         return f"It is being cancelled: its present step may take another {settings.CANCEL_SECONDS:g} s, then it is cut off."
     if run.status == RunStatus.QUEUED:
-        return "It waits for a free job process."
+        return _waiting_for_process(wait)
+    if run.status == RunStatus.RUNNING and run.lease_until and run.lease_until < datetime.now(UTC):
+        return f"Its job process {run.lease_owner} has gone silent: another takes over within seconds, if one is running."
     if run.status == RunStatus.RETRYING:
-        return f"It waits to try {_title(step)} again {_when(run.wake_at)}."
+        return _waiting_to_try_again(run, wait.step)
     if run.status == RunStatus.WAITING:
         return _WAITS.get(run.waiting_cause, _waiting_for_person)(run, wait)
     return ""
 
 
+def _waiting_for_process(wait: Wait) -> str:
+    if wait.processes == 0:
+        return "No job process is running: it waits until an engineer starts one."
+    if wait.before is None:
+        return "It waits for a free job process."
+    if wait.before == 0:
+        return "It is the next that a free job process takes."
+    stand = "1 call stands" if wait.before == 1 else f"{wait.before:,} calls stand"
+    return f"It waits for a free job process: {stand} before it."
+
+
+def _waiting_to_try_again(run: Run, step: Step | None) -> str:
+    if step is None:
+        return f"It waits and goes on {_when(run.wake_at)}."
+    message = _short((step.error or {}).get("message", ""))
+    return f"It tries {_title(step)} again {_when(run.wake_at)}{f', which failed: {message}' if message else '.'}"
+
+
 def _waiting_for_person(run: Run, wait: Wait) -> str:
     without = "without an answer" if wait.expires else "with another step"
     until, step = f" It goes on {without} {_when(run.wake_at)}." if run.wake_at else "", wait.step
+    until = "".join(f" {who} is at it until {_when(till).removeprefix('at ')}." for who, till in wait.claimed) + until
     if wait.asked > 1:
         return f"It waits for a person at {wait.asked} steps.{until}"
     if step is None or step.cause not in CAUSES:
@@ -109,6 +134,11 @@ def _waiting_for_dependency(run: Run, wait: Wait) -> str:
     )
 
 
+def _too_early(run: Run, wait: Wait) -> str:
+    why = f" ({_short(wait.why)})" if wait.why else ""
+    return f"{_upper(_title(wait.step))} said that it is too early{why}: it is called again {_when(run.wake_at)}."
+
+
 HELD_BACK = {
     "limit": "What it calls has reached its limit.",
     "slot": "What it calls has no free slot.",
@@ -119,9 +149,27 @@ HELD_BACK = {
 _WAITS: dict[str, Callable[[Run, Wait], str]] = {
     **dict.fromkeys(HELD_BACK, _waiting_for_dependency),
     "timer": lambda run, wait: f"It waits and goes on {_when(run.wake_at)}.",
-    "later": lambda run, wait: f"{_upper(_title(wait.step))} said that it is too early: it is called again {_when(run.wake_at)}.",
+    "later": _too_early,
     "children": _waiting_for_children,
 }
+
+
+def step_waits(kind: str, data: dict[str, Any]) -> str:
+    """Why a step does not move, by the last of its events that says so; "" where a person is asked."""
+    if kind == Kind.STEP_ESCALATED:
+        return ""
+    at = _when(datetime.fromisoformat(data["wake_at"])) if data.get("wake_at") else "soon"
+    if kind == Kind.ATTEMPT_FAILED:
+        return f"It is tried again {at}."
+    if kind == Kind.STEP_PARKED:
+        return "It waits for other runs." if data["cause"] == "children" else f"It goes on {at}."
+    if "dependency" in data:
+        return f"It is held back. {_short(data['why'])} It goes on {at}."
+    why = f" ({_short(data['why'])})" if data["why"] else ""
+    return f"It is too early{why}: it is called again {at}."
+
+
+STEP_WAITS = (Kind.ATTEMPT_FAILED, Kind.STEP_DEFERRED, Kind.STEP_PARKED, Kind.STEP_ESCALATED)
 
 
 def _upper(text: str) -> str:

@@ -1,13 +1,17 @@
 """Rings the doorbell: puts "advance run N" on the RQ queue once the transaction has committed."""
 
+import re
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 
 import django_rq
 import structlog
 from django.conf import settings
+from django.utils.timezone import now
 from redis.exceptions import RedisError
+from rq import Worker
 from rq.queue import EnqueueData, Queue
 
 from runs import pen
@@ -16,6 +20,8 @@ logger = structlog.get_logger()
 ADVANCE = "runs.jobs.advance"
 FAILURE_TTL_SECONDS = 3600
 MOST_AT_ONCE = 500  # in one round trip
+MOST_LOOKED_AT = 1_000  # calls on the queue, to see which place a run has
+SILENT_AFTER = timedelta(seconds=30)  # a job process says more often that it lives (runs/jobs.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,28 @@ def missing(calls: list[Call]) -> list[Call]:
     """
     waiting = {job_id.rpartition("-")[0] for job_id in _queue().get_job_ids()} if calls else set()
     return [call for call in calls if call.name not in waiting]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The queue at this moment: how many calls stand before the first of each run, and how many job processes there are."""
+
+    before: dict[int, int]
+    processes: int
+
+
+def look() -> Look | None:
+    """None when Redis cannot be reached. Only the first calls are looked at."""
+    try:
+        waiting = _queue().get_job_ids(0, MOST_LOOKED_AT)
+        beats = [process.last_heartbeat for process in Worker.all(connection=_queue().connection)]
+    except (RedisError, OSError):
+        return None
+    before: dict[int, int] = {}
+    for place, job_id in enumerate(waiting):
+        if found := re.match(r"advance-(\d+)-", job_id):
+            before.setdefault(int(found[1]), place)
+    return Look(before, sum(beat is not None and now() - beat < SILENT_AFTER for beat in beats))
 
 
 def _queue() -> Queue:

@@ -250,6 +250,12 @@ def with_payloads(run_id: int, steps: Iterable[Step]) -> list[Step]:
     return found
 
 
+def last_said(run_ids: Iterable[int], kind: Kind) -> dict[tuple[int, int], dict[str, Any]]:
+    """What the last event of this kind says of each step of these runs: (run, step) -> its data."""
+    found = Event.objects.filter(run_id__in=list(run_ids), kind=kind).order_by("run_id", "seq")
+    return {(run, step or 0): data for run, step, data in found.values_list("run_id", "step", "data")}
+
+
 def missing(run_id: int) -> list[dict[str, Any]]:
     """What a run was completed without: step, title and note of each."""
     found = rows(run_id).filter(kind=Kind.RUN_SUCCEEDED).values_list("data__missing", flat=True).last()

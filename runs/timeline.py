@@ -9,11 +9,11 @@ from django.db.models import Count, QuerySet
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from runs import children, describe, event_log, sdk
+from runs import children, describe, event_log, sdk, waiting
 from runs.engine.events import Fact, Kind
 from runs.engine.policy import Cause
-from runs.models import Run, RunStatus, Step, held
-from runs.models.run import COMPLETED, OPEN, in_order
+from runs.models import Run, RunStatus, Step
+from runs.models.run import COMPLETED, in_order
 
 EVENTS_SHOWN = 200  # on the run's page; its events page has all
 STEPS_SHOWN = 200
@@ -62,7 +62,7 @@ class StepCard:
     """A step as a page shows it. `review_id` is its open review; `failures` are its failed attempts.
 
     `asked_why` is why a person was last asked; `original` is the run from which it was taken over as recorded; `given_by`
-    the person who gave its input.
+    the person who gave its input; `waits` says why it does not move.
     """
 
     step: Step
@@ -70,6 +70,7 @@ class StepCard:
     asked_why: str = ""
     original: int | None = None
     given_by: str = ""
+    waits: str = ""
     failures: list[Fact] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
 
@@ -179,6 +180,8 @@ def cards(run: Run, *, positions: Iterable[int] | None = None, before: int | Non
     made = {step.position: StepCard(step, original=_original(run, step)) for step in event_log.with_payloads(run.pk, found)}
     for position, review_id in run.reviews.filter(state="open", position__in=list(made)).values_list("position", "pk"):
         made[position].review_id = review_id
+    for position, why in waiting.steps(run.pk, found).items():
+        made[position].waits = why
     if run.forked_step in made:
         made[run.forked_step].given_by = _given_by(run)
     _add_history(run, {position: card for position, card in made.items() if card.is_eventful})
@@ -242,21 +245,12 @@ def page(run: Run, *, before: int | None = None) -> dict[str, Any]:
 
 def head(run: Run) -> dict[str, Any]:
     """What the parts beside the steps show: the run, its agent, why it waits, and the reviews that would let it go on."""
-    reviews = list(run.reviews.filter(state="open").order_by("pk").values_list("pk", "position"))
     with_large(run)
-    shown = {"waiting": describe.waiting(run, _wait(run, reviews)), "reviews": [pk for pk, _ in reviews], "related": related(run)}
+    why = waiting.answer(run)
+    shown = {"waiting": why.sentence, "reviews": [review.pk for review in why.reviews], "related": related(run)}
     shown |= {"missing": event_log.missing(run.pk) if run.status == RunStatus.PARTIAL else []}
     shown |= {"went_on_without_it": children.parent_has_read(run) if run.status in RETRIED else False}
     return {"run": run, "agent": sdk.AGENTS.get(run.agent)} | shown
-
-
-def _wait(run: Run, reviews: list[tuple[int, int]]) -> describe.Wait:
-    step = run.steps.filter(position=run.waiting_step).first() if run.waiting_step else None
-    positions = [position for _, position in reviews]
-    expires = bool(run.wake_at and positions) and run.wake_at in deadlines(run.pk, positions).values()
-    open_ = Run.objects.filter(pk__in=run.waiting_runs, status__in=OPEN).count() if run.waiting_runs else 0
-    why = held.said([run]).get(run.pk, {}).get("why", "")
-    return describe.Wait(step, len(reviews), expires, open_, why)
 
 
 def deadlines(run_id: int, positions: Iterable[int]) -> dict[int, datetime]:

@@ -36,6 +36,7 @@ def test_one_run_from_an_input() -> None:
         "status": "queued",
         "output": None,
         "error": None,
+        "waiting": "",
         "missing": [],
         "steps": [],
         "reviews": [],

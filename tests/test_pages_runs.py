@@ -141,14 +141,14 @@ def test_a_run_that_waits_says_why_and_links_to_its_review(signed_in):
 
 
 def test_a_queued_run_says_that_it_waits_for_a_job_process(signed_in):
-    assert "It waits for a free job process." in signed_in().get(f"/runs/{start().pk}/").text
+    assert "No job process is running: it waits until an engineer starts one." in signed_in().get(f"/runs/{start().pk}/").text
 
 
 def test_a_run_that_retries_says_when(signed_in):
     agents.FAILURES["busy"] = [agents.TryLater("The bank is busy", retry_after=600)]
     run = carried("stumbling", text="busy")
     page = signed_in().get(f"/runs/{run.pk}/").text
-    assert f"It waits to try step 1 (Stumble) again at {run.wake_at:%H:%M:%S} UTC." in page
+    assert f"It tries step 1 (Stumble) again at {run.wake_at:%H:%M:%S} UTC, which failed: " in page
     assert "The bank is busy" in page
 
 
@@ -371,7 +371,7 @@ def test_the_dashboard_asks_the_database_little(signed_in, django_assert_max_num
     client = signed_in()
     for _ in range(12):
         carried("paying")
-    with django_assert_max_num_queries(11):
+    with django_assert_max_num_queries(13):
         assert client.get("/").status_code == 200
 
 

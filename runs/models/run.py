@@ -43,6 +43,14 @@ NONE_OPEN = RawSQL(
     output_field=models.BooleanField(),
 )
 
+# of those that it waits for, how many are open still
+OPEN_AWAITED = RawSQL(
+    """(SELECT count(*) FROM unnest(runs_run.waiting_runs) AS waited(id) JOIN runs_run AS child ON child.id = waited.id
+    WHERE child.status IN ('queued', 'running', 'waiting', 'retrying'))""",
+    [],
+    output_field=models.IntegerField(),
+)
+
 # A fork that took over the step which started this run waits for it too, until it is cancelled itself. The step that it took
 # over in place N is event N + 1 of its log, with the runs that were started as its output. Asked once for all open orphans.
 A_FORK_NEEDS_IT = RawSQL(

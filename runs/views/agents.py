@@ -9,10 +9,10 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
-from runs import access, commands, sdk
+from runs import access, commands, sdk, waiting
 from runs.engine.canonical import Unstorable
 from runs.forms import model_form
-from runs.models import AgentConfig, Run, held
+from runs.models import AgentConfig, Run
 from runs.models.run import in_order
 
 RECENT_RUNS = 10
@@ -50,7 +50,7 @@ def agent(request: HttpRequest, slug: str) -> HttpResponse:
     found = _agent(slug)
     row = AgentRow(found, commands.configuration(slug), _counts(slug).get(slug, {}))
     recent = list(Run.objects.matching(agent=slug).order_by("-created_at", "-id")[:RECENT_RUNS])
-    shown = {"row": row, "runs": recent, "held": held.said(recent)}
+    shown = {"row": row, "runs": recent, "waits": waiting.answers(recent)}
     shown |= {"child_counts": Run.objects.child_counts(run.pk for run in recent)}
     may = {"may_start": access.may_start(request.user), "may_configure": access.may_configure(request.user)}
     return render(request, "runs/agent.html", shown | {"input": _fields(found)} | may)

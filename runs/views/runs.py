@@ -8,8 +8,8 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
-from runs import access, commands, sdk, timeline
-from runs.models import Run, RunStatus, held
+from runs import access, commands, sdk, timeline, waiting
+from runs.models import Run, RunStatus
 from runs.views import keyset
 
 EVENTS_A_PAGE = 200
@@ -34,7 +34,7 @@ def runs(request: HttpRequest) -> HttpResponse:
     shown = {
         "page": page,
         "child_counts": Run.objects.child_counts(run.pk for run in page.rows),
-        "held": held.said(page.rows),
+        "waits": waiting.answers(page.rows),
         "filters": filters | relatives,
         "filtered": any(filters.values()) or bool(relatives),
         "with_children": with_children,

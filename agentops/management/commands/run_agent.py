@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from agentops import batch, report
 from agentops.arguments import whole_number
-from runs import commands
+from runs import commands, waiting
 from runs.engine.canonical import Unstorable
 from runs.models import Run, RunStatus
 from runs.models.run import ENDED
@@ -43,7 +43,8 @@ class Command(BaseCommand):
         started = self._start(agent, inputs)
         shown = report.with_details(Run.objects.order_by("pk")) if json else Run.objects.order_by("pk")
         for run in self._wait_for(started, shown) if wait else shown.filter(pk__in=started):
-            self.stdout.write(report.as_json(run) if json else report.as_text(run))
+            waits = waiting.answer(run).sentence if run.status == RunStatus.WAITING else ""
+            self.stdout.write(report.as_json(run, waits) if json else report.as_text(run, waits))
         if len(started) < len(inputs):
             raise CommandError(_not_all(len(started), len(inputs)))
 
