@@ -1,11 +1,10 @@
 """What a person may do to a dependency: change what is wanted of it, open or close its breaker, have people decide instead."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import transaction
 from django.forms import model_to_dict
-from django.utils import timezone
 
 from runs import dispatch, event_log, sdk
 from runs.engine.canonical import clean, normalise
@@ -106,23 +105,27 @@ def _parked(state: RunState, step: StepState) -> Draft:
 
 
 def wake() -> int:
-    """Wake runs that waited for what works again, or was switched on again: in growing cohorts; how many were woken.
+    """Wake runs that waited for what works again, was switched on again, or has other limits: how many were woken.
 
-    Raises store.Unavailable.
+    In growing cohorts, so that what has just come back is not overrun. Raises store.Unavailable.
     """
-    return sum(_wake(name, cause) for name, cause in held.reasons() if cause in ("breaker", "switched_off"))
+    rows = Dependency.objects.in_bulk(field_name="name") if (reasons := held.reasons()) else {}
+    return sum(_wake(rows[name], cause) for name, cause in reasons if name in rows and cause != "budget")
 
 
-def _wake(name: str, cause: str) -> int:
-    row = Dependency.objects.get(name=name)
-    look = breaker.look(name)
-    if not row.enabled or look.state != "closed":
+def _wake(row: Dependency, cause: str) -> int:
+    since: datetime | None = row.changed_at
+    limited = cause in ("limit", "slot")  # such waits end by themselves, unless an admin has changed the limit since
+    if not limited:
+        look = breaker.look(row.name)
+        since = max(filter(None, [since, look.since])) if look.state == "closed" else None
+    if since is None or not row.enabled:
         return 0
-    since = max(filter(None, [row.changed_at, look.since]))
-    cohort = min(2 ** min((timezone.now() - since).total_seconds(), 30), MOST_WOKEN)
-    later = event_log.now() + timedelta(seconds=SOON_SECONDS)
-    waiting = held.behind(name).filter(waiting_cause=cause, wake_at__gt=later).order_by("pk").values_list("pk", flat=True)
-    return sum(_wake_run(run_id) for run_id in list(waiting[: int(cohort)]))
+    now = event_log.now()
+    cohort = min(2 ** min((now - since).total_seconds(), 30), MOST_WOKEN)
+    waiting = held.behind(row.name, parked_before=since if limited else None).filter(waiting_cause=cause)
+    early = waiting.filter(wake_at__gt=now + timedelta(seconds=SOON_SECONDS)).order_by("pk").values_list("pk", flat=True)
+    return sum(_wake_run(run_id) for run_id in list(early[: int(cohort)]))
 
 
 def _wake_run(run_id: int) -> bool:

@@ -455,6 +455,18 @@ def test_runs_go_on_before_their_time_when_what_held_them_back_is_over() -> None
     assert dependencies.wake() == 0
 
 
+@pytest.mark.django_db
+def test_a_raised_limit_is_heard_by_those_who_wait() -> None:
+    set_terms(limit_requests=1, limit_period_seconds=3600)
+    runs = [carried("buy") for _ in range(3)]
+    assert [run.waiting_cause for run in runs] == ["", "limit", "limit"]
+    assert dependencies.wake() == 0
+    set_terms(limit_requests=100)
+    Dependency.objects.update(changed_at=event_log.now())
+    eventually(lambda: dependencies.wake() or not held.counts())
+    eventually(lambda: [again(run).status for run in runs[1:]] == ["succeeded", "succeeded"])
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_two_who_send_the_same_runs_to_people_each_run_is_sent_once() -> None:
     set_terms(enabled=False)

@@ -69,9 +69,9 @@ LATER_STATUSES = {408, 421, 423, 425, 429, *range(500, 600)} - {501, 505}
 ROWS: dict[str, list[tuple[Exception, type[Exception]]]] = {
     "httpx2.HTTPStatusError": [(http(status), TryLater) for status in LATER_STATUSES]
     + [(http(status), GiveUp) for status in {*range(300, 500), 501, 505} - LATER_STATUSES],
+    "httpx2.ConnectTimeout": [(httpx2.ConnectTimeout("slow"), TryLater)],
     "httpx2.TimeoutException": [
-        (httpx2.ConnectTimeout("slow"), TryLater), (httpx2.ReadTimeout("slow"), TryLater), (httpx2.PoolTimeout("slow"), TryLater),
-        (httpx2.WriteTimeout("slow"), TryLater),
+        (httpx2.ReadTimeout("slow"), TryLater), (httpx2.PoolTimeout("slow"), TryLater), (httpx2.WriteTimeout("slow"), TryLater),
     ],
     "httpx2.UnsupportedProtocol": [(httpx2.UnsupportedProtocol("ftp"), GiveUp)],
     "httpx2.LocalProtocolError": [(httpx2.LocalProtocolError("a header with a line break"), GiveUp)],
@@ -197,6 +197,8 @@ def test_no_error_of_the_clients_is_forgotten() -> None:
     ("error", "message"),
     [
         (httpx2.ConnectError("refused"), "the bank: refused"), (TimeoutError(), "the bank: TimeoutError"),
+        (httpx2.ConnectTimeout("timed out"), "the bank: timed out: no connection in time"),
+        (httpx2.ReadTimeout("timed out"), "the bank: timed out"),
         (KeyError("who knows"), "the bank failed in a way nobody has classified: KeyError: 'who knows'"),
         (KeyError(), "the bank failed in a way nobody has classified: KeyError"),
     ],

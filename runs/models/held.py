@@ -1,6 +1,8 @@
 """Which runs are held back from a dependency now, and what was said of it: asked of the event that parked them."""
 
 from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.db.models import Count, Exists, F, OuterRef, QuerySet
@@ -11,6 +13,7 @@ from runs.models.run import HELD_BACK, Run, RunStatus
 
 CAUSES = HELD_BACK
 NAME = KT("data__dependency")
+MOST_WAITING = 5000  # of those behind budgets that one sweep looks at
 
 
 def runs() -> QuerySet[Run]:
@@ -18,9 +21,10 @@ def runs() -> QuerySet[Run]:
     return Run.objects.filter(status=RunStatus.WAITING, waiting_cause__in=CAUSES)
 
 
-def behind(dependency: str) -> QuerySet[Run]:
+def behind(dependency: str, *, parked_before: datetime | None = None) -> QuerySet[Run]:
     """Those that wait for this one."""
     parked = Event.objects.filter(run=OuterRef("pk"), seq=OuterRef("last_seq"), data__dependency=dependency)
+    parked = parked.filter(at__lt=parked_before) if parked_before else parked
     return runs().filter(Exists(parked))
 
 
@@ -37,6 +41,15 @@ def reasons() -> list[tuple[str, str]]:
 def _parked() -> QuerySet[Event]:
     """The events that parked them."""
     return Event.objects.filter(run__in=runs(), seq=F("run__last_seq"), data__has_key="dependency").order_by()
+
+
+def behind_budgets() -> dict[int, list[tuple[int, Decimal]]]:
+    """Budget -> the runs that wait for it, the oldest first, each with what it needs."""
+    parked = _parked().filter(run__waiting_cause="budget", data__has_key="budget").order_by("run")
+    found: dict[int, list[tuple[int, Decimal]]] = {}
+    for run_id, budget, needs in parked.values_list("run", KT("data__budget"), KT("data__needs"))[:MOST_WAITING]:
+        found.setdefault(int(budget), []).append((run_id, Decimal(needs)))
+    return found
 
 
 def said(given: Iterable[Run]) -> dict[int, dict[str, Any]]:

@@ -29,6 +29,11 @@ def _try_later(message: str, error: Exception) -> Exception:
     return TryLater(message, _retry_after(error))
 
 
+def _no_connection(message: str, error: Exception) -> Exception:
+    """Told apart from an answer that did not come: nothing was sent."""
+    return TryLater(f"{message}: no connection in time")
+
+
 def _give_up(message: str, error: Exception) -> Exception:
     return GiveUp(message)
 
@@ -68,6 +73,7 @@ def _by_parts(message: str, error: Exception) -> Exception:
 TABLE: tuple[tuple[str, Kind], ...] = (
     # HTTP
     ("httpx2.HTTPStatusError", _by_status),
+    ("httpx2.ConnectTimeout", _no_connection),
     ("httpx2.TimeoutException", _try_later),
     ("httpx2.UnsupportedProtocol", _give_up),  # an address of ours that is none
     ("httpx2.LocalProtocolError", _give_up),  # we would send what HTTP does not allow
