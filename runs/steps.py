@@ -169,11 +169,11 @@ class Steps:
             self.leave_for_process(crashing)
         if waiting := [next_ for next_ in nexts if isinstance(next_, Open)]:
             self._park(waiting)
+        self.missing += [next_.missing for next_ in nexts if isinstance(next_, Done) and next_.missing]
         for next_ in nexts:
             if isinstance(next_, Refused):
                 self.refused[id(next_.error)] = next_.position
                 raise next_.error
-        self.missing += [next_.missing for next_ in nexts if isinstance(next_, Done) and next_.missing]
         return [next_.value for next_ in nexts if isinstance(next_, Done)]
 
     def _park(self, waiting: list[Open]) -> NoReturn:

@@ -12,7 +12,7 @@ from agentops import report
 from reviews.models import Review
 from runs import audit, commands, describe, event_log, executor
 from runs.models import Run
-from runs.sdk import GiveUp, Result, TryLater, agent, ask_human, call, skip, worker
+from runs.sdk import GiveUp, Rejected, Result, TryLater, agent, ask_human, call, skip, worker
 from runs.sdk import Run as Handle
 from tests.agents import Answer, Order
 
@@ -137,6 +137,23 @@ def test_each_of_several_that_are_skipped_side_by_side_is_named() -> None:
     run = carried(lambda run: run.gather(*(call(name, step, shop="corner") for name, step in calls)))
     assert (run.status, run.output) == ("partial", {"said": "[None, 9, 'fresh']"})
     assert [one["title"] for one in event_log.missing(run.pk)] == ["Rate", "Price"]
+
+
+def test_what_was_skipped_beside_a_step_that_a_person_rejected_is_missing_too() -> None:
+    DOES["rate"], DOES["person"] = fails(GiveUp("no")), fails(GiveUp("asks"))
+
+    def supervisor(run: Handle) -> str:
+        try:
+            run.gather(call("rate", rate, shop="corner"), call("person", decided_by_a_person, shop="corner"))
+        except Rejected:
+            return "without both"
+        return "with both"
+
+    run = carried(supervisor)
+    commands.decide(run.pk, 2, "reject", by="reviewer", fingerprint=Review.objects.get().fingerprint, reason="no")
+    run = advanced(run)
+    assert (run.status, run.output) == ("partial", {"said": "without both"})
+    assert [one["title"] for one in event_log.missing(run.pk)] == ["Rate"]
 
 
 @pytest.mark.parametrize(
