@@ -40,7 +40,7 @@ def wrong_clocks(world: "World") -> Injected:
 
 
 def poison(world: "World") -> Injected:
-    """Among good runs there are some with a step that ends its process: each goes to a person after three tries."""
+    """Among good runs there are some with a step that ends its process: each goes to a person after three tries alone."""
     runs = world.people.start("chaos-poison", 2 if world.quick else 15)
     world.count(len(runs))
     end = time.monotonic() + world.patience_seconds + 10 * world.lease_seconds
