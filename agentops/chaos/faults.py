@@ -38,6 +38,7 @@ class Fault:
     every: tuple[float, float] = (0.2, 1.2)
     runs: tuple[int, int] = (4, 60)
     seconds: float = 30.0
+    target: int = 0  # how often design/proofs.md wants it
     limit_seconds: float = 15.0  # for the recovery of 95 of 100 runs
     through_proxy: bool = False  # whether everybody reaches the database only by way of the proxy
     errors_allowed: bool = False  # whether people may be told of an error, because the database was away
@@ -76,6 +77,7 @@ def stop_in_order(world: "World") -> Injected:
 
 def pause(world: "World") -> Injected:
     """SIGSTOP of most job processes for longer than the lease: another takes over, and then they wake up."""
+    world.people.keep_busy()
     yield from somebody_at_work(world)
     working = [worker for worker in world.fleet.workers if owned_by([worker.pid, *worker.children()])] or world.fleet.workers
     most = max(1, len(world.fleet.workers) - 1)
@@ -83,6 +85,7 @@ def pause(world: "World") -> Injected:
     pids = [pid for victim in victims for pid in (victim.pid, *victim.children())]
     world.people.outcomes_are_certain = False
     send(signal.SIGSTOP, pids)
+    world.stopped.update(pids)
     world.recovery.expect(owned_by(pids))
     world.count(len(victims))
     yield world.lease_seconds * world.chance.uniform(1.15, 1.4)
@@ -147,7 +150,7 @@ def lost_replies(world: "World") -> Injected:
     end = time.monotonic() + NOBODY_WRITES_SECONDS
     while (done := (world.proxy.swallowed() - before).total()) < wanted and time.monotonic() < end:
         for kind in world.chance.sample(KINDS_OF_WRITES, 4):
-            world.proxy.swallow(kind)
+            world.proxy.swallow(kind, 1 if world.quick else 3)
         world.people.keep_busy()
         yield 0
     for kind in KINDS_OF_WRITES:
@@ -159,18 +162,21 @@ def lost_replies(world: "World") -> Injected:
 
 def duplicate_delivery(world: "World") -> Injected:
     """Every run that is under way is put on the queue three times more."""
-    queue = django_rq.get_queue("default")
+    queue, pids = django_rq.get_queue("default"), world.fleet.pids_of_workers()
+    send(signal.SIGSTOP, pids)  # until many wait, and then all are taken at once
+    yield 0.15
     for run_id, last_seq in unfinished():
         world.count(1)
         for copy in range(COPIES):
             job_id = f"copy-{run_id}-{last_seq}-{copy}-{time.monotonic_ns()}"
             queue.enqueue_call(dispatch.ADVANCE, args=(run_id,), job_id=job_id, result_ttl=0)
+    send(signal.SIGCONT, pids)
     yield 0
 
 
 def lost_wake_ups(world: "World") -> Injected:
     """While job processes stand still people go on; then every job that waits disappears, as if it had never been enqueued."""
-    pids = [pid for worker in world.fleet.workers for pid in (worker.pid, *worker.children())]
+    pids = world.fleet.pids_of_workers()
     send(signal.SIGSTOP, pids)
     yield 0.2
     queue = django_rq.get_queue("default")
@@ -189,18 +195,18 @@ def several_at_once(world: "World") -> Injected:
 
 
 FAULTS = [
-    Fault("kill -9 of job processes", "R1", kill_9, times=(5, 200), every=(0.1, 0.4), runs=(6, 500), seconds=90),
-    Fault("asked to stop", "R2", stop_in_order, times=(2, 30), every=(0.1, 0.4)),
-    Fault("SIGSTOP longer than the lease", "R3", pause, times=(1, 20), every=(0.1, 0.4), seconds=100),
-    Fault("FLUSHALL", "R4", flushall, times=(3, 20), runs=(4, 100), limit_seconds=10),
-    Fault("kill -9 of Redis, which comes back empty", "R4", redis_falls, times=(0, 10), limit_seconds=10),
-    Fault("Redis away for long", "R5", redis_away, times=(1, 1)),
-    Fault("PostgreSQL immediate restart", "R6", postgres_restart, (1, 20), runs=(4, 300), errors_allowed=True, seconds=60),
+    Fault("kill -9 of job processes", "R1", kill_9, times=(5, 200), every=(0.05, 0.3), runs=(6, 500), seconds=90, target=200),
+    Fault("asked to stop", "R2", stop_in_order, times=(2, 30), every=(0.1, 0.4), target=12),
+    Fault("SIGSTOP longer than the lease", "R3", pause, times=(1, 20), every=(0.1, 0.2), seconds=100, target=100),
+    Fault("FLUSHALL", "R4", flushall, times=(3, 20), runs=(4, 300), limit_seconds=10, target=20),
+    Fault("kill -9 of Redis, which comes back empty", "R4", redis_falls, (0, 10), runs=(0, 200), limit_seconds=10, target=10),
+    Fault("Redis away for long", "R5", redis_away, times=(1, 1), target=1),
     Fault(
-        "reply of COMMIT lost", "R7", lost_replies, (3, 50), every=(0, 0.2), through_proxy=True, errors_allowed=True, seconds=60
+        "PostgreSQL immediate restart", "R6", postgres_restart, (1, 40), runs=(4, 500), errors_allowed=True, seconds=90, target=80
     ),
-    Fault("duplicate delivery", "R8", duplicate_delivery, times=(3, 100), every=(0.05, 0.3), runs=(4, 300)),
-    Fault("lost wake-ups", "R9", lost_wake_ups, times=(2, 50), every=(0.1, 0.4), limit_seconds=10),
+    Fault("reply of COMMIT lost", "R7", lost_replies, (3, 50), every=(0, 0.1), through_proxy=True, seconds=90, target=1000),
+    Fault("duplicate delivery", "R8", duplicate_delivery, times=(3, 100), every=(0.05, 0.2), runs=(4, 300), target=1000),
+    Fault("lost wake-ups", "R9", lost_wake_ups, times=(2, 60), every=(0.1, 0.3), limit_seconds=10, target=500),
     Fault("several at once", "", several_at_once, times=(0, 40)),
 ]
 

@@ -73,6 +73,10 @@ class Fleet:
     def members(self) -> list[Member]:
         return [*self.workers, self.sweeper]
 
+    def pids_of_workers(self) -> list[int]:
+        """Those of the job processes and of what they have forked."""
+        return [pid for worker in self.workers for pid in (worker.pid, *worker.children())]
+
     def man(self, job_processes: int, *, skews: Sequence[float] = (0,)) -> None:
         """Have so many job processes, each with the next of these clocks, and the sweeper with the last."""
         for member in self.members:

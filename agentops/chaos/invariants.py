@@ -20,13 +20,13 @@ class Invariant:
 
 
 # An effect of an attempt after another process has taken its run: a process that was stopped between its last look at the
-# lease and the effect. No check can come later than that, so there is one of them at most for each process that was stopped.
+# lease and the effect. No check can come later than that, so a process does it once at most each time that it was stopped.
 LATE = """
-SELECT l.run_id FROM chaos_ledger l JOIN runs_step s ON s.run_id = l.run_id AND s.name = l.step
+SELECT l.run_id, l.pid FROM chaos_ledger l JOIN runs_step s ON s.run_id = l.run_id AND s.name = l.step
 JOIN runs_event b ON b.run_id = l.run_id AND b.step = s.position AND b.kind IN ('StepStarted', 'AttemptStarted')
   AND (b.data->>'attempt')::int = l.attempt
 JOIN runs_event t ON t.run_id = l.run_id AND t.seq > b.seq AND t.kind = 'RunTakenOver' AND t.at < l.at
-GROUP BY l.run_id, l.key, l.attempt
+GROUP BY l.run_id, l.key, l.attempt, l.pid
 """
 EVERY_RUN = audit.Part(audit.LOWEST, audit.HIGHEST, 0)
 # An effect as it stands in the ledger; and where the log says that a step got its result.
@@ -99,6 +99,16 @@ INVARIANTS = [
     ),
     Invariant(
         "stale writes",
+        "what came of an attempt is written by who owned the run when it began",
+        """SELECT e.run_id FROM runs_event e JOIN LATERAL (
+             SELECT b.seq FROM runs_event b WHERE b.run_id = e.run_id AND b.step = e.step AND b.seq < e.seq
+             AND b.kind IN ('StepStarted', 'AttemptStarted') ORDER BY b.seq DESC LIMIT 1) AS begun ON true
+           WHERE e.kind IN ('StepSucceeded', 'AttemptFailed', 'StepDeferred') AND EXISTS (
+             SELECT FROM runs_event t WHERE t.run_id = e.run_id AND t.seq > begun.seq AND t.seq < e.seq
+             AND t.kind IN ('RunStarted', 'RunResumed', 'RunTakenOver'))""",
+    ),
+    Invariant(
+        "stale writes",
         "each owner has a higher fence than the one before",
         """SELECT run_id FROM (SELECT run_id, (data->>'fence')::int <= lag((data->>'fence')::int, 1, 0)
              OVER (PARTITION BY run_id ORDER BY seq) AS wrong
@@ -120,10 +130,12 @@ INVARIANTS = [
     ),
     Invariant(
         "other",
-        "a step that kills its process is tried twice beside others and three times alone, at most",
-        """SELECT s.run_id FROM runs_step s JOIN runs_run r ON r.id = s.run_id LEFT JOIN chaos_ledger l
-             ON l.run_id = s.run_id AND l.step = s.name
-           WHERE r.agent = 'chaos-poison' AND s.name = 'die' GROUP BY s.run_id HAVING count(l.key) > 5""",
+        "a step that kills its process is tried twice among others at most, and three times where it alone can be to blame",
+        """SELECT e.run_id FROM runs_event e JOIN runs_run r ON r.id = e.run_id
+           WHERE r.agent = 'chaos-poison' AND e.kind = 'AttemptCrashed' GROUP BY e.run_id, e.step
+           HAVING count(*) FILTER (WHERE coalesce((e.data->>'counts')::boolean, true)) > 3
+             OR count(*) FILTER (WHERE NOT (e.data->>'counts')::boolean) > 2
+           UNION ALL SELECT run_id FROM chaos_ledger WHERE step = 'die' GROUP BY run_id HAVING count(*) > 5""",
     ),
     Invariant(
         "other",
@@ -167,11 +179,11 @@ INVARIANTS = [
 ]
 
 
-def late_effects() -> list[int]:
-    """The run of each; to be asked after `broken`, which has the ledger brought here."""
+def late_effects() -> list[tuple[int, int]]:
+    """The run of each, and the process that did it; to be asked after `broken`, which has the ledger brought here."""
     with connection.cursor() as cursor:
         cursor.execute(LATE)
-        return [row[0] for row in cursor.fetchall()]
+        return cursor.fetchall()
 
 
 def how_it_stands(run_id: int) -> str:

@@ -15,7 +15,8 @@ from agentops.chaos.agents import RELEASE
 from agentops.chaos.faults import Fault, Injected
 from reviews.models import Review
 from runs import pen
-from runs.models import Run
+from runs.models import Run, Step
+from runs.models.run import OPEN
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -76,8 +77,10 @@ def deploy(world: "World") -> Injected:
     """A release that renames a step comes under running and waiting runs; who stops there goes on when it is taken back."""
     people, before = world.people, dict(world.fleet.environment)
     people.at_once = 12 if world.quick else 250
-    people.wanted = people.at_once
-    yield 1.5
+    people.keep_busy()
+    yield from _until(world, lambda: people.started >= people.at_once)
+    past_it = Step.objects.filter(run__in=people.runs().filter(status__in=OPEN), name="fetch")
+    yield from _until(world, lambda: past_it.count() >= people.at_once // 3)
     people.code_has_changed, people.wanted = True, people.runs().count()
     under_way = people.runs().exclude(status__in=["succeeded", "failed"]).count()
     world.count(under_way)
@@ -94,7 +97,7 @@ def backlog(world: "World") -> Injected:
     count, end = 60 if world.quick else 10_000, time.monotonic() + BACKLOG_SECONDS
     world.fleet.man(0)
     while world.hits < count and time.monotonic() < end:
-        world.count(len(world.people.start("chaos-tick", 20)))
+        world.count(len(world.people.start_together("chaos-tick", min(500, count))))
         yield 0
     world.fleet.man(world.fleet.job_processes)
     visitor = _visitor()
@@ -136,13 +139,13 @@ def restore(world: "World") -> Injected:
 
 
 OPERATIONS = [
-    Fault("clocks up to a day off", "H6", wrong_clocks, times=(1, 1), runs=(4, 100)),
-    Fault("a step that kills its process", "R10", poison, times=(1, 1), runs=(4, 200)),
-    Fault("a month's pause", "R13", long_pause, times=(1, 1), limit_seconds=2),
-    Fault("deploy of changed code", "R14", deploy, times=(1, 1), runs=(4, 100)),
-    Fault("backlog before any job process", "R17", backlog, times=(1, 1)),
+    Fault("clocks up to a day off", "H6", wrong_clocks, times=(1, 1), runs=(4, 100), target=5),
+    Fault("a step that kills its process", "R10", poison, times=(1, 1), runs=(4, 200), target=6),
+    Fault("a month's pause", "R13", long_pause, times=(1, 1), limit_seconds=2, target=1000),
+    Fault("deploy of changed code", "R14", deploy, times=(1, 1), runs=(4, 100), target=250),
+    Fault("backlog before any job process", "R17", backlog, times=(1, 1), target=10_000),
 ]
-RESTORE = Fault("restore of a dump taken under load", "R16", restore, times=(1, 1))
+RESTORE = Fault("restore of a dump taken under load", "R16", restore, times=(1, 1), target=1)
 
 
 def _until(world: "World", condition: Callable[[], bool]) -> Injected:

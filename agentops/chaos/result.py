@@ -9,7 +9,7 @@ from django.conf import settings
 
 SHIPPED = Path(__file__).with_name("result.json")  # of the full form, as it was when this release was made
 COLUMNS = (
-    "fault", "count", "runs", "lost", "re_executed", "duplicates", "stale_writes", "other",
+    "fault", "count", "target", "runs", "lost", "re_executed", "duplicates", "stale_writes", "other",
     "recovery_p95", "recovery_max", "seconds",
 )  # fmt: skip
 
