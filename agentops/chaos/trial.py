@@ -166,7 +166,7 @@ def _phase(world: World, fault: Fault, form: Form, say: Callable[[str], None]) -
 
 def _is_over(world: World, fault: Fault, form: Form) -> bool:
     """What a fault has hit goes on beside the next one, but before an operation and after the reference all is to be quiet."""
-    if fault.name == REFERENCE or (form is FULL and fault not in FAULTS):
+    if fault.name == REFERENCE or world.people.change_their_minds or (form is FULL and fault not in FAULTS):
         return world.people.done()
     if form is FULL and fault is FAULTS[-1]:
         return world.people.done() and not _open_runs().exists()
