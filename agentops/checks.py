@@ -12,7 +12,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 
 from agentops import reach
 from agentops.services.places import is_embedded
-from runs import sdk
+from runs import operations, sdk
 from runs.integrations import llm
 
 DEFAULT_SECRETS = ("insecure", "changeme", "change-me", "secret")
@@ -71,6 +71,22 @@ def _is_network(text: str) -> bool:
 def workers_name_what_they_use(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """An outside call that its worker does not name is found before the run that would meet it."""
     return [Error(text, id="agentops.E009") for name in sorted(sdk.WORKERS) for text in _unnamed(sdk.WORKERS[name])]
+
+
+@register()
+def critical_workers_name_a_fallback(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What matters most must not fail without anybody having said what happens then."""
+    bare = [sdk.WORKERS[name] for name in sorted(sdk.WORKERS) if operations.is_bare(sdk.WORKERS[name])]
+    return [Error(_without_fallback(worker), id="agentops.E011") for worker in bare]
+
+
+def _without_fallback(worker: sdk.Worker[..., Any]) -> str:
+    agents = ", ".join(operations.agents_of(worker))
+    by = f"agent {agents}" if agents else "no agent of this installation"
+    return (
+        f"The worker {worker.name} ({by}) is critical but names no fallback: "
+        "add fallback=another_worker, fallback=ask_human or fallback=skip(note) to its @worker."
+    )
 
 
 def _unnamed(worker: sdk.Worker[..., Any]) -> Iterator[str]:

@@ -64,6 +64,7 @@ def _navigation(request: HttpRequest) -> list[Item]:
         places += [("Inbox", "inbox", reverse("inbox"), Review.objects.open().count())]
     if access.may_look(user):
         places += [("Agents", "bot", reverse("agents"), None), ("Dependencies", "plug", reverse("dependencies"), None)]
+        places += [("Operations", "list-checks", reverse("operations"), None)]
     if user.is_active and getattr(user, "is_staff", False):
         places += [("Admin", "settings", reverse("admin:index"), None)]
     return [Item(word, icon, url, _here(request.path, url), count) for word, icon, url, count in places]

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from runs.views import agents, dependencies, forks, payloads, runs
+from runs.views import agents, dependencies, forks, operations, payloads, runs
 
 urlpatterns = [
     path("runs/", runs.runs, name="runs"),
@@ -18,6 +18,7 @@ urlpatterns = [
     path("dependencies/<slug:name>/breaker/", dependencies.force_breaker, name="force_breaker"),
     path("dependencies/<slug:name>/enabled/", dependencies.switch_dependency, name="switch_dependency"),
     path("dependencies/<slug:name>/inbox/", dependencies.send_to_inbox, name="send_to_inbox"),
+    path("operations/", operations.operations, name="operations"),
     path("agents/", agents.agents, name="agents"),
     path("agents/<slug:slug>/", agents.agent, name="agent"),
     path("agents/<slug:slug>/start/", agents.start_run, name="start_run"),

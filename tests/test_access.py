@@ -35,6 +35,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "agent": ("GET", "302 403 200 200 200 200"),
     "start_run": ("GET", "302 403 403 403 200 200"),
     "dependencies": ("GET", "302 403 200 200 200 200"),
+    "operations": ("GET", "302 403 200 200 200 200"),
     "dependency": ("GET", "302 403 200 200 200 200"),
     "force_breaker": ("POST", "302 403 403 403 302 302"),
     "switch_dependency": ("POST", "302 403 403 403 403 302"),

@@ -67,7 +67,7 @@ def at(cause: str, status: str = "waiting", **columns: Any) -> Run:
         (at("children", waiting_runs=list(range(12))), Wait(open_children=3), "It waits for 3 of the 12 runs that it started."),
         (at("limit"), Wait(PAY, why=SHOP), f"Step 2 (Pay) is held back. {SHOP} It goes on at 12:30:05 UTC."),
         *[(at(cause), Wait(PAY), f"Step 2 (Pay) is held back. {words} It goes on at 12:30:05 UTC.")
-          for cause, words in describe.HELD_BACK.items()],
+          for cause, words in describe.HELD_BACK.items() if cause != "budget"],
         (at("person", wake_at=None), Wait(PAY), "It waits for a person at step 2 (Pay): a person must approve it first."),
         (at("person", wake_at=None), Wait(), "It waits for a person."),
         (at("person", wake_at=None), Wait(PAY, asked=3), "It waits for a person at 3 steps."),

@@ -1,6 +1,6 @@
 """The rows: an event is the truth, a run and a step are what its events say, the others what an admin wants."""
 
-from runs.models import event, held, versions
+from runs.models import event, held, mishaps, versions
 from runs.models.config import AgentConfig
 from runs.models.dependency import BreakerChange, Dependency, DependencyKind
 from runs.models.run import Run, RunStatus
@@ -8,5 +8,5 @@ from runs.models.step import Step, StepStatus
 
 __all__ = [
     "AgentConfig", "BreakerChange", "Dependency", "DependencyKind", "Run", "RunStatus", "Step", "StepStatus", "event", "held",
-    "versions",
+    "mishaps", "versions",
 ]  # fmt: skip
