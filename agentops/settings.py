@@ -157,6 +157,9 @@ AGENTOPS_MODEL = env.str("AGENTOPS_MODEL", default="")
 AGENTOPS_MODEL_BASE_URL = env.str("AGENTOPS_MODEL_BASE_URL", default="")
 AGENTOPS_MODEL_API_KEY = env.str("AGENTOPS_MODEL_API_KEY", default="")
 
+CURRENCY = env.str("CURRENCY", default="USD")
+MODEL_PRICES = env.str("MODEL_PRICES", default="")
+
 # --- sign-in --------------------------------------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "allauth.account.auth_backends.AuthenticationBackend"]
 AUTH_PASSWORD_VALIDATORS = [

@@ -2,6 +2,7 @@
 
 from reviews.models import Cause, Decision, Review
 from runs import describe, sdk
+from runs.engine.budget import DAY
 
 Kind = Decision.Kind
 SAID = {
@@ -19,13 +20,26 @@ SAID = {
         "“{title}” is not carried out. The supervisor is told that it did not happen and may go another way; else the run fails."
     ),
     (Cause.OUTCOME_UNKNOWN, Kind.RETRY): "“{title}” is carried out once more. If it did happen, it will have happened twice.",
+    (Cause.BUDGET, Kind.RAISE): "“{title}” is carried out, and all that waits for the same limit goes on as far as it fits.",
+    (Cause.BUDGET, Kind.FINISH): (
+        "“{title}” is left out. The supervisor is told so and may finish with what there is, completed partially; else the run "
+        "fails.{others}"
+    ),
+    (Cause.BUDGET, Kind.CANCEL): "The run ends here. What its steps did stays done.{others}",
 }
+OTHERS = " Other runs of this agent that need more wait until midnight UTC, and nobody is asked about them again today."
 
 
 def of(review: Review, kind: str) -> str:
     """One or two sentences, or "" where the button says it all."""
     said = SAID.get((Cause(review.cause), Kind(kind)), "")
+    said = said.replace("{others}", OTHERS if _is_of_a_day(review) else "")
     return said.format(title=review.title, position=review.position, prefix=_prefix(review.position), version=_version(review))
+
+
+def _is_of_a_day(review: Review) -> bool:
+    asked = review.proposal if review.cause == Cause.BUDGET else None
+    return isinstance(asked, dict) and str(asked["scope"]).startswith(DAY)
 
 
 def _prefix(position: int) -> str:

@@ -41,7 +41,7 @@ def decide(review_id: int, *, actor: User, kind: str, seen: str, value: Any = No
         review = _locked(review_id)
         _guard(review, kind, seen, reason)
         reason = stored(reason.strip())
-        value = stored(commands.check_value(review.worker, review.subject, value)) if kind in CARRIES_VALUE else None
+        value = _value(review, kind, value)
         commands.decide(
             review.run_id, review.position, kind, by=actor.get_username(), fingerprint=seen, value=value, reason=reason
         )
@@ -63,6 +63,12 @@ def _guard(review: Review, kind: str, seen: str, reason: str) -> None:
         raise Stale(Stale.__doc__)
     if kind == Decision.Kind.REJECT and not reason.strip():
         raise commands.Refused("A rejection needs a reason: the supervisor and the run's history carry it.")
+
+
+def _value(review: Review, kind: str, value: Any) -> Any:
+    if kind == Decision.Kind.RAISE:
+        return commands.raised(review.proposal, value)
+    return stored(commands.check_value(review.worker, review.subject, value)) if kind in CARRIES_VALUE else None
 
 
 def _record(review: Review, actor: User, kind: str, value: Any, reason: str) -> Decision:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -9,6 +10,7 @@ from django import forms
 from reviews import consequences
 from reviews.models import Cause, Decision, Review
 from runs import commands, sdk
+from runs.engine.budget import raised, shown
 from runs.engine.policy import Subject
 from runs.forms import SchemaForm
 
@@ -20,6 +22,7 @@ REASONS = {
     Kind.REJECT: ("Reason", "The supervisor reads it and may go another way; else the run fails with it."),
     Kind.NOT_HAPPENED: ("How you know", "The supervisor reads it, and the run's history carries it."),
     Kind.CANCEL: ("Reason", "The run's history carries it."),
+    Kind.FINISH: ("Reason", "The run's history carries it."),
     Kind.RETRY: ("Remark for the worker", "What to do better. A worker that makes text or judgements takes it into account."),
 }
 
@@ -48,6 +51,37 @@ class TwiceForm(forms.Form):
         self.fields["twice"].error_messages["required"] = "Confirm it, or choose another decision."
 
 
+class RaiseForm(forms.Form):
+    """The new limit, twice the old one unless something else is typed."""
+
+    limit = forms.CharField(max_length=30)
+
+    def __init__(self, asked: Any, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data, initial={"limit": asked["double"]})
+        self.asked, limit = asked, self.fields["limit"]
+        limit.widget = forms.TextInput({"class": "form-control", "inputmode": "decimal", "autocomplete": "off"})
+        limit.label = f"New limit ({UNITS[asked['unit']].format(currency=asked['currency'])})"
+        present = (shown(asked["unit"], Decimal(asked[name]), asked["currency"]) for name in ("limit", "used"))
+        limit.help_text = "It is {} now, of which {} are used or reserved.".format(*present)
+        limit.error_messages["required"] = "Enter a number."
+
+    def clean_limit(self) -> str:
+        try:
+            return raised(self.asked, self.cleaned_data["limit"])
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+
+
+UNITS = {
+    "money": "{currency}",
+    "tokens": "tokens",
+    "calls": "calls",
+    "seconds": "seconds of work",
+    "steps": "steps",
+    "repeats": "times",
+}
+
+
 @dataclass
 class Choice:
     """One decision that the review allows. Without a form it is a mere button; `says` is what follows from it."""
@@ -57,7 +91,7 @@ class Choice:
     button: str
     tone: str
     key: str
-    form: SchemaForm | ReasonForm | TwiceForm | None = None
+    form: SchemaForm | ReasonForm | TwiceForm | RaiseForm | None = None
     gone: bool = False
     is_open: bool = False
     says: str = ""
@@ -78,6 +112,8 @@ class Choice:
         return isinstance(self.form, SchemaForm) and bool(self.form.more)
 
     def value(self) -> Any:
+        if isinstance(self.form, RaiseForm):
+            return self.form.cleaned_data["limit"]
         return self.form.value() if isinstance(self.form, SchemaForm) else None
 
     def reason(self) -> str:
@@ -92,7 +128,13 @@ class Choice:
         return {field.name.removeprefix("value."): field.data for field in self.form if field.data}
 
 
-WORDS = {Kind.RETRY: "try again", Kind.HAPPENED: "it happened", Kind.NOT_HAPPENED: "it did not"}
+WORDS = {
+    Kind.RETRY: "try again",
+    Kind.HAPPENED: "it happened",
+    Kind.NOT_HAPPENED: "it did not",
+    Kind.RAISE: "raise it",
+    Kind.FINISH: "finish",
+}
 EDIT_TITLES = {
     Cause.GATED: ("Edit the input, then approve", "Approve as edited"),
     Cause.LOW_CONFIDENCE: ("Correct the result, then approve", "Approve as corrected"),
@@ -138,6 +180,12 @@ def _form_of_any_cause(review: Review, kind: str, data: Mapping[str, Any] | None
         case Kind.NOT_HAPPENED:
             told = "Tell the supervisor that it did not happen"
             return Choice(kind, "It did not happen", told, "primary", "n", ReasonForm(kind, data), is_open=bound)
+        case Kind.RAISE:
+            raises = RaiseForm(review.proposal, data)
+            return Choice(kind, "Raise the limit", "Raise the limit", "success", "e", raises, is_open=True)
+        case Kind.FINISH:
+            form_ = ReasonForm(kind, data)
+            return Choice(kind, "Finish with what there is", "Finish with what there is", "primary", "f", form_, is_open=bound)
         case Kind.FORK:
             return Choice(kind, "Fork", "Fork the run from this step", "success", "f")
         case Kind.CANCEL:

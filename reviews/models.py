@@ -18,6 +18,7 @@ class Cause(models.TextChoices):
     QUESTION = "question", "Question"
     CODE_CHANGED = "code_changed", "Code changed"
     OUTCOME_UNKNOWN = "outcome_unknown", "Outcome unknown"
+    BUDGET = "budget", "Budget"
 
 
 class ReviewQuerySet(models.QuerySet["Review"]):
@@ -123,6 +124,8 @@ class Decision(models.Model):
         NOT_HAPPENED = "not_happened", "It did not happen"
         FORK = "fork", "Forked"
         CANCEL = "cancel", "Run cancelled"
+        RAISE = "raise", "Limit raised"
+        FINISH = "finish", "Finished with what there is"
 
     review = models.OneToOneField(Review, on_delete=models.PROTECT, related_name="decision")
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)

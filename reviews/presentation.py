@@ -22,6 +22,7 @@ WHAT_HAPPENS = {
     Cause.QUESTION: "The run goes on with your answer.",
     Cause.CODE_CHANGED: "The run stopped where the code no longer asks for what was recorded. Say how it ends or goes on.",
     Cause.OUTCOME_UNKNOWN: "“{title}” may happen only once, and nobody knows whether it did. Look it up outside, then say it.",
+    Cause.BUDGET: "“{title}” would go beyond a limit, so it was not carried out. Raise the limit, or say how the run ends.",
 }
 DID = {
     Decision.Kind.APPROVE: "approved it",
@@ -33,6 +34,8 @@ DID = {
     Decision.Kind.NOT_HAPPENED: "said that it did not happen",
     Decision.Kind.FORK: "forked the run",
     Decision.Kind.CANCEL: "cancelled the run",
+    Decision.Kind.RAISE: "raised the limit",
+    Decision.Kind.FINISH: "had the run finish with what there is",
 }
 DONE = {
     Decision.Kind.APPROVE: "Approved review {id}.",
@@ -44,6 +47,8 @@ DONE = {
     Decision.Kind.NOT_HAPPENED: "Review {id}: it did not happen.",
     Decision.Kind.FORK: "Review {id}: a new run goes on, and this one was cancelled.",
     Decision.Kind.CANCEL: "Review {id}: the run was cancelled.",
+    Decision.Kind.RAISE: "Review {id}: the limit was raised, and the run goes on.",
+    Decision.Kind.FINISH: "Review {id}: the run finishes with what there is.",
 }
 
 
@@ -97,7 +102,7 @@ class ReviewPage:
     def schema(self) -> dict[str, Any]:
         """Of what is decided about. The worker's own names the fields in their order; the recorded one has lost it."""
         worker = sdk.find_worker(self.review.worker)
-        if worker is None or self.review.cause == Cause.CODE_CHANGED:
+        if worker is None or self.review.cause in (Cause.CODE_CHANGED, Cause.BUDGET):
             return dict(self.review.schema)
         about_input = self.review.subject == Subject.INPUT
         return worker.input_model.model_json_schema() if about_input else worker.output.json_schema()

@@ -17,9 +17,10 @@ from runs import access, commands, dependencies, sdk
 from runs.engine.canonical import Unstorable, stored
 from runs.forms.complaints import plain
 from runs.models import AgentConfig, Dependency, Run, Step, dependency, versions
+from runs.models.config import DAY_LIMITS, RUN_LIMITS
 
 HISTORY_SHOWN = 20
-CHANGEABLE = ("enabled", "threshold", "attempts", "values")
+CHANGEABLE = ("enabled", "threshold", "attempts", "values", *RUN_LIMITS, *DAY_LIMITS)
 
 
 class SettingsField(forms.JSONField):
@@ -108,7 +109,9 @@ class AgentConfigAdmin(Versioned):
     list_display = ("slug", "enabled", "threshold", "attempts", "version", "changed_by", "changed_at")
     readonly_fields = ("slug", "version", "changed_by", "changed_at", "history")
     fieldsets = (
-        (None, {"fields": ("slug", *CHANGEABLE)}),
+        (None, {"fields": ("slug", "enabled", "threshold", "attempts", "values")}),
+        ("What one run may do before a person is asked", {"fields": RUN_LIMITS}),
+        ("What all its runs may spend in a day", {"fields": DAY_LIMITS}),
         ("Versions", {"fields": ("version", "changed_by", "changed_at", "history")}),
     )
 

@@ -3,77 +3,26 @@
 import random
 from asyncio import CancelledError
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from runs import event_log, keeper, sdk
 from runs.answers import Accepted, AnyWorker, described, masked_by
-from runs.engine import divergence, outcome, policy
+from runs.engine import budget, divergence, outcome, policy
 from runs.engine.canonical import clean, normalise
+from runs.engine.errors import NoBudget
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import mask, secrets, unmask
 from runs.engine.outcome import ALONE_AFTER, Ending, crashed, is_poison, lost, why_crashed
 from runs.engine.policy import ALLOWED, Cause, Subject
 from runs.engine.state import Status, StepState
-from runs.engine.step import after_crash
+from runs.engine.step import after_crash, moment
 from runs.models import Run
+from runs.nexts import Alone, Attempt, Done, Next, Open, Refused
 
 MOST_DEFERRALS = 3  # short ones of a step that the process waits for; then the run is parked for each
-
-
-# --- what may come next: `drafts` say what has happened and are written before anything else -----------------------
-
-
-@dataclass(slots=True)
-class Attempt:
-    """The worker is to be called: after so many seconds, and when `start` is written."""
-
-    start: Draft
-    drafts: list[Draft] = field(default_factory=list)
-    delay_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class Done:
-    """The step has a result, or was skipped: then `missing` says what the run goes on without."""
-
-    value: Any
-    drafts: list[Draft] = field(default_factory=list)
-    missing: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Refused:
-    """A person said no to the step, or nobody answered in time: the supervisor hears it as this exception."""
-
-    error: sdk.Rejected | sdk.Expired
-    position: int
-    drafts: list[Draft] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Open:
-    """The step waits: for a person, for a time, for other runs."""
-
-    cause: str
-    position: int
-    wake_at: datetime | None = None
-    drafts: list[Draft] = field(default_factory=list)
-    runs: list[int] = field(default_factory=list)
-    held: dict[str, Any] = field(default_factory=dict)  # by which dependency, and why
-
-
-@dataclass(slots=True)
-class Alone:
-    """The step has ended processes before: the run is to be carried on in a process of its own."""
-
-    position: int
-    drafts: list[Draft] = field(default_factory=list)
-
-
-Next = Attempt | Done | Refused | Open | Alone
 
 
 @dataclass(slots=True)
@@ -86,6 +35,7 @@ class Pass:
     lost_owner: str = ""  # whom this process took the run over from
     ending: Ending | None = None  # of the process that the present attempt had to itself
     offers_process: bool = False  # whether a step can be given a process to itself
+    asks_for_more: int = 0  # the step at which a person is asked, because the run has come to one of its ceilings
     _in_hand: int | None = None
 
     def others(self, position: int) -> int | None:
@@ -119,6 +69,24 @@ class OneStep:
         """What comes next when the code no longer asks for what is recorded here."""
         step = self.log.state.steps.get(self.position)
         return difference(step, self.request, self.log.state.steps) if step else None
+
+    def over(self, *, in_line: bool = True) -> Next | None:
+        """What comes next where the run has come to one of its ceilings; only steps in a line can be a loop."""
+        state, request = self.log.state, self._overridden()
+        step = state.steps.get(self.position)
+        if step and step.status not in (Status.QUEUED, Status.RETRYING):
+            return None
+        given = (request["worker"], request["input"]) if in_line and step is None else None
+        limits = state.config.get("budget", {}) | state.raised
+        over = budget.over(state.steps, self.position, limits=limits, worked_seconds=state.worked_seconds, given=given)
+        if over is None:
+            return None
+        if self.here.asks_for_more:  # one question is enough
+            return Open("budget", self.position)
+        self.here.asks_for_more = self.position
+        asked = self._escalate(Cause.BUDGET, Subject.OUTPUT, why=over.why, proposal=over.question)
+        asked.drafts[:0] = [] if step else [Draft(Kind.STEP_REQUESTED, request, self.position)]
+        return asked
 
     def begin(self) -> Next:
         """The first move."""
@@ -251,7 +219,7 @@ class OneStep:
         inputs = {name: getattr(given, name) for name in type(given).model_fields}
         context = sdk.StepContext(
             f"{self.log.run_id}:{step.name}", step.attempt, step.remark, worker=worker.name, agent=self.log.state.agent,
-            effect=step.effect, uses=worker.uses,
+            effect=step.effect, uses=worker.uses, run_id=self.log.run_id, fence=self.log.fence or 0, position=step.position,
         )  # fmt: skip
         with sdk.executing(context):
             return self.here.held.attempt(step.position, worker.timeout, partial(worker.function, **inputs))
@@ -273,6 +241,8 @@ class OneStep:
 
     def _after_failure(self, error: BaseException) -> Next:
         step = self.recorded
+        if isinstance(error, NoBudget):
+            return self._without_budget(step, error)
         terms = error.terms if isinstance(error, sdk.TryLater) else None
         attempts = self.worker.attempts or (terms and terms.attempts) or self.log.state.config["attempts"]
         chance = random.random()  # noqa: S311 - jitter
@@ -310,8 +280,29 @@ class OneStep:
         missing = {"step": self.position, "title": self.worker.title, "note": note}
         return Done(self.worker.output.validate_python(stored), list(drafts), missing)
 
+    def _without_budget(self, step: StepState, error: NoBudget) -> Next:
+        """That was no attempt: it asks a person, waits for who asks, or hears what was decided."""
+        not_yet = outcome.NotYet(error.seconds or 0.0, error.why, error.cause, error.dependency)
+        waits = self._deferred(step, not_yet, budget=error.budget, needs=error.question["needs"])
+        if error.finished_by:
+            decided = {"decision": "finish", "reason": "", "value": None}
+            drafts = [waits, Draft(Kind.STEP_DECIDED, decided, self.position, actor=error.finished_by)]
+            return Refused(sdk.BudgetExhausted(step.title, error.finished_by), self.position, drafts)
+        if not error.asks:
+            return Open("budget", self.position, moment(waits.data["wake_at"]), [waits], held=held_by(waits.data))
+        asked = self._escalate(Cause.BUDGET, Subject.OUTPUT, why=error.why, proposal=error.question)
+        asked.drafts.insert(0, waits)
+        return asked
+
     def _defer(self, step: StepState, not_yet: outcome.NotYet) -> Next:
         """Not yet, says the worker, or guard: that was no attempt."""
+        draft = self._deferred(step, not_yet)
+        self.deferrals += 1
+        if not_yet.parks or self.deferrals > MOST_DEFERRALS:
+            return Open(not_yet.cause, self.position, moment(draft.data["wake_at"]), [draft], held=held_by(draft.data))
+        return Attempt(self._next_start(step.attempt - 1, step.remark), [draft], not_yet.wait_seconds)
+
+    def _deferred(self, step: StepState, not_yet: outcome.NotYet, **more: Any) -> Draft:
         wake_at = event_log.now() + timedelta(seconds=not_yet.wait_seconds)
         data = {
             "attempt": step.attempt,
@@ -321,11 +312,7 @@ class OneStep:
         }
         if not_yet.dependency:
             data |= {"cause": not_yet.cause, "dependency": not_yet.dependency}
-        draft = Draft(Kind.STEP_DEFERRED, normalise(data), self.position)
-        self.deferrals += 1
-        if not_yet.parks or self.deferrals > MOST_DEFERRALS:
-            return Open(not_yet.cause, self.position, wake_at, [draft], held=held_by(draft.data))
-        return Attempt(self._next_start(step.attempt - 1, step.remark), [draft], not_yet.wait_seconds)
+        return Draft(Kind.STEP_DEFERRED, normalise(data | more), self.position)
 
     def _retry(self, step: StepState, failed: dict[str, Any], again: outcome.TryAgain) -> Next:
         if not again.parks:
@@ -362,6 +349,8 @@ def refusal(step: StepState) -> Refused:
     """The end of a step that came to no result, as its supervisor hears it."""
     if step.status == Status.EXPIRED:
         return Refused(sdk.Expired(step.position, step.title, step.deadline), step.position)
+    if step.decision == "finish":
+        return Refused(sdk.BudgetExhausted(step.title, step.decided_by), step.position)
     did = "says that it did not happen" if step.decision == "not_happened" else "rejected it"
     return Refused(sdk.Rejected(step.reason, step.decided_by, did), step.position)
 
@@ -383,7 +372,9 @@ def when(escalation: dict[str, Any]) -> datetime | None:
 
 def held_by(deferred: dict[str, Any]) -> dict[str, Any]:
     """What is said of the run as well, where the step is held back from a dependency."""
-    return {name: deferred[name] for name in ("dependency", "why")} if "dependency" in deferred else {}
+    if "dependency" not in deferred:
+        return {}
+    return {name: deferred[name] for name in ("dependency", "why", "budget", "needs") if name in deferred}
 
 
 def _elapsed(step: StepState) -> float:

@@ -9,12 +9,12 @@ from django.db import transaction
 from pydantic import ValidationError
 
 from runs import dispatch, event_log, sdk
-from runs.attempts import Open
 from runs.engine.canonical import Large, clean, digest, dumps, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.state import RunState, Status
 from runs.models import Run, RunStatus
 from runs.models.run import COMPLETED, ENDED
+from runs.nexts import Open
 from runs.pen import certain, patiently
 from runs.requests import Refused, enabled, find_agent, request
 from runs.steps import Steps, interruptible

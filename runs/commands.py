@@ -8,7 +8,8 @@ from django.forms import model_to_dict
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from runs import children, dispatch, event_log, sdk
+from runs import budgets, children, dispatch, event_log, sdk
+from runs.engine import budget
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import MASK, secrets
@@ -53,6 +54,8 @@ def decide(run_id: int, position: int, decision: str, *, by: str, fingerprint: s
         if fingerprint != seen(step):
             raise Refused("What is proposed has changed since you looked. Read it again, then decide.")
         data = {"decision": decision, "reason": clean(reason), "value": _decided_value(step, decision, value)}
+        if step.cause == Cause.BUDGET:
+            budgets.decided(step.proposal, decision, data["value"], run_id=run_id, by=by)
         if decision in ENDS_THE_RUN:
             return _decide_to_end(log, position, data, by=by)
         log.append(Draft(Kind.STEP_DECIDED, data, position, actor=by))
@@ -91,6 +94,7 @@ def retry(run_id: int, *, by: str) -> None:
         if log.state.status not in (Status.FAILED, Status.CANCELLED):
             raise Refused(f"Only a failed or cancelled run can be retried; this one is {log.state.status}.")
         log.append(Draft(Kind.RUN_RETRIED, {}, actor=by))
+        budgets.retried(run_id)
         dispatch.enqueue(run_id, log.state.seq)
 
 
@@ -182,9 +186,10 @@ def configure(slug: str, *, by: str, **changes: Any) -> AgentConfig:
         for name, value in changes.items():
             setattr(config, name, value)
         config.full_clean()
-        if model_to_dict(config) != before:
+        if changed := {name for name, value in model_to_dict(config).items() if value != before[name]}:
             config.version, config.changed_by = config.version + 1, by
             config.save()
+            budgets.configured(config, changed)
     return config
 
 
@@ -217,7 +222,7 @@ def _dropped(given: Any, kept: Any, place: str = "") -> Iterator[tuple[str, list
             yield f"{place}{name}", list(kept)
 
 
-CARRY_NOTHING = ("reject", "retry", "not_happened", *ENDS_THE_RUN)
+CARRY_NOTHING = ("reject", "retry", "not_happened", "finish", *ENDS_THE_RUN)
 
 
 def _decided_value(step: StepState, decision: str, value: Any) -> Any:
@@ -228,7 +233,17 @@ def _decided_value(step: StepState, decision: str, value: Any) -> Any:
         return None
     if decision == "approve":
         return step.proposal
+    if decision == "raise":
+        return raised(step.proposal, value)
     return stored(check_value(step.worker, step.subject, value))
+
+
+def raised(asked: Any, value: Any) -> str:
+    """The limit to which a person raises a budget. Raises Refused with a sentence for what cannot be one."""
+    try:
+        return budget.raised(asked, value)
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def check_value(worker_name: str, subject: str, value: Any) -> Any:

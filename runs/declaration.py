@@ -4,6 +4,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from decimal import Decimal
 from typing import Any, get_type_hints
 
 from django.core.exceptions import ImproperlyConfigured
@@ -21,6 +23,40 @@ SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 
 class BadDeclaration(ImproperlyConfigured):
     """An agent or worker that cannot be used as it is written; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a run may spend before a person is asked: money (in CURRENCY), tokens and calls of models, seconds of work.
+
+    The runs that it starts spend from it too. None: no limit.
+    """
+
+    money: Decimal | str | int | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            _check_limit(one.name, getattr(self, one.name))
+
+    def limits(self) -> dict[str, Decimal]:
+        """Unit -> limit, of those that have one."""
+        return {one.name: Decimal(found) for one in fields(self) if (found := getattr(self, one.name)) is not None}
+
+
+def _check_limit(unit: str, value: Any) -> None:
+    if value is None:
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    try:
+        fits = (whole or (unit == "money" and isinstance(value, Decimal | str))) and 0 < Decimal(value) <= 10**12
+    except ArithmeticError:
+        fits = False
+    if not fits:
+        wanted = 'an amount such as "2.50"' if unit == "money" else "a whole number"
+        raise BadDeclaration(f"The budget has {unit}={value!r}: it must be {wanted} above 0, or None for no limit.")
 
 
 def place(function: Callable[..., Any]) -> str:

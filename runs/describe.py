@@ -21,6 +21,8 @@ DECISIONS = {
     "answer": "answered",
     "happened": "said to have happened",
     "not_happened": "said not to have happened",
+    "raise": "given a higher limit",
+    "finish": "left out, to finish with what there is,",
     "fork": "answered with a fork of the run",
     "cancel": "answered with a cancel of the run",
 }
@@ -31,6 +33,7 @@ CAUSES = {
     Cause.QUESTION: "the agent asks a person",
     Cause.CODE_CHANGED: "the code changed since it was recorded",
     Cause.OUTCOME_UNKNOWN: "nobody knows whether it happened",
+    Cause.BUDGET: "a limit of the run or its agent is reached",
 }
 
 
@@ -122,6 +125,11 @@ def _waiting_for_person(run: Run, wait: Wait) -> str:
     return f"It waits for a person at {_title(step)}: {CAUSES[Cause(step.cause)]}.{until}"
 
 
+def _waiting_for_budget(run: Run, wait: Wait) -> str:
+    until = f"It goes on when the limit is raised, and looks again {_when(run.wake_at)}."
+    return f"{_upper(_title(wait.step))} is held back. {wait.why or HELD_BACK['budget']} {until}"
+
+
 def _waiting_for_children(run: Run, wait: Wait) -> str:
     waited_for = len(run.waiting_runs or [])
     which = f"{wait.open_children:,} of the {waited_for:,} runs" if waited_for > 1 else "the run"
@@ -148,6 +156,7 @@ HELD_BACK = {
 }
 _WAITS: dict[str, Callable[[Run, Wait], str]] = {
     **dict.fromkeys(HELD_BACK, _waiting_for_dependency),
+    "budget": _waiting_for_budget,
     "timer": lambda run, wait: f"It waits and goes on {_when(run.wake_at)}.",
     "later": _too_early,
     "children": _waiting_for_children,

@@ -153,6 +153,8 @@ def _carry(steps: Steps) -> None:
         answer = agent.function(run, agent.input_model.model_validate(log.state.input))
         output = stored(sdk.dump_model(agent.output_model.model_validate(answer)))
         steps.end()
+    except sdk.BudgetExhausted as exhausted:
+        return steps.fail("budget_exhausted", str(exhausted), step=steps.refused.get(id(exhausted)))
     except sdk.Rejected as rejected:
         return steps.fail("rejected", str(rejected), step=steps.refused.get(id(rejected)))
     except sdk.Expired as expired:

@@ -11,7 +11,8 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections
 
 from runs import sdk
-from runs.attempts import Attempt, Next, OneStep
+from runs.attempts import OneStep
+from runs.nexts import Attempt, Next
 from runs.steps import Steps, hand_over, interruptible
 
 
@@ -23,7 +24,7 @@ def gather(steps: Steps, calls: Sequence[sdk.Call[Any]]) -> list[Any]:
         for step in reached:
             if changed := step.changed():
                 steps.settle(changed)
-        nexts = [step.begin() for step in reached]
+        nexts = [step.over(in_line=False) or step.begin() for step in reached]
         for next_ in nexts:
             steps.note(next_)
         if any(isinstance(next_, Attempt) for next_ in nexts):

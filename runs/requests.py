@@ -51,7 +51,8 @@ def find_agent(slug: str) -> sdk.Agent:
 def configuration(slug: str) -> AgentConfig:
     """The configuration in force; made from the agent's declaration on first sight. Raises UnknownAgent."""
     agent = find_agent(slug)
-    defaults = {"threshold": agent.threshold, "values": stored(sdk.dump_model(agent.config_model()))}
+    defaults: dict[str, Any] = {"threshold": agent.threshold, "values": stored(sdk.dump_model(agent.config_model()))}
+    defaults |= {f"run_{unit}": limit for unit, limit in agent.budget.limits().items()}
     return AgentConfig.objects.get_or_create(slug=slug, defaults=defaults)[0]
 
 
@@ -66,7 +67,7 @@ def enabled(agent: sdk.Agent) -> AgentConfig:
 def in_force(config: AgentConfig) -> dict[str, Any]:
     """As a run keeps it."""
     terms = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
-    return terms | {"values": config.values}
+    return terms | {"values": config.values, "budget": config.run_limits}
 
 
 def summary(value: BaseModel) -> str:

@@ -12,12 +12,13 @@ from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypeVar
 
 from runs import declaration
-from runs.declaration import BadDeclaration
+from runs.declaration import BadDeclaration, Budget
 from runs.engine.errors import AskHuman, GiveUp, TryLater
-from runs.values import Child, Expired, Outcome, Rejected, Result, Skip, StepContext, current_step, executing
+from runs.values import BudgetExhausted, Child, Expired, Outcome, Rejected, Result, Skip, StepContext, current_step, executing
 
 __all__ = [
-    "Agent", "AskHuman", "BadDeclaration", "Call", "Child", "Expired", "GiveUp", "Outcome", "Rejected", "Result", "Run",
+    "Agent", "AskHuman", "BadDeclaration", "Budget", "BudgetExhausted", "Call", "Child", "Expired", "GiveUp", "Outcome",
+    "Rejected", "Result", "Run",
     "Skip", "StepContext", "TryLater", "Worker", "agent", "agents", "ask_human", "call", "current_step", "executing",
     "find_worker", "skip", "worker",
 ]  # fmt: skip
@@ -336,6 +337,7 @@ class Agent:
     config_model: type[BaseModel]
     threshold: float
     warm_up: Callable[[], object] | None
+    budget: Budget
 
 
 AGENTS: dict[str, Agent] = {}
@@ -348,11 +350,12 @@ def agents() -> list[Agent]:
 
 def agent(
     slug: str, *, title: str, version: str, config: type[BaseModel] = NoConfig, threshold: float = 0.8,
-    warm_up: Callable[[], object] | None = None,
+    warm_up: Callable[[], object] | None = None, budget: Budget = Budget(),
 ) -> Callable[[Callable[[Any, Any], Any]], Agent]:  # fmt: skip
     """Register a supervisor: (run, input model) -> output model, straight-line Python, no I/O outside a step.
 
-    `warm_up` is called once in each job process before it takes its first job.
+    `warm_up` is called once in each job process before it takes its first job. `budget` is what a run may spend, as the
+    default of the agent's configuration.
     Raises BadDeclaration, whose sentence says what to change.
     """
 
@@ -365,7 +368,7 @@ def agent(
         given, returned = declaration.models_of(function, Run)
         declaration.check_config(slug, config)
         text = inspect.cleandoc(function.__doc__ or "")
-        AGENTS[slug] = Agent(slug, title, version, text, function, given, returned, config, threshold, warm_up)
+        AGENTS[slug] = Agent(slug, title, version, text, function, given, returned, config, threshold, warm_up, budget)
         return AGENTS[slug]
 
     return register

@@ -11,23 +11,13 @@ from pydantic import BaseModel
 
 from runs import dispatch, event_log, keeper, sdk
 from runs.answers import AnyWorker, fitting, masked_by
-from runs.attempts import (
-    Alone,
-    Attempt,
-    Done,
-    Next,
-    OneStep,
-    Open,
-    Pass,
-    Refused,
-    difference,
-    has_come,
-)
+from runs.attempts import OneStep, Pass, difference, has_come
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import mask, secrets
 from runs.engine.outcome import Ending
 from runs.engine.state import Status, StepState
+from runs.nexts import Alone, Attempt, Done, Next, Open, Refused
 
 NAME_LETTERS = 120
 ROOM_SECONDS = 5.0  # how long a run waits where no process of its own can be had for it
@@ -79,7 +69,7 @@ class Steps:
         with interruptible():
             self.stop_if_asked()
             step = self.reach(name, worker, inputs)
-            next_ = step.changed() or step.begin()
+            next_ = step.changed() or step.over() or step.begin()
             while isinstance(next_, Attempt):
                 self._start(next_)
                 next_ = step.follow(step.execute(step.recorded))
@@ -173,8 +163,15 @@ class Steps:
         for next_ in nexts:
             if isinstance(next_, Refused):
                 self.refused[id(next_.error)] = next_.position
+                self._note_missing(next_)
                 raise next_.error
         return [next_.value for next_ in nexts if isinstance(next_, Done)]
+
+    def _note_missing(self, refused: Refused) -> None:
+        """What a person had the run finish without."""
+        if isinstance(refused.error, sdk.BudgetExhausted):
+            title = self.log.state.steps[refused.position].title
+            self.missing.append({"step": refused.position, "title": title, "note": "There was no budget for it."})
 
     def _park(self, waiting: list[Open]) -> NoReturn:
         """Wait for the person, else for whatever comes first; in any case not beyond the first time."""

@@ -10,8 +10,9 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 from redis.exceptions import RedisError
 
-from runs import children, dependencies, dispatch
+from runs import budgets, children, dependencies, dispatch
 from runs.models import Run
+from runs.reliability import budget as reserved
 from runs.reliability.store import Unavailable
 
 logger = structlog.get_logger()
@@ -23,7 +24,8 @@ BEAT_SECONDS = 15
 def sweep() -> int:
     """Dispatch every due run (a wait that is over, a lost lease, a lost call) that has no job; return how many.
 
-    Children are cancelled with their parent here, and what a dependency held back is woken when that is over.
+    Children are cancelled with their parent here, and what a dependency or a budget held back is woken when that is over.
+    What dead processes had reserved is given back.
 
     Raises RedisError, Unavailable or a database error when a service cannot be reached; the next sweep finds the same runs.
     """
@@ -32,6 +34,8 @@ def sweep() -> int:
     dispatch.enqueue_now(calls)
     children.cancel_orphans(BATCH // 4)
     dependencies.wake()
+    reserved.give_back()
+    budgets.wake()
     cache.set(BEAT, time.time(), timeout=BEAT_SECONDS)
     return len(calls)
 

@@ -28,6 +28,16 @@ class Expired(Exception):
         self.deadline = deadline
 
 
+class BudgetExhausted(Rejected):
+    """A person had the run finish with what there is, because a budget has no room for this step.
+
+    The supervisor may catch it (or Rejected) and go another way; else the run fails.
+    """
+
+    def __init__(self, title: str, by: str) -> None:
+        super().__init__(f"there is no budget for {title}", by, "had the run finish with what there is")
+
+
 @dataclass(frozen=True, slots=True)
 class Result(Generic[R]):
     """A value that its worker estimates. `confidence` in [0, 1], or None, which is under every threshold.
@@ -96,6 +106,9 @@ class StepContext:
     effect: str = "none"
     uses: tuple[str, ...] | None = None
     called: list[str] = field(default_factory=list)
+    run_id: int = 0
+    fence: int = 0
+    position: int = 0
 
 
 _step: ContextVar[StepContext] = ContextVar("step")

@@ -4,12 +4,27 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from runs.sdk import AskHuman, GiveUp, Rejected, Result, Run, TryLater, agent, ask_human, current_step, worker
+from runs.reliability import guard
+from runs.sdk import (
+    AskHuman,
+    BudgetExhausted,
+    GiveUp,
+    Rejected,
+    Result,
+    Run,
+    TryLater,
+    agent,
+    ask_human,
+    call,
+    current_step,
+    worker,
+)
 
 
 class Order(BaseModel):
@@ -83,6 +98,20 @@ def repeat(text: str, times: int) -> str:
 @worker(critical=True, fallback=other_way)
 def stumble_critically(text: str) -> str:
     return str(stumble(text=text))
+
+
+@worker(effect="idempotent", uses="model")
+def consume(name: str, ledger: str = "", tokens: int = 100, waits: bool = False) -> str:
+    """Call a model that uses so many tokens; the ledger hears of each call. It may wait until the test makes a file."""
+
+    def answer() -> str:
+        note(ledger, f"call {name} {os.getpid()}")
+        while waits and not Path(f"{ledger}.open").exists():
+            time.sleep(0.02)
+        guard.used(tokens, Decimal(tokens) / 1000)
+        return name
+
+    return str(guard.call("model", answer, most=guard.Spending(100, Decimal("0.1"))))
 
 
 def warm_up() -> None:
@@ -195,6 +224,32 @@ def stumbling(run: Run, order: Order) -> Answer:
 def falling_back(run: Run, order: Order) -> Answer:
     """Has a fallback."""
     return Answer(said=run.step("stumble", stumble_critically, text=order.text))
+
+
+@agent("consuming", title="Consuming", version="1")
+def consuming(run: Run, order: Order) -> Answer:
+    """Calls a model so often: one after the other, side by side, in as many children, or once and waits in it."""
+    names = [f"call_{number + 1}" for number in range(order.number)]
+    if order.text == "children":
+        child = {"text": "line", "number": 1, "ledger": order.ledger}
+        outcomes = run.join(*run.spawn_many("children", "consuming", [child] * order.number))
+        return Answer(said=" ".join(one.status for one in outcomes))
+    if order.text == "gather":
+        return Answer(said=" ".join(run.gather(*(call(name, consume, name=name, ledger=order.ledger) for name in names))))
+    waits = order.text == "hold"
+    return Answer(said=" ".join(run.step(name, consume, name=name, ledger=order.ledger, waits=waits) for name in names))
+
+
+@agent("careful", title="Careful", version="1")
+def careful(run: Run, order: Order) -> Answer:
+    """Calls a model so often, and finishes with what there is where that goes beyond a budget."""
+    said: list[str] = []
+    try:
+        for number in range(order.number):
+            said.append(run.step(f"call_{number + 1}", consume, name=str(number), ledger=order.ledger))
+    except BudgetExhausted:
+        said.append("and no more")
+    return Answer(said=" ".join(said))
 
 
 __all__ = ["FAILURES", "AskHuman", "GiveUp", "TryLater", "counting"]

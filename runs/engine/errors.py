@@ -1,6 +1,6 @@
 """The three kinds of error: try later, give up, ask a person."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from .backoff import RetryTerms
 
@@ -28,6 +28,19 @@ class HeldBack(TryLater):
     def __init__(self, cause: HoldCause, dependency: str, seconds: float, why: str) -> None:
         super().__init__(seconds, why=why)
         self.cause, self.dependency = cause, dependency
+
+
+class NoBudget(HeldBack):
+    """A budget has no room for this call: this step asks a person (`asks`), or waits for who does.
+
+    `finished_by` decided that the run finishes with what there is: nobody is asked again.
+    """
+
+    def __init__(
+        self, dependency: str, seconds: float, why: str, *, budget: int, question: dict[str, Any], asks: bool, finished_by: str
+    ) -> None:
+        super().__init__("budget", dependency, seconds, why)
+        self.budget, self.question, self.asks, self.finished_by = budget, question, asks, finished_by
 
 
 class GiveUp(Exception):

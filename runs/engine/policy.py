@@ -13,6 +13,7 @@ class Cause(StrEnum):
     QUESTION = "question"
     CODE_CHANGED = "code_changed"
     OUTCOME_UNKNOWN = "outcome_unknown"
+    BUDGET = "budget"
 
 
 class Subject(StrEnum):
@@ -49,4 +50,5 @@ ALLOWED: dict[Cause, tuple[str, ...]] = {
     Cause.QUESTION: ("answer", "reject"),
     Cause.CODE_CHANGED: ("retry", "fork", "cancel"),
     Cause.OUTCOME_UNKNOWN: ("happened", "not_happened", "retry"),
+    Cause.BUDGET: ("raise", "finish", "cancel"),
 }

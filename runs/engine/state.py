@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from .events import Fact, Kind
+from .outcome import unseen
 from .step import BEGINNINGS, Status, StepState, begun, cancelled, copied, moment, position_of, restored, tried_again, woken
 from .step import CHANGES as STEP_CHANGES
 
@@ -39,6 +40,8 @@ class RunState:
     override: dict[str, Any] | None = None  # what a person gave that step: worker, input
     parent_id: int | None = None
     depth: int = 0  # how many runs stand above it
+    worked_seconds: float = 0.0  # of all attempts
+    raised: dict[str, str] = field(default_factory=dict)  # unit -> the limit to which a person raised it for this run
     started_by: str = ""
     requested_at: datetime | None = None
     started_at: datetime | None = None
@@ -74,12 +77,38 @@ def apply(state: RunState, fact: Fact) -> None:
         change(state, fact)
     elif change_step := STEP_CHANGES.get(fact.kind):
         position = position_of(fact)
-        state.steps[position] = change_step(state.steps[position], fact)
-        if fact.kind == Kind.STEP_DECIDED and state.status != Status.RUNNING:
-            _moves(state, Status.QUEUED)
+        before = state.steps[position]
+        state.steps[position] = change_step(before, fact)
+        if before.status == Status.RUNNING:
+            state.worked_seconds += _worked(before, fact)
+        if fact.kind == Kind.STEP_DECIDED:
+            _step_decided(state, fact, before)
     elif fact.kind in BEGINNINGS:
         state.steps[position_of(fact)] = begun(fact)
     state.seq, state.head_hash, state.last_at = fact.seq, fact.hash, fact.at
+
+
+def _worked(step: StepState, fact: Fact) -> float:
+    """Seconds of the attempt that ends with this fact; of a process whose end nobody saw only that it is gone is known."""
+    if step.attempted_at is None or (fact.kind == Kind.ATTEMPT_CRASHED and unseen(fact.data)):
+        return 0.0
+    return (fact.at - step.attempted_at).total_seconds()
+
+
+def _step_decided(state: RunState, fact: Fact, asked: StepState) -> None:
+    """A decision about a budget is one for all its steps that this budget holds back."""
+    if fact.data["decision"] == "raise":
+        state.raised = state.raised | {asked.proposal["unit"]: fact.data["value"]}
+    if asked.cause == "budget":
+        _wake_held(state, asked.budget)
+    if state.status != Status.RUNNING:
+        _moves(state, Status.QUEUED)
+
+
+def _wake_held(state: RunState, budget: int | None) -> None:
+    for position, step in state.steps.items():
+        if budget is not None and step.budget == budget and step.wake_at and step.status == Status.RETRYING:
+            state.steps[position] = woken(step)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------
@@ -124,6 +153,7 @@ def _run_woken(state: RunState, fact: Fact) -> None:
     """Before its time, because what held a step back is over."""
     if fact.step in state.steps and state.status == Status.WAITING:
         state.steps[fact.step] = woken(state.steps[fact.step])
+        _wake_held(state, state.steps[fact.step].budget)
         _moves(state, Status.QUEUED)
 
 

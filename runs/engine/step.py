@@ -67,6 +67,7 @@ class StepState:
     crash: dict[str, Any] = field(default_factory=dict)  # how the last attempt crashed, until another begins
     attempted_at: datetime | None = None
     wake_at: datetime | None = None  # before that it is not tried again
+    budget: int | None = None  # whose exhaustion held it back when it last was held back
     withdrawn: bool = False  # the run ended while it waited for a person, and went on: it is asked anew
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -131,7 +132,7 @@ def after_crash(step: StepState, crash: dict[str, Any]) -> tuple[int, int]:
 def _step_deferred(step: StepState, fact: Fact) -> StepState:
     """Not yet, said the worker: the attempt does not count."""
     step = replace(step, status=Status.RETRYING, attempt=step.attempt - 1, tries=step.tries - 1, error=None)
-    return replace(step, wake_at=moment(fact.data["wake_at"]))
+    return replace(step, wake_at=moment(fact.data["wake_at"]), budget=fact.data.get("budget"))
 
 
 def _step_parked(step: StepState, fact: Fact) -> StepState:
@@ -188,8 +189,10 @@ def _after_decision(step: StepState, fact: Fact) -> StepState:
     if step.cause == "code_changed":
         return replace(step, status=Status.REJECTED, finished_at=fact.at)
     step = replace(step, resume_status="")
-    if decision in ("reject", "not_happened"):
+    if decision in ("reject", "not_happened", "finish"):
         return replace(step, status=Status.REJECTED, finished_at=fact.at)
+    if decision == "raise":
+        return replace(step, status=Status.QUEUED, wake_at=None)
     if decision == "retry":
         return _queued_again(replace(step, remark=fact.data["reason"]))
     if step.subject == "input":
@@ -207,7 +210,7 @@ def copied(step: StepState) -> dict[str, Any]:
 # Where it stands, and what only matters until it has ended.
 NOT_COPIED = frozenset({
     "position", "tries", "crashes", "losses", "alone", "crash", "attempted_at", "escalation", "displaced", "resume_status",
-    "cancelled_status", "wake_at", "withdrawn",
+    "cancelled_status", "wake_at", "withdrawn", "budget",
 })  # fmt: skip
 UNSAID = {one.name: one.default for one in fields(StepState) if one.default is not MISSING}
 UNSAID |= {one.name: one.default_factory() for one in fields(StepState) if one.default_factory is not MISSING}

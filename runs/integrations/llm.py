@@ -9,6 +9,7 @@ import structlog
 from django.conf import settings
 from pydantic import BaseModel
 
+from runs.integrations import prices
 from runs.reliability import guard
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def complaint() -> str:
         return ""
     if base_url and not base_url.startswith(("http://", "https://")):
         return f"AGENTOPS_MODEL_BASE_URL is {base_url}; it must begin with http:// or https://, and mostly ends in /v1."
+    if wrong := prices.complaint():
+        return wrong
     if not base_url and not re.fullmatch(r"[^:]+:.+", model):
         return UNKNOWN.format(model)
     try:
@@ -70,8 +73,10 @@ def load() -> None:
 
 def write(output_type: type[Output], *, instructions: str, prompt: str) -> Output:
     """Have the model write a value of the given type."""
-    tokens = (len(instructions) + len(prompt)) // LETTERS_A_TOKEN + ANSWER_TOKENS
-    return guard.call(MODEL, lambda: _written(output_type, instructions, prompt), tokens=tokens)
+    tokens_in = (len(instructions) + len(prompt)) // LETTERS_A_TOKEN
+    tokens = tokens_in + ANSWER_TOKENS
+    most = guard.Spending(tokens, prices.cost(name(), tokens_in, ANSWER_TOKENS))
+    return guard.call(MODEL, lambda: _written(output_type, instructions, prompt), tokens=tokens, most=most)
 
 
 def _written(output_type: type[Output], instructions: str, prompt: str) -> Output:
@@ -82,7 +87,8 @@ def _written(output_type: type[Output], instructions: str, prompt: str) -> Outpu
     wanted: Any = NativeOutput(output_type) if settings.AGENTOPS_MODEL_BASE_URL else output_type
     agent: Agent[None, Output] = Agent(_model(), output_type=wanted, instructions=instructions, name="draft")
     result = asyncio.run(agent.run(prompt))
-    guard.used(result.usage.total_tokens)
+    usage = result.usage
+    guard.used(usage.total_tokens, prices.cost(name(), usage.input_tokens, usage.output_tokens))
     return result.output
 
 

@@ -1,9 +1,31 @@
 """What an admin wants of an agent: one row per agent, every version of it kept."""
 
+from decimal import Decimal
+from typing import Any
+
 import pghistory
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
+
+from runs.engine.budget import COUNTED, MONEY_PLACES, MOST, UNITS, plain
+
+RUN_LIMITS = tuple(f"run_{unit}" for unit in UNITS)
+DAY_LIMITS = tuple(f"day_{unit}" for unit in COUNTED)
+LEAST_MONEY = Decimal("0.01")
+ABOVE_ZERO = "A limit must allow something: %(limit_value)s is the least. Leave it empty for no limit."
+
+
+def _money(help_text: str) -> "models.DecimalField[Any, Any]":
+    validators = [MinValueValidator(LEAST_MONEY, message=ABOVE_ZERO), MaxValueValidator(MOST)]
+    return models.DecimalField(
+        max_digits=20, decimal_places=MONEY_PLACES, null=True, blank=True, validators=validators, help_text=help_text
+    )
+
+
+def _limit(help_text: str, **options: Any) -> "models.BigIntegerField[Any, Any]":
+    validators = [MinValueValidator(1, message=ABOVE_ZERO), MaxValueValidator(int(MOST))]
+    return models.BigIntegerField(null=True, blank=True, validators=validators, help_text=help_text, **options)
 
 
 @pghistory.track(append_only=True)
@@ -22,6 +44,15 @@ class AgentConfig(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(20)],
         help_text="How often a step is tried before its fallback is taken or a reviewer is asked.",
     )
+    run_money = _money("What one run may spend on models, in the currency of the installation. Empty: no limit.")
+    run_tokens = _limit("Most tokens of models for one run. Empty: no limit.")
+    run_calls = _limit("Most calls of models for one run. Empty: no limit.")
+    run_seconds = _limit("Seconds for which one run may work; waits do not count. Empty: no limit.")
+    run_steps = _limit("Most steps of one run. Empty: no limit.", default=1000)
+    run_repeats = _limit("A step that was executed so often with the same input looks like a loop. Empty: no limit.", default=20)
+    day_money = _money("What all runs of this agent together may spend on models in a day (UTC). Empty: no limit.")
+    day_tokens = _limit("Most tokens of models for all its runs in a day. Empty: no limit.")
+    day_calls = _limit("Most calls of models for all its runs in a day. Empty: no limit.")
     values = models.JSONField(default=dict, blank=True, help_text="The agent's own settings, as its declaration names them.")
     changed_by = models.CharField(max_length=150, blank=True, default="", editable=False)
     changed_at = models.DateTimeField(auto_now=True)
@@ -33,7 +64,17 @@ class AgentConfig(models.Model):
             # a threshold of 90 instead of 0.90 would send every step to a person
             models.CheckConstraint(name="threshold_is_a_share", condition=Q(threshold__gte=0, threshold__lte=1)),
             models.CheckConstraint(name="at_least_one_attempt", condition=Q(attempts__gte=1)),
+            # a limit of zero would ask a person about each call; an empty one passes
+            models.CheckConstraint(
+                name="limits_allow_something", condition=Q(*((f"{name}__gt", 0) for name in (*RUN_LIMITS, *DAY_LIMITS)))
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.slug} (version {self.version})"
+
+    @property
+    def run_limits(self) -> dict[str, str]:
+        """Unit -> limit of one run, as text, of those that have one."""
+        found = {unit: getattr(self, f"run_{unit}") for unit in UNITS}
+        return {unit: plain(Decimal(limit)) for unit, limit in found.items() if limit is not None}

@@ -8,21 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TypeVar
 
 import structlog
 
 from runs import values
 from runs.engine.errors import GiveUp, HeldBack, TryLater
-from runs.reliability import entry, renewer, store, waits
+from runs.reliability import budget, entry, renewer, store, waits
 from runs.reliability import terms as known
+from runs.reliability.budget import NOT_SAID, Payer, Spending
 from runs.reliability.classify import classify
 from runs.reliability.limiter import TooLarge
 from runs.reliability.terms import Terms, declare
 
-__all__ = ["call", "declare", "is_calling", "terms", "used"]
+__all__ = ["Spending", "call", "declare", "is_calling", "terms", "used"]
 T = TypeVar("T")
 logger = structlog.get_logger()
 LOOK_SECONDS = 0.5  # a thread that only waits hears no CutOff
@@ -30,34 +32,36 @@ LOOK_SECONDS = 0.5  # a thread that only waits hears no CutOff
 
 @dataclass(slots=True)
 class _Call:
-    """One call under way; `tokens` is what it really used, as far as its adapter says."""
+    """One call under way; `tokens` is what it really used, as far as its adapter says. `real` is for its budget."""
 
     terms: Terms
     tokens: int | None = None
+    real: Spending | None = None
 
 
 _call: contextvars.ContextVar[_Call] = contextvars.ContextVar("call")
 
 
-def call(dependency: str, function: Callable[[], T], *, tokens: int = 0) -> T:
+def call(dependency: str, function: Callable[[], T], *, tokens: int = 0, most: Spending | None = None) -> T:
     """Return what the function returns; whatever it raises arrives here as TryLater, GiveUp or AskHuman.
 
-    Raises HeldBack where nothing was called, because there is no room now. `tokens` is the most that a model may use. The
-    function's own client should give up earlier than `attempt_timeout_seconds`: that is the last resort, for a peer that
-    sends one byte a minute. After it the function may still be running, so what it does must be idempotent.
+    Raises HeldBack where nothing was called, because there is no room now. `tokens` is the most that a model may use; `most`
+    is counted in budgets: it is reserved before the call is made. The function's own client should give up earlier than
+    `attempt_timeout_seconds`: that is the last resort, for a peer that sends one byte a minute. After it the function may
+    still be running, so what it does must be idempotent.
     """
     step = _step_in_hand()
     if step and step.uses is not None and dependency not in step.uses:
         raise GiveUp(_unnamed(dependency, step))
     wanted = known.of(dependency)
+    before = list(step.called) if step else []
     try:
-        entered = _enter(wanted, step, tokens)
+        with _inside(wanted, _enter(wanted, step, tokens)) as made, _paid(made, step, most):
+            if step:
+                step.called.append(dependency)
+            return _answer(made, function)
     except HeldBack as held:
-        raise (_after_another(held, step) if step and step.called else held) from None
-    if step:
-        step.called.append(dependency)
-    with _inside(wanted, entered) as made:
-        return _answer(made, function)
+        raise (_after_another(held, step, before) if step and before else held) from None
 
 
 def terms() -> Terms:
@@ -70,9 +74,12 @@ def is_calling() -> bool:
     return _call.get(None) is not None
 
 
-def used(tokens: int) -> None:
-    """Say within a call how many tokens it used."""
-    _call.get().tokens = tokens
+def used(tokens: int, money: Decimal | None = None) -> None:
+    """Say within a call how many tokens it used, and what that costs."""
+    made = _call.get()
+    made.tokens = tokens
+    if made.real:
+        made.real.tokens, made.real.money = tokens, money
 
 
 # --- before the call ----------------------------------------------------------------------------------------------
@@ -122,11 +129,19 @@ def _ticket(step: values.StepContext | None) -> str:
     return f"{step.key}#{len(step.called) + 1}" if step.called else step.key
 
 
-def _after_another(held: HeldBack, step: values.StepContext) -> Exception:
+def _paid(made: _Call, step: values.StepContext | None, most: Spending | None) -> AbstractContextManager[object]:
+    """Reserve what the call may cost, for the run of this step and the runs above it, and its agent's day."""
+    if most is None or step is None or not step.run_id:
+        return nullcontext()
+    made.real = Spending(NOT_SAID)
+    return budget.reserved(most, made.real, Payer(step.run_id, step.fence, step.position, step.agent), made.terms.name)
+
+
+def _after_another(held: HeldBack, step: values.StepContext, called: list[str]) -> Exception:
     """The attempt begins anew after a wait: where it may happen only once, and something has, that is no way."""
     if step.effect != "once":
         return held
-    return GiveUp(f"{held} Before that it had called {', '.join(step.called)}, so it is not begun again by itself.")
+    return GiveUp(f"{held} Before that it had called {', '.join(called)}, so it is not begun again by itself.")
 
 
 # --- the call -----------------------------------------------------------------------------------------------------
@@ -144,6 +159,8 @@ def _inside(wanted: Terms, entered: entry.Entered | None) -> Iterator[_Call]:
         with slot:
             yield made
         works = True
+    except HeldBack:
+        raise  # nothing was called
     except TryLater as error:
         works = error.seconds is not None  # "not yet" is an answer
         error.terms = error.terms or wanted.retry

@@ -42,6 +42,7 @@ CAUSES = {
     "question": Look("Question", "message-circle-question-mark", "blue"),
     "code_changed": Look("Code changed", "git-compare-arrows", "amber"),
     "outcome_unknown": Look("Outcome unknown", "circle-question-mark", "red"),
+    "budget": Look("Budget", "wallet", "amber"),
 }
 REVIEWS = {
     "open": Look("Open", "circle-pause", "amber"),
@@ -88,6 +89,8 @@ DECISIONS = {
     "answer": "Answered",
     "happened": "Said to have happened",
     "not_happened": "Said not to have happened",
+    "raise": "Limit raised",
+    "finish": "Finished with what there is",
     "fork": "Forked",
     "cancel": "Run cancelled",
 }

@@ -1,0 +1,256 @@
+"""Reserves what a model call may cost before it is made, and counts what it did cost: in PostgreSQL, one round trip each."""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import Error as DatabaseError
+
+from runs import pen
+from runs.engine import budget
+from runs.engine.budget import COUNTED
+from runs.engine.errors import HeldBack, NoBudget
+
+logger = structlog.get_logger()
+AWAY_SECONDS = 5.0  # between two looks whether the database is back
+AGAIN_SECONDS = 900.0  # between two looks of those who wait for another's question; the sweeper wakes them before
+STAGGER_SECONDS = 60.0  # over which those who wait for the next day begin it
+PATIENCE_SECONDS = 5.0  # for a database that is away when a call has ended
+ASKING_SECONDS = 30.0  # so long who is to ask may take to do so
+NOT_SAID = -1  # tokens of a call that has not ended, or whose provider does not say
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Spending:
+    """What one call costs, at most and then really. Money None: nobody knows the price of this model."""
+
+    tokens: int = 0
+    money: Decimal | None = None
+    calls: int = 1
+
+    def amounts(self) -> list[Decimal]:
+        """In the order of COUNTED."""
+        return [self.money or Decimal(0), Decimal(self.tokens), Decimal(self.calls)]
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """The step that calls. `fence` is of the lease under which it does."""
+
+    run_id: int
+    fence: int
+    position: int
+    agent: str
+
+
+@contextmanager
+def reserved(most: Spending, real: Spending, payer: Payer, dependency: str) -> Iterator[None]:
+    """Reserve it for a block, which says in `real` what was used; a block that fails without having said so gives it back.
+
+    Raises NoBudget, where nothing may be called, and HeldBack while the database is away.
+    """
+    number, now = _reserve(most, payer, dependency)
+    used = Spending(0, calls=0)
+    try:
+        yield
+        used = most
+    finally:
+        used = used if real.tokens == NOT_SAID else real
+        _settle(number, _scopes(payer, now), most.amounts(), used.amounts())
+
+
+# --- before the call ------------------------------------------------------------------------------------------------
+
+
+def _reserve(most: Spending, payer: Payer, dependency: str) -> tuple[int, datetime]:
+    """The number of the reservation, and the database's time, whose day counts."""
+    try:
+        answer = _asked(most, payer)
+        if answer.refused and give_back(answer.refused["scope"]):
+            answer = _asked(most, payer)
+        if answer.refused:
+            raise _no_room(answer.refused, answer.now, payer, dependency)
+    except DatabaseError as error:
+        why = "Budgets are kept in PostgreSQL, which did not answer: no model is called until it does."
+        raise HeldBack("budget", dependency, AWAY_SECONDS * random.uniform(0.8, 1.2), why) from error  # noqa: S311 - jitter
+    return answer.number, answer.now
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    now: datetime
+    number: int = 0
+    refused: Row | None = None
+
+
+def _asked(most: Spending, payer: Payer) -> _Answer:
+    scopes, units, amounts = _spread(_scopes(payer, None), most.amounts())
+    asked = {"scopes": scopes, "units": units, "amounts": amounts, "run_id": payer.run_id, "fence": payer.fence}
+    while True:
+        now, number, *refused = pen.execute(RESERVE, asked)[0]
+        if number is not None:
+            return _Answer(now, number)
+        if refused[0] is not None:
+            return _Answer(now, refused=dict(zip(REFUSED, refused, strict=True)))
+        pen.execute(OPEN, {"scopes": scopes, "units": units})
+
+
+def _scopes(payer: Payer, now: datetime | None) -> list[str]:
+    """The run, each run above it, and the day of its agent: of the statement's own time, where none is given."""
+    day = budget.day_scope(payer.agent, now) if now else f"{budget.DAY}{payer.agent}:{TODAY}"
+    return [budget.run_scope(one) for one in _line(payer.run_id)] + [day]
+
+
+def _spread(scopes: list[str], amounts: list[Decimal]) -> tuple[list[str], list[str], list[Decimal]]:
+    """One of each for every scope and unit."""
+    pairs = [(scope, unit, amount) for scope in scopes for unit, amount in zip(COUNTED, amounts, strict=True)]
+    return [one[0] for one in pairs], [one[1] for one in pairs], [one[2] for one in pairs]
+
+
+@lru_cache(maxsize=10_000)
+def _line(run_id: int) -> tuple[int, ...]:
+    """The run, its parent and so on: that never changes."""
+    return tuple(row[0] for row in pen.execute(LINE, {"run_id": run_id}))
+
+
+def _no_room(refused: Row, now: datetime, payer: Payer, dependency: str) -> NoBudget:
+    """Who is refused first asks a person; who comes later waits for the answer."""
+    asks, closed_by, closed_runs = pen.execute(
+        ASK, {"id": refused["id"], "run_id": payer.run_id, "step": payer.position, "seconds": ASKING_SECONDS,
+              "runs": [budget.run_scope(one) for one in _line(payer.run_id)]},
+    )[0]  # fmt: skip
+    numbers = {name: refused[name] for name in ("limit", "used", "needs")}
+    asked = budget.question(refused["scope"], refused["unit"], currency=settings.CURRENCY, **numbers)
+    why = budget.no_room(refused["scope"], asked)
+    seconds = AGAIN_SECONDS
+    if refused["scope"].startswith(budget.DAY):
+        seconds = (budget.day_end(now) - now).total_seconds() + random.uniform(0, STAGGER_SECONDS)  # noqa: S311 - jitter
+        why += f" {closed_by} decided not to raise it today." if closed_by else ""
+    finished_by = closed_runs or ""
+    return NoBudget(dependency, seconds, why, budget=refused["id"], question=asked, asks=asks, finished_by=finished_by)
+
+
+# --- after it -------------------------------------------------------------------------------------------------------
+
+
+def _settle(number: int, scopes: list[str], most: list[Decimal], used: list[Decimal]) -> None:
+    names, units, held = _spread(scopes, most)
+    counted = _spread(scopes, used)[2]
+    end = time.monotonic() + PATIENCE_SECONDS
+    try:
+        asked = {"number": number, "scopes": names, "units": units, "held": held, "used": counted}
+        pen.patiently(lambda: pen.execute(SETTLE, asked), lambda: time.monotonic() < end)
+    except DatabaseError as error:  # what is reserved is given back when the lease has run out
+        logger.warning("spending_not_counted", used=[str(one) for one in used], error=str(error))
+
+
+def give_back(scope: str = "") -> int:
+    """What calls reserved whose process has lost its run, of one scope or of all; how many there were.
+
+    What such a call has cost nobody knows, so it is not counted.
+    """
+    return int(pen.execute(GIVE_BACK, {"scope": scope})[0][0])
+
+
+# --- statements: budgets are always locked in the order of their numbers, so that no two lock each other out ----------
+
+TODAY = "{today}"
+REFUSED = ("id", "scope", "unit", "limit", "used", "needs")
+LINE = """
+WITH RECURSIVE line AS (
+  SELECT id, parent_id FROM runs_run WHERE id = %(run_id)s
+  UNION ALL SELECT run.id, run.parent_id FROM runs_run AS run JOIN line ON run.id = line.parent_id
+)
+SELECT id FROM line
+"""
+ASKED = """
+asked AS (
+  SELECT replace(scope, '{today}', to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD')) AS scope, unit, amount
+  FROM unnest(%(scopes)s::text[], %(units)s::text[], %(amounts)s::numeric[]) AS given(scope, unit, amount)
+)"""
+RESERVE = f"""
+WITH {ASKED}, locked AS MATERIALIZED (
+  SELECT budget.id, budget.scope, budget.unit, budget."limit", budget.used + budget.reserved AS used, asked.amount
+  FROM runs_budget AS budget JOIN asked ON asked.scope = budget.scope AND asked.unit = budget.unit
+  ORDER BY budget.id FOR UPDATE OF budget
+), refused AS (
+  SELECT * FROM locked WHERE amount > 0 AND used + amount > "limit" ORDER BY scope DESC, unit LIMIT 1
+), whole AS (
+  SELECT 1 AS yes WHERE (SELECT count(*) FROM locked) = (SELECT count(*) FROM asked) AND NOT EXISTS (SELECT FROM refused)
+), taken AS (
+  UPDATE runs_budget AS budget SET reserved = budget.reserved + locked.amount FROM locked, whole WHERE budget.id = locked.id
+), noted AS (
+  INSERT INTO runs_reservation (run_id, fence, scopes, units, amounts, at)
+  SELECT %(run_id)s, %(fence)s, (SELECT array_agg(scope ORDER BY scope, unit) FROM asked),
+    (SELECT array_agg(unit ORDER BY scope, unit) FROM asked), (SELECT array_agg(amount ORDER BY scope, unit) FROM asked),
+    clock_timestamp() FROM whole RETURNING id
+)
+SELECT statement_timestamp(), noted.id, refused.id, refused.scope, refused.unit, refused."limit",
+  refused.used, refused.amount
+FROM (SELECT 1) AS one LEFT JOIN noted ON true LEFT JOIN refused ON true
+"""  # noqa: S608 - built from the constant above
+# A run keeps the limits with which it started; an agent's day has those that are configured when it begins.
+OPEN = """
+INSERT INTO runs_budget (scope, unit, "limit")
+SELECT replace(scope, '{today}', to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD')), unit,
+  CASE WHEN scope LIKE 'run:%%' THEN
+    (SELECT (event.data #>> ARRAY['config', 'budget', unit])::numeric FROM runs_event AS event
+     WHERE event.run_id = substr(scope, 5)::bigint AND event.seq = 1)
+  ELSE (SELECT (to_jsonb(config) ->> ('day_' || unit))::numeric FROM runs_agentconfig AS config
+        WHERE config.slug = split_part(scope, ':', 2)) END
+FROM unnest(%(scopes)s::text[], %(units)s::text[]) AS given(scope, unit)
+ORDER BY 1, 2 ON CONFLICT DO NOTHING RETURNING id
+"""
+# Who asks is whoever was first, unless that step asks no more, and had the time to begin.
+ASK = """
+WITH asking AS (
+  UPDATE runs_budget AS budget SET asked_run = %(run_id)s, asked_step = %(step)s, asked_at = clock_timestamp()
+  WHERE id = %(id)s AND closed_by = '' AND (asked_run IS NULL OR (asked_run = %(run_id)s AND asked_step = %(step)s) OR NOT (
+    asked_at > clock_timestamp() - make_interval(secs => %(seconds)s::float8) OR EXISTS (
+      SELECT FROM runs_step AS step WHERE step.run_id = asked_run AND step.position = asked_step
+      AND step.status = 'waiting' AND step.cause = 'budget')))
+  RETURNING 1
+)
+SELECT EXISTS (SELECT FROM asking), (SELECT closed_by FROM runs_budget WHERE id = %(id)s),
+  (SELECT max(closed_by) FROM runs_budget WHERE scope = ANY(%(runs)s::text[]))
+"""
+SETTLE = """
+WITH gone AS (
+  DELETE FROM runs_reservation WHERE id = %(number)s RETURNING id
+), asked AS (
+  SELECT * FROM unnest(%(scopes)s::text[], %(units)s::text[], %(held)s::numeric[], %(used)s::numeric[])
+    AS given(scope, unit, held, used)
+), locked AS MATERIALIZED (
+  SELECT budget.id, asked.used, CASE WHEN EXISTS (SELECT FROM gone) THEN asked.held ELSE 0 END AS held
+  FROM runs_budget AS budget JOIN asked ON asked.scope = budget.scope AND asked.unit = budget.unit
+  ORDER BY budget.id FOR UPDATE OF budget
+)
+UPDATE runs_budget AS budget SET used = budget.used + locked.used, reserved = budget.reserved - locked.held
+FROM locked WHERE budget.id = locked.id RETURNING budget.id
+"""
+GIVE_BACK = """
+WITH dead AS (
+  DELETE FROM runs_reservation AS held USING runs_run AS run
+  WHERE run.id = held.run_id AND (%(scope)s::text = '' OR %(scope)s::text = ANY(held.scopes))
+    AND (run.fence <> held.fence OR run.lease_until IS NULL OR run.lease_until < clock_timestamp())
+  RETURNING held.id, held.scopes, held.units, held.amounts
+), freed AS (
+  SELECT given.scope, given.unit, sum(given.amount) AS amount
+  FROM dead, unnest(dead.scopes, dead.units, dead.amounts) AS given(scope, unit, amount) GROUP BY 1, 2
+), locked AS MATERIALIZED (
+  SELECT budget.id, freed.amount FROM runs_budget AS budget JOIN freed ON freed.scope = budget.scope AND freed.unit = budget.unit
+  ORDER BY budget.id FOR UPDATE OF budget
+), done AS (
+  UPDATE runs_budget AS budget SET reserved = budget.reserved - locked.amount FROM locked WHERE budget.id = locked.id
+)
+SELECT count(*) FROM dead
+"""
