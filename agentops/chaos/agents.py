@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from agentops.chaos import ledger
 from agentops.chaos.ledger import STEP_SECONDS
+from runs.integrations import card_processor
 from runs.sdk import Result, Run, TryLater, agent, ask_human, call, current_step, worker
 
 PAID = "paid {}"
@@ -125,3 +126,41 @@ def poison(run: Run, given: Errand) -> Receipt:
     total = run.step("add", add, errand=f"{name} add", number=given.number)
     total = run.step("die", die, errand=f"{name} die", way=way)
     return Receipt(said=str(total))
+
+
+class Calls(Errand):
+    """`calls` of a run are made one after the other."""
+
+    calls: int = 1
+
+
+@worker(effect="idempotent", uses="card-processor")
+def freeze(card: str) -> str:
+    return card_processor.freeze_card(card, key=current_step().key).reference
+
+
+@worker(effect="idempotent")
+def hang() -> int:
+    """In C, where no exception reaches it."""
+    time.sleep(600)
+    return 0
+
+
+@agent("chaos-call", title="Chaos: calls outside", version="1")
+def many_calls(run: Run, given: Calls) -> Receipt:
+    return _call(run, given)
+
+
+@agent("chaos-rare", title="Chaos: calls outside now and then", version="1")
+def rare_calls(run: Run, given: Calls) -> Receipt:
+    return _call(run, given)
+
+
+@agent("chaos-hang", title="Chaos: hangs", version="1")
+def hanging(run: Run, given: Errand) -> Receipt:
+    return Receipt(said=str(run.step("hang", hang)))
+
+
+def _call(run: Run, given: Calls) -> Receipt:
+    said = [run.step(f"call_{number}", freeze, card="K-10011") for number in range(1, given.calls + 1)]
+    return Receipt(said=" ".join(said))

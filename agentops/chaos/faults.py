@@ -42,6 +42,7 @@ class Fault:
     limit_seconds: float = 15.0  # for the recovery of 95 of 100 runs
     through_proxy: bool = False  # whether everybody reaches the database only by way of the proxy
     errors_allowed: bool = False  # whether people may be told of an error, because the database was away
+    alone: bool = False  # without errands beside it: it starts runs of its own
 
 
 def kill_9(world: "World") -> Injected:

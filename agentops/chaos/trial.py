@@ -20,8 +20,10 @@ from agentops import people as accounts
 from agentops.chaos import invariants, ledger
 from agentops.chaos.faults import FAULTS, Fault, Injected
 from agentops.chaos.fleet import Fleet
+from agentops.chaos.guarded import GUARDED
 from agentops.chaos.operations import OPERATIONS, RESTORE
 from agentops.chaos.people import People
+from agentops.chaos.provider import Provider, provider
 from agentops.chaos.recovery import Recovery
 from agentops.chaos.servers import DurablePostgres, MortalValkey, Proxy, servers
 from runs import pen
@@ -63,6 +65,7 @@ class World:
     quick: bool
     patience_seconds: float
     people: People
+    provider: Provider
     recovery: Recovery = field(default_factory=Recovery)
     hits: int = 0
     broken: list[str] = field(default_factory=list)
@@ -119,9 +122,9 @@ class Row:
 def conduct(directory: Path, *, form: Form, seed: int, only: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Carry out every fault (or those with `only` in their name) and judge. The result says in `held` whether everything held."""
     begun = time.monotonic()
-    with _started(directory, form, seed) as world:
+    with provider() as there, _started(directory, form, seed, there) as world:
         reference = Fault(REFERENCE, "", _nothing, (0, 0), runs=(form.kinds, form.kinds))
-        faults = [fault for fault in (*FAULTS, *OPERATIONS) if fault.times[form.index] and only in fault.name]
+        faults = [fault for fault in (*FAULTS, *OPERATIONS, *GUARDED) if fault.times[form.index] and only in fault.name]
         rows = [_phase(world, fault, _still(form, begun), say) for fault in (reference, *faults)]
         broken = _judge(world, rows, say)
         if only in RESTORE.name:
@@ -141,7 +144,7 @@ def _still(form: Form, begun: float) -> Form:
 
 def _phase(world: World, fault: Fault, form: Form, say: Callable[[str], None]) -> Row:
     begun = time.monotonic()
-    world.people, world.recovery = People(fault.name, form.kinds, form.at_once), Recovery()
+    world.people, world.recovery = People(fault.name, form.kinds, 0 if fault.alone else form.at_once), Recovery()
     world.hits, world.figures, world.quick = 0, {}, form is QUICK
     _reach_the_database(world, world.proxy if fault.through_proxy else world.postgres)
     world.people.wanted = fault.runs[form.index]
@@ -248,7 +251,7 @@ def _nothing(world: World) -> Injected:
 
 
 @contextmanager
-def _started(directory: Path, form: Form, seed: int) -> Iterator[World]:
+def _started(directory: Path, form: Form, seed: int, there: Provider) -> Iterator[World]:
     postgres, redis, outside = servers(directory)
     os.environ[ledger.LEDGER] = outside.url
     proxy, fleet = Proxy(directory, postgres), Fleet(form.job_processes, directory / "processes.log")
@@ -263,7 +266,7 @@ def _started(directory: Path, form: Form, seed: int) -> Iterator[World]:
         chance = random.Random(seed)  # noqa: S311 - chance that can be repeated
         people = People(REFERENCE, form.kinds, form.at_once)
         quick, patience = form is QUICK, form.patience_seconds
-        yield World(directory, postgres, redis, proxy, fleet, chance, settings.LEASE_SECONDS, quick, patience, people)
+        yield World(directory, postgres, redis, proxy, fleet, chance, settings.LEASE_SECONDS, quick, patience, people, there)
     finally:
         fleet.end()
         disconnect()
