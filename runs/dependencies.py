@@ -114,16 +114,17 @@ def wake() -> int:
 
 
 def _wake(row: Dependency, cause: str) -> int:
-    since: datetime | None = row.changed_at
+    heard_at = row.changed_at + timedelta(seconds=2 * terms.FRESH_SECONDS)  # by every process
+    since: datetime | None = heard_at
     limited = cause in ("limit", "slot")  # such waits end by themselves, unless an admin has changed the limit since
     if not limited:
         look = breaker.look(row.name)
         since = max(filter(None, [since, look.since])) if look.state == "closed" else None
-    if since is None or not row.enabled:
-        return 0
     now = event_log.now()
+    if since is None or since > now or not row.enabled:
+        return 0
     cohort = min(2 ** min((now - since).total_seconds(), 30), MOST_WOKEN)
-    waiting = held.behind(row.name, parked_before=since if limited else None).filter(waiting_cause=cause)
+    waiting = held.behind(row.name, parked_before=heard_at if limited else None).filter(waiting_cause=cause)
     early = waiting.filter(wake_at__gt=now + timedelta(seconds=SOON_SECONDS)).order_by("pk").values_list("pk", flat=True)
     return sum(_wake_run(run_id) for run_id in list(early[: int(cohort)]))
 
