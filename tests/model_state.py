@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 LEASE, SHORT, WITHIN, NAP = 12.0, 1.0, 40.0, 30.0  # seconds; the first is the setting
 LONG = 60.0
 ATTEMPTS, MOST_CRASHES, MOST_LOSSES, MOST_TAKINGS, MOST_DEFERRALS, MOST_THREADS = 2, 3, 12, 10, 3, 2
-EDITED, BY_HAND = 99, "by hand"
-ENDED = ("succeeded", "failed", "cancelled")
+EDITED, BY_HAND, WITHOUT = 99, "by hand", "without"
+ENDED = ("succeeded", "partial", "failed", "cancelled")
 UNFINISHED = ("queued", "running", "waiting", "retrying")
-HAVE_ENDED = ("succeeded", "rejected", "expired")
+HAVE_ENDED = ("succeeded", "skipped", "rejected", "expired")
 QUESTIONS = ("question", "urgent")
 NOT_ASKED = ("timer", "children")  # causes to wait for which no person is asked
 ALLOWED = {
@@ -46,7 +46,7 @@ class Part:
 class Script:
     """What happens to the workers that are called, in order, and which of those at work ends next."""
 
-    outcomes: list[str]
+    outcomes: tuple[str, ...] = ()
     order: int = 0
     called: int = 0
 

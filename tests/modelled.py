@@ -19,9 +19,9 @@ from reviews.models import Review
 from runs import attempts, audit, commands, dispatch, event_log, executor, parallel, steps
 from runs.engine.events import Draft
 from runs.keeper import CutOff
-from runs.sdk import AskHuman, Expired, GiveUp, Rejected, Result, TryLater, agent, ask_human, call, current_step, worker
+from runs.sdk import AskHuman, Expired, GiveUp, Rejected, Result, TryLater, agent, ask_human, call, current_step, skip, worker
 from runs.sdk import Run as Handle
-from tests.model_state import ATTEMPTS, BY_HAND, LEASE, LONG, MOST_THREADS, NAP, SHORT, WITHIN, Script, Universe
+from tests.model_state import ATTEMPTS, BY_HAND, LEASE, LONG, MOST_THREADS, NAP, SHORT, WITHIN, WITHOUT, Script, Universe
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 CLOCK = """
@@ -47,7 +47,7 @@ class World:
         self.universe = universe  # for the code as it is now; its clock and its ledger are the model's
         self.reviewer = reviewer
         self.clock = 0.0
-        self.script = Script([])
+        self.script = Script()
         self.dies_at_write = ""  # "before" or "after" the next append
         self.ledger: list[tuple[int, str, int]] = []
         self.logs: list[event_log.RunLog] = []  # of every process that took a run
@@ -96,6 +96,7 @@ class World:
         if said == "decided" and (review := undecided(int(run_id)).first()):
             self.decide(review, review.allowed[0], BY_HAND if review.cause != "question" else {"text": BY_HAND})
         if said == "taken over":
+            executor.hand_over.clear()  # another process is asked nothing
             self.set_clock(self.clock + LEASE + 1)
             self.advance(int(run_id))
         return Result(f"done {number}", 0.1 if said == "unsure" else 0.9)
@@ -172,11 +173,17 @@ def spare(number: int) -> str:
     return world.work(number).value
 
 
+@worker(attempts=ATTEMPTS, critical=True, fallback=skip("It is left out.", value=WITHOUT))
+def dispensable(number: int) -> str:
+    return world.work(number).value
+
+
 WORKERS: dict[str, Any] = {
     "plain": plain,
     "judged": judged,
     "once": once,
     "spare": spare,
+    "dispensable": dispensable,
     "gated": plain.gated("It is asked."),
     "question": ask_human(Word),
     "urgent": ask_human(Word, within=WITHIN),

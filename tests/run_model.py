@@ -27,6 +27,7 @@ from tests.model_state import (
     SHORT,
     TRY_LATER,
     WITHIN,
+    WITHOUT,
     Part,
     Script,
     State,
@@ -82,8 +83,9 @@ class Model:
         self.retried_at, self.finished_at = float("-inf"), float("-inf")
         self.original: Model | None = None
         self.words: list[str] = []
-        self.script = Script([])
-        self.dies, self.stopped, self.lost, self.unwritten, self.at = "", False, False, False, 0
+        self.script = Script()
+        self.dies, self.stopped, self.lost, self.missing, self.at = "", False, False, False, 0
+        self.unwritten, self.results = False, False  # anything at all; results among it
         universe.runs.append(self)
 
     # --- what can be seen -------------------------------------------------------------------------------------------
@@ -196,7 +198,8 @@ class Model:
     # --- what a process does ----------------------------------------------------------------------------------------
 
     def advance(self, script: Script) -> None:
-        self.script, self.dies, self.stopped, self.unwritten, self.at = script, "", False, True, 0
+        self.script, self.dies, self.stopped, self.at = script, "", False, 0
+        self.unwritten, self.results = True, False
         self.take()
         self._expire()
         self.state = self.written.copy()
@@ -222,7 +225,7 @@ class Model:
         self._heed()
         if self.fence - self.written.fence > MOST_TAKINGS:
             self._finish("failed")
-        self.words = []
+        self.words, self.missing = [], False
         for number, part in enumerate(self.parts[: self.universe.parts], start=1):
             try:
                 self.words.append(self._perform(number, part))
@@ -233,7 +236,7 @@ class Model:
                 self.words.append(step.status)
         if left_over := [step for step in self.state.recorded() if step.position > self.at]:
             self._ask_about_the_change(left_over[0])
-        self._finish("succeeded")
+        self._finish("partial" if self.missing else "succeeded")
 
     def _perform(self, number: int, part: Part) -> str:
         name = self.universe.name(number)
@@ -267,7 +270,7 @@ class Model:
                 self._heed()
             self._write(partial(self._start, step))
             next_ = self._follow(step)
-        self._settle([next_])
+        self._settle([next_], [step])
         if self.unwritten and step.has_crashed:
             self._write()
         return step.word
@@ -280,7 +283,7 @@ class Model:
         if any(isinstance(next_, Attempt) for next_ in nexts):
             self._side_by_side(steps, nexts)
             self._heed()
-        self._settle(nexts)
+        self._settle(nexts, steps)
         return " ".join(step.word for step in steps)
 
     def _side_by_side(self, steps: list[Step], nexts: list[Next]) -> None:
@@ -315,9 +318,10 @@ class Model:
                     ready.append(place)
             start()
 
-    def _settle(self, nexts: list[Next]) -> None:
+    def _settle(self, nexts: list[Next], settled: list[Step]) -> None:
         if waiting := [next_ for next_ in nexts if isinstance(next_, Open)]:
             self._park(waiting)
+        self.missing = self.missing or any(step.status == "skipped" for step in settled)
         if refusal := next((next_ for next_ in nexts if isinstance(next_, Refusal)), None):
             raise Refused(refusal.step)
 
@@ -335,7 +339,7 @@ class Model:
     def _begin(self, step: Step) -> Next:
         if step.status in ("rejected", "expired"):
             return Refusal(step)
-        if step.status == "succeeded":
+        if step.status in ("succeeded", "skipped"):
             return None
         if step.status == "waiting":
             return self._ask(step, step.cause) if step.withdrawn else Open("person", step, step.deadline)
@@ -387,7 +391,7 @@ class Model:
             return self._fail_finally(step, said)
         if said == "unsure" and step.kind == "judged":
             return self._ask(step, "low_confidence")
-        step.status, step.word = "succeeded", f"done {step.number}"
+        step.status, step.word, self.results = "succeeded", f"done {step.number}", True
         return None
 
     def _execute(self, step: Step) -> str:
@@ -426,6 +430,9 @@ class Model:
         if step.kind == "spare" and not step.fallback and said in (*TRY_LATER, "gave up"):
             step.fallback, step.tries = True, 0
             return Attempt(step)
+        if step.kind == "dispensable" and said in (*TRY_LATER, "gave up"):
+            step.status, step.word, self.results = "skipped", WITHOUT, True
+            return None
         return self._ask(step, "outcome_unknown" if step.kind == "once" else "failed")
 
     # --- waits and children -------------------------------------------------------------------------------------------
@@ -439,13 +446,15 @@ class Model:
             if step.wake_at > self.universe.clock:
                 step.status, step.cause = "waiting", "timer"
                 self._park([Open("timer", step, step.wake_at)])
-            step.status = "succeeded"
+            step.status, self.results = "succeeded", True
         return "slept"
 
     def _spawn(self, part: Part, step: Step) -> str:
         self._heed()
         self._compare(step)
         if not step.status:
+            if self.results:
+                self._write()
             self.dies = self.dies and "before"  # children and step are one transaction
             self._write(partial(self._bear, part, step))
         return "started"
@@ -462,7 +471,8 @@ class Model:
             if open_ := [child for child in children if child.status not in ENDED]:
                 step.status, step.cause = "waiting", "children"
                 self._park([Open("children", step, waits_for=open_)])
-            step.status, step.word = "succeeded", " ".join(child.status for child in children)
+            step.status, step.word, self.results = "succeeded", " ".join(child.status for child in children), True
+        self.missing = self.missing or "partial" in step.word
         return step.word
 
     # --- writing, and leaving -----------------------------------------------------------------------------------------
@@ -482,7 +492,7 @@ class Model:
         self.lease_until = self.universe.clock + LEASE
         for change in then:
             change()
-        self.written, self.unwritten = self.state.copy(), False
+        self.written, self.unwritten, self.results = self.state.copy(), False, False
         if dies == "after":
             raise Left
         return True

@@ -38,7 +38,7 @@ class Fault:
     every: tuple[float, float] = (0.2, 1.2)
     runs: tuple[int, int] = (4, 60)
     seconds: float = 30.0
-    target: int = 0  # how often design/proofs.md wants it
+    target: int = 0  # how often it is wanted
     limit_seconds: float = 15.0  # for the recovery of 95 of 100 runs
     through_proxy: bool = False  # whether everybody reaches the database only by way of the proxy
     errors_allowed: bool = False  # whether people may be told of an error, because the database was away

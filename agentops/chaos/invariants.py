@@ -183,7 +183,7 @@ def late_effects() -> list[tuple[int, int]]:
     """The run of each, and the process that did it; to be asked after `broken`, which has the ledger brought here."""
     with connection.cursor() as cursor:
         cursor.execute(LATE)
-        return cursor.fetchall()
+        return [(run_id, pid) for run_id, pid in cursor.fetchall()]
 
 
 def how_it_stands(run_id: int) -> str:

@@ -98,7 +98,7 @@ class Row:
     fault: str
     proof: str
     count: int
-    target: int  # how often design/proofs.md wants it
+    target: int  # how often it is wanted
     runs: int
     recovered: int
     recovery_p95: float | None
