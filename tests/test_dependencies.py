@@ -277,7 +277,7 @@ def told(run: Run, kind: str = "StepDeferred") -> dict[str, Any]:
 def test_a_full_window_parks_the_run_until_it_has_room() -> None:
     set_terms(limit_requests=2, limit_period_seconds=600)
     terms.of("shop")
-    runs = [carried("buy") for _ in range(2)]
+    runs = [carried("buy") for _ in range(4)]
     assert [run.status for run in runs[:2]] == ["succeeded", "succeeded"]
     assert {(run.status, run.waiting_cause) for run in runs[2:]} == {("waiting", "limit")}
     assert told(runs[3])["why"] == "shop takes 2 requests in 600 s, and 2 are used."
