@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from pydantic import BaseModel
 
-from agentops.chaos import guarded
+from agentops.chaos import measured
 from agentops.outside import Outside
 from agentops.outside.visits import Visit
 from reviews.models import Review
@@ -128,4 +128,4 @@ def every(seconds: float, first: float, count: int) -> list[float]:
 def test_utilisation_counts_neither_the_first_burst_nor_the_time_after_the_counters_were_lost(pace: float, used: float) -> None:
     """Ten calls in one second are allowed; at 20 the counters are lost, and nothing is called until 22."""
     times = every(pace, 0, round(20 / pace)) + every(pace, 22, round(20 / pace))
-    assert guarded._utilisation(calls(*times), 10, 1.0, 20.0) == pytest.approx(used, rel=0.03)
+    assert measured.utilisation(calls(*times), 10, 1.0, 20.0) == pytest.approx(used, rel=0.03)

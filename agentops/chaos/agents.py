@@ -7,10 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from agentops.chaos import ledger
+from agentops.chaos import ledger, provider
 from agentops.chaos.ledger import STEP_SECONDS
 from runs.integrations import card_processor
-from runs.sdk import Result, Run, TryLater, agent, ask_human, call, current_step, worker
+from runs.reliability import guard
+from runs.sdk import Budget, Result, Run, TryLater, agent, ask_human, call, current_step, worker
 
 PAID = "paid {}"
 RELEASE = "AGENTOPS_CHAOS_RELEASE"  # "2" is a release in which the fourth step of an errand has another name
@@ -164,3 +165,28 @@ def hanging(run: Run, given: Errand) -> Receipt:
 def _call(run: Run, given: Calls) -> Receipt:
     said = [run.step(f"call_{number}", freeze, card="K-10011") for number in range(1, given.calls + 1)]
     return Receipt(said=" ".join(said))
+
+
+# --- what costs something -----------------------------------------------------------------------------------------
+
+MOST_CALLS, PARTS, CALLS_EACH = 20, 4, 15  # of one run and its children, who would make 60
+
+
+@worker(effect="idempotent", uses="card-processor")
+def spend(number: int) -> int:
+    """A call that is paid for, as one of a model is."""
+    key = current_step().key
+    return guard.call("card-processor", lambda: provider.post_freeze(key), most=guard.Spending(tokens=10))
+
+
+@agent("chaos-spend", title="Chaos: spends", version="1", budget=Budget(calls=MOST_CALLS))
+def spending(run: Run, given: Errand) -> Receipt:
+    for number in range(1, PARTS + 1):
+        run.spawn(f"part_{number}", part, Errand(phase=given.phase, which=CHILD + number, number=number))
+    return Receipt(said=str([child.status for child in run.join()]))
+
+
+@agent("chaos-part", title="Chaos: spends side by side", version="1")
+def part(run: Run, given: Errand) -> Receipt:
+    made = run.gather(*(call(f"spend_{number}", spend, number=number) for number in range(1, CALLS_EACH + 1)))
+    return Receipt(said=str(sum(made)))

@@ -8,11 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import django_rq
-from django.db import connection
 
+from agentops import people as accounts
+from agentops.chaos.agents import CALLS_EACH, MOST_CALLS, PARTS
 from agentops.chaos.faults import Fault, Injected, owned_by
 from agentops.chaos.fleet import send
-from agentops.chaos.provider import Provider, between, calls_at_once, most_calls
+from agentops.chaos.measured import between, calls_at_once, given_up, longest_cancel, most_calls, p95, utilisation
+from agentops.chaos.provider import Provider
+from reviews import decisions
+from reviews.models import Review
 from runs import commands, dependencies
 from runs.models import BreakerChange, Run
 from runs.models.run import ENDED
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from agentops.outside.visits import Visit
 
 NAME = guard.declare("card-processor", kind="api")
-MANY, RARE, HANGING = "chaos-call", "chaos-rare", "chaos-hang"
+MANY, RARE, HANGING, SPENDING, PART = "chaos-call", "chaos-rare", "chaos-hang", "chaos-spend", "chaos-part"
 PLAIN: dict[str, Any] = {
     "connect_timeout_seconds": 2, "read_timeout_seconds": 5, "attempt_timeout_seconds": 8,
     "limit_requests": None, "limit_period_seconds": 60, "concurrency": None,
@@ -43,7 +47,7 @@ CANCELLED_SECONDS = 30.0
 
 def rate_limit(world: "World") -> Injected:
     """Far more calls than the limit allows; Redis forgets everything half-way."""
-    limit, period, runs, calls = (20, 3.0, 25, 2) if world.quick else (50, 6.0, 75, 4)
+    limit, period, runs, calls = (20, 3.0, 25, 2) if world.quick else (50, 4.0, 75, 4)
     there = yield from _provider(world, limit_requests=limit, limit_period_seconds=period)
     world.figures["a call costs p50 ms"] = cost = _cost_ms(50 if world.quick else 1000)
     _start(world, MANY, runs, calls=calls)
@@ -52,7 +56,7 @@ def rate_limit(world: "World") -> Injected:
     django_rq.get_connection("default").flushall()
     yield from _until(world, lambda: _all_ended(world))
     visits = there.visits()
-    used = _utilisation(visits, limit, period, flushed)
+    used = utilisation(visits, limit, period, flushed)
     _keeps(world, visits, limit, period)
     world.count(len(visits))
     world.figures |= {} if world.quick else {"utilisation": round(used, 3)}
@@ -63,7 +67,7 @@ def rate_limit(world: "World") -> Injected:
 
 def fairness(world: "World") -> Injected:
     """One agent calls now and then: first alone, then while another one has far more calls waiting than the limit allows."""
-    limit, period, times, every = 60, 3.0, 20, 1.0
+    limit, period, times, every = 60, 3.0, 20, 0.5
     there = yield from _provider(world, limit_requests=limit, limit_period_seconds=period)
     yield from _now_and_then(world, times, every)
     flood = limit + int(limit / period * times * every * 1.2)
@@ -74,10 +78,10 @@ def fairness(world: "World") -> Injected:
     yield from _until(world, lambda: _all_ended(world))
     visits = there.visits()
     waits, steps = _waits(world, visits)
-    alone, beside = _p95(waits[:times]), _p95(waits[times:])
+    alone, beside = p95(waits[:times]), p95(waits[times:])
     world.count(len(visits))
     world.figures |= {"p95 wait alone": alone, "p95 wait beside": beside, "calls that waited still": left}
-    world.figures |= {"its step alone": _p95(steps[:times]), "its step beside": _p95(steps[times:])}
+    world.figures |= {"its step alone": p95(steps[:times]), "its step beside": p95(steps[times:])}
     _keeps(world, visits, limit, period)
     _judge(world, len(waits) == 2 * times, f"{len(waits)} of {2 * times} rare calls were made")
     fair = beside <= 2 * max(alone, NOTICED_SECONDS)
@@ -88,12 +92,12 @@ def dead_holders(world: "World") -> Injected:
     """kill -9 of job processes while they hold slots; half of their runs are cancelled, so that nobody comes back."""
     limit, kills, runs, calls = 24, 12, 100, 4
     there = yield from _provider(world, concurrency=limit, breaker_minimum_calls=1000)
-    there.fault("latency", 0.5)
+    there.fault("latency", 1.0)
     _start(world, MANY, runs, calls=calls)
     for _ in range(kills):
-        yield from _until(world, lambda: _under_way(there) >= min(limit, 2) or _all_ended(world))
+        yield from _until(world, lambda: _under_way(there) >= limit / 2 or _all_ended(world))
         world.count(_kill_one(world))
-        yield 1.0
+        yield 0.3
     last = time.time()
     yield from _until(world, lambda: not _dead(world) or time.time() - last > SLOTS_BACK_SECONDS)
     dead, took = len(_dead(world)), time.time() - last
@@ -109,8 +113,8 @@ def dead_holders(world: "World") -> Injected:
 def outage(world: "World") -> Injected:
     """Every call fails for a while, each time in another way; then those that waited are let in."""
     kinds = ("500",) if world.quick else ("429", "500", "hang")
-    runs, lasts, opened, minimum, slots = (30, 2.5, 1.0, 4, None) if world.quick else (150, 10.0, 3.0, 10, 8)
-    limit, period, window = 60, 3.0, 2.0 if world.quick else 5.0
+    runs, lasts, opened, minimum, slots = (30, 2.5, 1.0, 4, None) if world.quick else (120, 7.0, 3.0, 10, 8)
+    limit, period, window = 60, 3.0, 2.0 if world.quick else 4.0
     there = yield from _provider(
         world, limit_requests=limit, limit_period_seconds=period, concurrency=slots, connect_timeout_seconds=1.0,
         read_timeout_seconds=1.0, attempt_timeout_seconds=3.0, breaker_minimum_calls=minimum, breaker_open_seconds=opened,
@@ -120,7 +124,7 @@ def outage(world: "World") -> Injected:
         yield window  # so that no good calls are left in it
         yield from _one_outage(world, there, kind, runs=runs, lasts=lasts, opened=opened, per_second=limit / period)
     _keeps(world, there.visits(), limit, period)
-    gave_up = _count(GAVE_UP, [world.people.phase])
+    gave_up = given_up(world.people.phase)
     world.figures["failed or escalated that had tries left"] = gave_up
     _judge(world, not gave_up, f"{gave_up} steps were given up although they had tries left")
 
@@ -157,6 +161,35 @@ def _one_outage(
     _judge(world, world.quick or drained <= 2 * ideal, f"{kind}: it took {drained:.0f} s to drain, the ideal is {ideal:.0f} s")
 
 
+def budget(world: "World") -> Injected:
+    """A run and its children, in several processes and with steps side by side, race to the end of their budget."""
+    there = yield from _provider(world, breaker_minimum_calls=1000)
+    there.fault("latency", 0.3)
+    world.people.leave_alone |= {SPENDING, PART}
+    runs = _start(world, SPENDING, 1)
+    asked = Review.objects.open().filter(cause="budget", run__input__phase=world.people.phase)
+    yield from _until(world, lambda: asked.exists() and not _under_way(there))
+    yield 2.0
+    made, questions = there.count(), asked.count()
+    for review in asked:
+        by = accounts.ensure_account("reviewer", "not used")
+        decisions.decide(review.pk, actor=by, kind="raise", seen=review.fingerprint, value=str(PARTS * CALLS_EACH))
+    yield from _until(world, lambda: _all_ended(world))
+    there.recover()
+    wanted, all_made = PARTS * CALLS_EACH, there.count()
+    world.count(wanted)
+    world.figures |= {
+        "budget in calls": MOST_CALLS,
+        "calls made": made,
+        "questions": questions,
+        "calls when it was raised": all_made,
+    }
+    _judge(world, made <= MOST_CALLS + world.fleet.job_processes, f"{made} calls were made of a budget of {MOST_CALLS}")
+    _judge(world, questions == 1, f"{questions} questions were asked about one budget")
+    _judge(world, all_made >= wanted, f"{all_made} of {wanted} calls were made when it was raised")
+    _judge(world, Run.objects.get(pk=runs[0]).status == "succeeded", "the run did not succeed when its budget was raised")
+
+
 def cancelled(world: "World") -> Injected:
     """Runs are cancelled while they call outside; some of them hang in C, where no exception reaches them."""
     calling, hanging = (6, 0) if world.quick else (45, 5)
@@ -169,7 +202,7 @@ def cancelled(world: "World") -> Injected:
         yield 0
     yield from _until(world, lambda: _all_ended(world))
     there.recover()
-    took = _count(LONGEST_CANCEL, [world.people.phase])
+    took = longest_cancel(world.people.phase)
     left = Run.objects.filter(pk__in=runs).exclude(status="cancelled").count()
     world.count(len(runs))
     world.figures |= {"longest from asked to ended s": round(took, 1), "not cancelled": left}
@@ -184,6 +217,7 @@ GUARDED = [
         ("fairness between agents", "L2", fairness, (0, 1), 0),
         ("slots of the dead", "L3", dead_holders, (0, 1), 1000),
         ("outage of the provider", "L4", outage, (1, 1), 500),
+        ("budget of a run and its children", "L5", budget, (0, 1), 50),
         ("cancel, also what hangs", "L6", cancelled, (1, 1), 500),
     )
 ]
@@ -251,15 +285,6 @@ def _cost_ms(calls: int) -> float:
     return round(sorted(took)[len(took) // 2] * 1000, 2)
 
 
-def _utilisation(visits: "list[Visit]", limit: int, period: float, flushed: float) -> float:
-    """While enough calls wait: from one period after the first call on, without the period after the counters were lost."""
-    blind = flushed + period + min(2, 0.1 + 0.03 * period) + 0.5
-    spans = [(visits[0].at + period, flushed), (blind + period, visits[-2 * limit].at)]
-    seconds = sum(max(last - first, 0) for first, last in spans)
-    calls = sum(between(visits, first, last) for first, last in spans)
-    return calls * period / (limit * seconds) if seconds > 0 else 0.0
-
-
 def _waits(world: "World", visits: "list[Visit]") -> tuple[list[float], list[float]]:
     """Until the provider saw the call of each rare run: from the start of the run, and from the start of its step."""
     seen = {visit.key: visit.at for visit in reversed(visits)}
@@ -267,10 +292,6 @@ def _waits(world: "World", visits: "list[Visit]") -> tuple[list[float], list[flo
     times = rare.values_list("pk", "created_at", "steps__started_at")
     made = [(seen[f"{pk}:call_1"], run, step) for pk, run, step in times if f"{pk}:call_1" in seen]
     return [at - run.timestamp() for at, run, _ in made], [at - step.timestamp() for at, _, step in made if step]
-
-
-def _p95(numbers: list[float]) -> float:
-    return round(sorted(numbers)[math.ceil(0.95 * len(numbers)) - 1], 3) if numbers else 0.0
 
 
 def _under_way(there: Provider) -> int:
@@ -307,16 +328,3 @@ def _hang(runs: list[int]) -> int:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _count(statement: str, values: list[Any]) -> float:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return float(cursor.fetchone()[0] or 0)
-
-
-GAVE_UP = """SELECT count(*) FROM runs_event e JOIN runs_run r ON r.id = e.run_id
-  WHERE r.input->>'phase' = %s AND (e.kind = 'RunFailed' OR (e.kind = 'StepEscalated' AND e.data->>'cause' = 'failed'))"""
-LONGEST_CANCEL = """SELECT max(extract(epoch FROM ended.at - asked.at)) FROM runs_event asked
-  JOIN runs_run r ON r.id = asked.run_id JOIN runs_event ended ON ended.run_id = r.id AND ended.kind = 'RunCancelled'
-  WHERE r.input->>'phase' = %s AND asked.kind = 'RunCancelRequested'"""

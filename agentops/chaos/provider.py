@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.request import Request, urlopen
 
-from agentops.outside.visits import Visit, most_at_once, most_within
+from agentops.outside.visits import Visit
 from agentops.services import process
 from agentops.services.failure import ServicesFailure
 from agentops.services.places import PROJECT
@@ -77,15 +77,9 @@ def provider() -> Iterator[Provider]:
         child.wait()
 
 
-def most_calls(visits: list[Visit], seconds: float) -> int:
-    """In any window of that length."""
-    return most_within(seconds, [visit.at for visit in visits])
-
-
-def calls_at_once(visits: list[Visit]) -> int:
-    return most_at_once(visits)
-
-
-def between(visits: list[Visit], first: float, last: float) -> int:
-    """How many came in that time."""
-    return sum(first <= visit.at < last for visit in visits)
+def post_freeze(key: str) -> int:
+    """One request of a process that was begun beside it; the status of the answer."""
+    url = f"{os.environ['CARD_PROCESSOR_URL']}/v1/cards/K-10011/freeze"
+    request = Request(url, b"{}", {"Idempotency-Key": key}, method="POST")  # noqa: S310 - our own
+    with urlopen(request, timeout=20) as response:  # noqa: S310 - as above
+        return int(response.status)
