@@ -117,7 +117,7 @@ def redis_away(world: "World") -> Injected:
     """Redis is away for long: everything that people do is accepted, and goes on when it is back."""
     world.redis.fall()
     errors = world.people.errors
-    end = time.monotonic() + (1.0 if world.quick else 30.0)
+    end = time.monotonic() + (1.0 if world.quick else 20.0)
     while time.monotonic() < end:
         world.people.keep_busy()
         if Run.objects.filter(status="queued").count() < 60:
@@ -196,19 +196,28 @@ def several_at_once(world: "World") -> Injected:
 
 
 FAULTS = [
-    Fault("kill -9 of job processes", "R1", kill_9, times=(5, 200), every=(0.05, 0.3), runs=(6, 500), seconds=90, target=200),
-    Fault("asked to stop", "R2", stop_in_order, times=(2, 30), every=(0.1, 0.4), target=12),
-    Fault("SIGSTOP longer than the lease", "R3", pause, times=(1, 20), every=(0.1, 0.2), seconds=100, target=100),
-    Fault("FLUSHALL", "R4", flushall, times=(3, 20), runs=(4, 300), limit_seconds=10, target=20),
-    Fault("kill -9 of Redis, which comes back empty", "R4", redis_falls, (0, 10), runs=(0, 200), limit_seconds=10, target=10),
-    Fault("Redis away for long", "R5", redis_away, times=(1, 1), target=1),
+    Fault("kill -9 of job processes", "R1", kill_9, times=(5, 200), every=(0.05, 0.3), runs=(6, 500), seconds=70, target=200),
+    Fault("asked to stop", "R2", stop_in_order, times=(2, 20), every=(0.1, 0.3), seconds=20, target=12),
+    Fault("SIGSTOP longer than the lease", "R3", pause, times=(1, 15), every=(0.1, 0.2), seconds=75, target=100),
+    Fault("FLUSHALL", "R4", flushall, times=(3, 20), runs=(4, 200), seconds=20, limit_seconds=10, target=20),
     Fault(
-        "PostgreSQL immediate restart", "R6", postgres_restart, (1, 40), runs=(4, 500), errors_allowed=True, seconds=90, target=80
+        "kill -9 of Redis, which comes back empty",
+        "R4",
+        redis_falls,
+        (0, 10),
+        runs=(0, 200),
+        seconds=25,
+        limit_seconds=10,
+        target=10,
     ),
-    Fault("reply of COMMIT lost", "R7", lost_replies, (3, 50), every=(0, 0.1), through_proxy=True, seconds=90, target=1000),
-    Fault("duplicate delivery", "R8", duplicate_delivery, times=(3, 100), every=(0.05, 0.2), runs=(4, 300), target=1000),
-    Fault("lost wake-ups", "R9", lost_wake_ups, times=(2, 60), every=(0.1, 0.3), limit_seconds=10, target=500),
-    Fault("several at once", "", several_at_once, times=(0, 40)),
+    Fault("Redis away for long", "R5", redis_away, times=(1, 1), seconds=20, target=1),
+    Fault(
+        "PostgreSQL immediate restart", "R6", postgres_restart, (1, 40), runs=(4, 500), errors_allowed=True, seconds=45, target=80
+    ),
+    Fault("reply of COMMIT lost", "R7", lost_replies, (3, 50), every=(0, 0.1), through_proxy=True, seconds=60, target=1000),
+    Fault("duplicate delivery", "R8", duplicate_delivery, (3, 100), every=(0.05, 0.2), runs=(4, 300), seconds=25, target=1000),
+    Fault("lost wake-ups", "R9", lost_wake_ups, times=(2, 60), every=(0.1, 0.3), seconds=25, limit_seconds=10, target=500),
+    Fault("several at once", "", several_at_once, times=(0, 40), seconds=20),
 ]
 
 
