@@ -1,12 +1,15 @@
 """One step of a run: what comes next for it, given what is recorded of it and what its worker answered."""
 
 import random
+import time
 from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
+
+from django.conf import settings
 
 from runs import event_log, keeper, sdk
 from runs.answers import Accepted, AnyWorker, described, masked_by
@@ -22,6 +25,7 @@ from runs.engine.step import after_crash, moment
 from runs.models import Run
 from runs.nexts import Alone, Attempt, Done, Next, Open, Refused
 
+LEAST_SECONDS = 0.1  # an attempt at the end of a step's time still has these
 MOST_DEFERRALS = 3  # short ones of a step that the process waits for; then the run is parked for each
 
 
@@ -56,6 +60,7 @@ class OneStep:
         self.here, self.log, self.position, self.worker, self.request = here, here.log, position, worker, request
         self.real = real
         self.deferrals = 0
+        self.took: dict[str, int] = {}  # the last attempt
 
     @property
     def recorded(self) -> StepState:
@@ -106,12 +111,15 @@ class OneStep:
 
         Raises LeaseLost where it was not called, because the lease had run out.
         """
+        began = time.monotonic()
         try:
             return Accepted(self.worker, self._call(step), self._secrets)
         except event_log.LeaseLost:
             raise
         except (Exception, SystemExit, CancelledError, keeper.CutOff) as error:  # noqa: BLE001 - it is recorded on the step
             return error
+        finally:
+            self.took = {"duration_ms": round((time.monotonic() - began) * 1000)}
 
     def follow(self, answer: "Accepted | BaseException") -> Next:
         """The move after an attempt."""
@@ -198,8 +206,10 @@ class OneStep:
         why = why_crashed(max(1, sum(counted)), crash)
         if step.effect == "once":
             return self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, why=f"{why} {outcome.UNKNOWN}")
-        if is_poison(*counted):
-            return self._escalate(Cause.FAILED, Subject.OUTPUT, why=f"{why} It is not tried again by itself.")
+        is_timeout = outcome.is_timeout(crash)
+        if is_poison(*counted) or (is_timeout and _seconds_left(self.worker, step) < LEAST_SECONDS):
+            degraded = self._fallback(step, why) if is_timeout else None
+            return degraded or self._escalate(Cause.FAILED, Subject.OUTPUT, why=f"{why} It is not tried again by itself.")
         return self._attempted(step, sum(counted))
 
     def _attempted(self, step: StepState, endings: int) -> Next:
@@ -222,7 +232,8 @@ class OneStep:
             effect=step.effect, uses=worker.uses, run_id=self.log.run_id, fence=self.log.fence or 0, position=step.position,
         )  # fmt: skip
         with sdk.executing(context):
-            return self.here.held.attempt(step.position, worker.timeout, partial(worker.function, **inputs))
+            limit = min(worker.timeout or settings.STEP_TIMEOUT_SECONDS, max(_seconds_left(self.worker, step), LEAST_SECONDS))
+            return self.here.held.attempt(step.position, limit, partial(worker.function, **inputs))
 
     # --- after the attempt ----------------------------------------------------------------------------------------
 
@@ -236,7 +247,7 @@ class OneStep:
                 why = " ".join(filter(None, [verdict.why, judgement.pop("why")]))
                 about = {"proposal": accepted.stored, "judged": True} | judgement
                 return self._escalate(Cause.LOW_CONFIDENCE, Subject.OUTPUT, why=why, **about)
-        succeeded = Draft(Kind.STEP_SUCCEEDED, {"output": accepted.stored} | judgement, self.position)
+        succeeded = Draft(Kind.STEP_SUCCEEDED, {"output": accepted.stored} | judgement | self.took, self.position)
         return Done(self.worker.output.validate_python(accepted.stored), [succeeded])
 
     def _after_failure(self, error: BaseException) -> Next:
@@ -247,18 +258,20 @@ class OneStep:
         attempts = self.worker.attempts or (terms and terms.attempts) or self.log.state.config["attempts"]
         chance = random.random()  # noqa: S311 - jitter
         next_ = outcome.after_failure(
-            error, attempt=step.tries, attempts=attempts, chance=chance, effect=step.effect, elapsed_seconds=_elapsed(step)
-        )
+            error, attempt=step.tries, attempts=attempts, chance=chance, effect=step.effect,
+            elapsed_seconds=step.elapsed_seconds(event_log.now()), total_seconds=self.worker.total_timeout,
+        )  # fmt: skip
         if isinstance(next_, outcome.NotYet):
             return self._defer(step, next_)
-        failed: dict[str, Any] = {"attempt": step.attempt, "error": described(error), "wait_seconds": None}
+        failed: dict[str, Any] = {"attempt": step.attempt, "error": described(error), "wait_seconds": None} | self.took
         if isinstance(next_, outcome.TryAgain):
             return self._retry(step, failed | {"wait_seconds": next_.wait_seconds}, next_)
         drafts = [Draft(Kind.ATTEMPT_FAILED, failed, self.position)]
         if isinstance(next_, outcome.FailFinally) and (degraded := self._fallback(step, next_.why)):
             degraded.drafts[:0] = drafts
             return degraded
-        cause = Cause.OUTCOME_UNKNOWN if step.effect == "once" else Cause.FAILED
+        unknown = step.effect == "once" and isinstance(next_, outcome.AskPerson)
+        cause = Cause.OUTCOME_UNKNOWN if unknown else Cause.FAILED
         asked = self._escalate(cause, Subject.OUTPUT, why=next_.why)
         asked.drafts[:0] = drafts
         return asked
@@ -377,8 +390,6 @@ def held_by(deferred: dict[str, Any]) -> dict[str, Any]:
     return {name: deferred[name] for name in ("dependency", "why", "budget", "needs") if name in deferred}
 
 
-def _elapsed(step: StepState) -> float:
-    """Seconds since the first attempt; 0 where a person, or a fallback, began anew."""
-    if step.started_at is None or step.tries != step.attempt:
-        return 0.0
-    return (event_log.now() - step.started_at).total_seconds()
+def _seconds_left(worker: AnyWorker, step: StepState) -> float:
+    """Of what the step as a whole may take."""
+    return float("inf") if worker.total_timeout is None else worker.total_timeout - step.elapsed_seconds(event_log.now())

@@ -54,6 +54,7 @@ class Worker(Generic[P, R]):
     gate: str = ""
     attempts: int | None = None
     timeout: float | None = None  # seconds for one attempt
+    total_timeout: float | None = None  # seconds for all of them, with the waits between
     masked: tuple[str, ...] = ()  # names of text fields that are never recorded
     uses: tuple[str, ...] = ()  # names of the dependencies that it may call
     asks: bool = False
@@ -95,7 +96,8 @@ def worker(function: Callable[P, R | Result[R]], /) -> Worker[P, R]: ...
 @overload
 def worker(
     *, title: str = "", effect: Effect = "none", critical: bool = False, fallback: Any = None, gated: str = "",
-    attempts: int | None = None, timeout: float | None = None, masked: tuple[str, ...] = (), uses: str | tuple[str, ...] = (),
+    attempts: int | None = None, timeout: float | None = None, total_timeout: float | None = None,
+    masked: tuple[str, ...] = (), uses: str | tuple[str, ...] = (),
 ) -> "Decorator": ...  # fmt: skip
 def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a worker: annotated keyword parameters in, a Result[T] (judged) or a plain T (a fact) out.
@@ -109,7 +111,7 @@ def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     return lambda function: _declare(function, **options)
 
 
-OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout", "masked", "uses")
+OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout", "total_timeout", "masked", "uses")
 
 
 class Decorator(Protocol):
@@ -203,8 +205,9 @@ def _check(made: Worker[..., Any]) -> None:
         raise BadDeclaration(f"The worker {made.name} has the effect {made.effect!r}; it must be none, idempotent or once.")
     if made.attempts is not None and made.attempts < 1:
         raise BadDeclaration(f"The worker {made.name} has {made.attempts} attempts; it needs at least 1.")
-    if made.timeout is not None and made.timeout <= 0:
-        raise BadDeclaration(f"The worker {made.name} has a timeout of {made.timeout:g} s; it needs more than 0.")
+    for what, limit in (("timeout", made.timeout), ("total timeout", made.total_timeout)):
+        if limit is not None and not limit > 0:
+            raise BadDeclaration(f"The worker {made.name} has a {what} of {limit:g} s; it needs more than 0.")
     declaration.check_masked(made.name, made.masked, made.input_model, made.output)
     if isinstance(made.fallback, Skip):
         declaration.check_skip(made.name, made.fallback.note, made.fallback.value, made.output)

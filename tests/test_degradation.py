@@ -1,6 +1,7 @@
 """Graceful degradation: another worker, a person, or going on without the result and saying so."""
 
 import json
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -225,6 +226,72 @@ def test_a_run_that_was_completed_partially_has_ended() -> None:
     with pytest.raises(commands.Refused, match="Only a failed or cancelled run can be retried"):
         commands.retry(run.pk, by="operator")
     assert not Run.objects.due().exists()
+
+
+# --- time ---------------------------------------------------------------------------------------------------------------
+
+
+def hang() -> None:
+    """In Python, so that it can be cut off in this process."""
+    while True:
+        time.sleep(0.01)
+
+
+@worker(effect="idempotent", timeout=0.2, fallback=cached)
+def hanging(shop: str) -> str | None:
+    DOES["calls"]()
+    hang()
+    return None
+
+
+@worker(effect="idempotent", total_timeout=0.6, attempts=100, fallback=cached)
+def slow(shop: str) -> str | None:
+    return does("slow")
+
+
+def test_an_attempt_that_hangs_is_cut_off_and_after_three_the_fallback_is_taken() -> None:
+    calls: list[int] = []
+    DOES["calls"], DOES["cached"] = lambda: calls.append(1), lambda: "old"
+    run = carried(one_step(hanging))
+    step = run.steps.get()
+    assert (run.status, run.output, len(calls)) == ("succeeded", {"said": "old"}, 3)
+    assert step.fallback == "test_degradation.cached"
+    crashes = [fact.data for fact in event_log.facts(run.pk) if fact.kind == "AttemptCrashed"]
+    assert [crash["reason"] for crash in crashes] == ["because it took longer than 0.2 s"] * 3
+
+
+def test_a_step_that_hangs_beyond_its_own_time_takes_the_fallback_at_once() -> None:
+    DOES["slow"], DOES["cached"] = hang, lambda: "old"
+    run = carried(one_step(slow))
+    kinds = [fact.kind for fact in event_log.facts(run.pk)]
+    assert (run.status, run.output, kinds.count("AttemptCrashed")) == ("succeeded", {"said": "old"}, 1)
+    assert "FallbackTaken" in kinds
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (TryLater("busy", retry_after=600), "It still failed after 1 attempt in 0 s: busy"),
+        (TryLater(600, why="no file"), "It could not be done within 0.6 s: no file"),
+    ],
+)
+def test_a_wait_beyond_the_time_of_the_step_is_not_begun(error: Exception, why: str) -> None:
+    DOES["slow"], DOES["cached"] = fails(error), lambda: "old"
+    run = carried(one_step(slow))
+    assert (run.status, run.output) == ("succeeded", {"said": "old"})
+    assert [fact.data["why"] for fact in event_log.facts(run.pk) if fact.kind == "FallbackTaken"] == [why]
+
+
+def test_every_attempt_says_how_long_it_took(client: Client) -> None:
+    DOES["slow"] = lambda: time.sleep(0.05) or "done"
+    run = carried(one_step(slow))
+    DOES["slow"] = lambda: time.sleep(0.05) or fails(GiveUp("no"))()
+    failed = carried(one_step(slow))
+    facts = [*event_log.facts(run.pk), *event_log.facts(failed.pk)]
+    took = {fact.kind: fact.data["duration_ms"] for fact in facts if "duration_ms" in fact.data}
+    assert took.keys() == {"StepSucceeded", "AttemptFailed"}
+    assert took["AttemptFailed"] >= 50
+    assert "failed after " in client.get(f"/runs/{failed.pk}/").text
 
 
 # --- what people see ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runs.engine import backoff, outcome, policy
 from runs.engine.canonical import PAYLOAD_LIMIT_BYTES, Unstorable, clean, dumps, dumps_plainly, normalise, stored
-from runs.engine.errors import AskHuman, GiveUp, TryLater
+from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
 from runs.engine.events import GENESIS, Draft, Fact, Kind, first_broken, write
 from runs.engine.state import Status, fold
 
@@ -99,6 +99,66 @@ def test_backoff_grows_is_capped_and_honours_what_was_asked(
 )
 def test_what_follows_a_failed_attempt(error: Exception, attempt: int, expected: outcome.Outcome) -> None:
     assert outcome.after_failure(error, attempt=attempt, attempts=3, chance=0.5) == expected
+
+
+TERMS = backoff.RetryTerms(attempts=5, first_wait_seconds=1.0, longest_wait_seconds=8.0, total_seconds=60.0)
+
+
+def of_terms(error: TryLater) -> TryLater:
+    """As guard raises it: with the terms of the dependency that failed."""
+    error.terms = TERMS
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "elapsed", "total", "expected"),
+    [
+        (of_terms(TryLater("busy")), 1, 0.0, None, outcome.TryAgain(0.5)),
+        (of_terms(TryLater("busy")), 4, 0.0, None, outcome.TryAgain(4.0)),
+        (of_terms(TryLater("busy")), 9, 0.0, None, outcome.TryAgain(4.0)),
+        (of_terms(TryLater("busy", retry_after=30.0)), 1, 0.0, None, outcome.TryAgain(30.0)),
+        (of_terms(TryLater("busy")), 1, 59.5, None, outcome.TryAgain(0.5)),
+        (of_terms(TryLater("busy")), 1, 59.6, None, outcome.FailFinally("It still failed after 1 attempt in 60 s: busy")),
+        (of_terms(TryLater("busy", retry_after=30.0)), 2, 31.0, None,
+         outcome.FailFinally("It still failed after 2 attempts in 31 s: busy")),
+        (TryLater("busy"), 1, 86_399.0, None, outcome.TryAgain(1.0)),
+        (TryLater("busy"), 1, 86_399.1, None, outcome.FailFinally("It still failed after 1 attempt in 86399 s: busy")),
+        (TryLater("busy"), 1, 4.0, 5.0, outcome.TryAgain(1.0)),
+        (TryLater("busy"), 1, 4.1, 5.0, outcome.FailFinally("It still failed after 1 attempt in 4 s: busy")),
+        (of_terms(TryLater("busy")), 1, 59.6, 1e9, outcome.FailFinally("It still failed after 1 attempt in 60 s: busy")),
+        (TryLater(30, why="no file"), 1, 1e9, None, outcome.NotYet(30.0, "no file")),
+        (TryLater(30, why="no file"), 1, 30.0, 60.0, outcome.NotYet(30.0, "no file")),
+        (TryLater(30, why="no file"), 1, 31.0, 60.0, outcome.FailFinally("It could not be done within 60 s: no file")),
+        (HeldBack("breaker", "shop", 30, "It is open."), 1, 0.0, 60.0, outcome.NotYet(30.0, "It is open.", "breaker", "shop")),
+        (HeldBack("breaker", "shop", 90, "It is open."), 1, 0.0, 60.0,
+         outcome.FailFinally("It could not be done within 60 s: It is open.")),
+        (GiveUp("no"), 1, 0.0, 60.0, outcome.FailFinally("It cannot succeed by trying again: no")),
+        (ZeroDivisionError("odd"), 1, 0.0, 60.0, outcome.AskPerson("ZeroDivisionError: odd")),
+    ],
+)  # fmt: skip
+def test_attempts_and_time_are_limited_by_the_dependency_and_by_the_step(
+    error: Exception, attempt: int, elapsed: float, total: float | None, expected: outcome.Outcome
+) -> None:
+    following = outcome.after_failure(
+        error, attempt=attempt, attempts=20, chance=0.5, elapsed_seconds=elapsed, total_seconds=total
+    )
+    assert following == expected
+
+
+@given(attempt=st.integers(1, 10**6), chance=st.floats(0, 1, exclude_max=True), retry_after=st.none() | st.floats(0, 1e9))
+def test_a_wait_lies_between_what_was_asked_and_the_cap(attempt: int, chance: float, retry_after: float | None) -> None:
+    seconds = backoff.wait_seconds(attempt, chance=chance, retry_after=retry_after, terms=TERMS)
+    least = min(retry_after or 0.0, backoff.LONGEST_SECONDS)
+    assert least <= seconds <= max(least, min(8.0, 2.0 ** min(attempt - 1, 30)))
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_timeout"),
+    [("because it took longer than 2 s", True), ("because its run was cancelled", False), ("together with w1", False),
+     ("by signal 9 (killed)", False)],
+)  # fmt: skip
+def test_which_attempts_took_too_long(reason: str, is_timeout: bool) -> None:
+    assert outcome.is_timeout({"reason": reason}) is is_timeout
 
 
 @pytest.mark.parametrize("error", [TryLater("busy"), GiveUp("no"), SystemExit(3)])

@@ -329,6 +329,8 @@ WORKERS: list[tuple[Callable[[], Any], str]] = [
     (lambda: worker(titel="Do it")(named("do")), "@worker has no option titel; it has title, effect, critical,"),
     (lambda: worker(effect="twice")(named("do")), "test_sdk.do has the effect 'twice'; it must be none, idempotent or once."),
     (lambda: worker(attempts=0)(named("do")), "test_sdk.do has 0 attempts; it needs at least 1."),
+    (lambda: worker(timeout=0)(named("do")), "The worker test_sdk.do has a timeout of 0 s; it needs more than 0."),
+    (lambda: worker(total_timeout=-1)(named("do")), "The worker test_sdk.do has a total timeout of -1 s; it needs more than 0."),
     (lambda: with_fallback(skip("")), "test_sdk.do is skipped with the note '': say what is missing, in 1 to 300 letters."),
     (lambda: with_fallback(skip("n" * 301)), "test_sdk.do is skipped with the note 'nnn"),
     (

@@ -57,19 +57,21 @@ UNKNOWN = "Nobody knows whether it happened: look it up outside, then say what i
 
 
 def after_failure(
-    error: BaseException, *, attempt: int, attempts: int, chance: float, effect: str = "none", elapsed_seconds: float = 0.0
-) -> Outcome:
+    error: BaseException, *, attempt: int, attempts: int, chance: float, effect: str = "none", elapsed_seconds: float = 0.0,
+    total_seconds: float | None = None,
+) -> Outcome:  # fmt: skip
     """Decide what follows attempt number `attempt` of at most `attempts`; chance in [0, 1) is for the jitter.
 
-    `elapsed_seconds` have passed since the first attempt.
+    `elapsed_seconds` have passed since the first attempt; the step as a whole may take `total_seconds`.
 
     An effect that may happen only once is never repeated by itself: a failure does not say that it did not happen. A
     worker that says "not yet" says so.
     """
-    if isinstance(error, HeldBack):
-        return NotYet(clamp_seconds(error.seconds or 0.0), error.why, error.cause, error.dependency)
+    most_seconds = float("inf") if total_seconds is None else total_seconds
     if isinstance(error, TryLater) and error.seconds is not None:
-        return NotYet(clamp_seconds(error.seconds), error.why)
+        not_yet = _not_yet(error, error.seconds)
+        in_time = elapsed_seconds + not_yet.wait_seconds <= most_seconds
+        return not_yet if in_time else FailFinally(f"It could not be done within {most_seconds:g} s: {error}")
     if effect == "once":
         return AskPerson(f"{type(error).__name__}: {error}. {UNKNOWN}")
     if isinstance(error, GiveUp):
@@ -78,11 +80,17 @@ def after_failure(
         return AskPerson(f"{type(error).__name__}: {error}")
     terms = error.terms or USUAL
     wait = wait_seconds(attempt, chance=chance, retry_after=error.retry_after, terms=terms)
-    if attempt >= attempts or elapsed_seconds + wait > terms.total_seconds:
+    if attempt >= attempts or elapsed_seconds + wait > min(terms.total_seconds, most_seconds):
         tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
         within = "" if attempt >= attempts else f" in {elapsed_seconds:.0f} s"
         return FailFinally(f"It still failed after {tries}{within}: {error}")
     return TryAgain(wait)
+
+
+def _not_yet(error: TryLater, seconds: float) -> NotYet:
+    if isinstance(error, HeldBack):
+        return NotYet(clamp_seconds(seconds), error.why, error.cause, error.dependency)
+    return NotYet(clamp_seconds(seconds), error.why)
 
 
 # --- crashes: attempts that their process did not survive ----------------------------------------------------------
@@ -131,6 +139,14 @@ def why_crashed(times: int, crash: dict[str, Any]) -> str:
     often = "" if times == 1 else f" {times} times. The last time"
     what = "left no result" if unseen(crash) else "did not come to its end"
     return f"This step {what}{often or ':'} {how_crashed(crash)}."
+
+
+def is_timeout(crash: dict[str, Any]) -> bool:
+    """The attempt was cut off because it took too long."""
+    return str(crash["reason"]).startswith(TOO_LONG)
+
+
+TOO_LONG = "because it took longer"  # than it may (runs/keeper.py)
 
 
 def unseen(crash: dict[str, Any]) -> bool:

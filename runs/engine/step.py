@@ -77,6 +77,12 @@ class StepState:
         """A person is asked about it now."""
         return self.status == Status.WAITING and bool(self.escalation) and not self.withdrawn
 
+    def elapsed_seconds(self, now: datetime) -> float:
+        """Since the first attempt; 0 where a person, or a fallback, began anew."""
+        if self.started_at is None or self.tries != self.attempt:
+            return 0.0
+        return (now - self.started_at).total_seconds()
+
     @property
     def deadline(self) -> datetime | None:
         """Until when the person who was last asked may decide."""
