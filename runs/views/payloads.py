@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET
 from runs import access, event_log
 from runs.views.runs import found_run
 
-SLICE_LETTERS = 250_000
+SLICE_LETTERS = 1_000_000  # the database counts letters from the first for each: smaller ones cost it more
 LONGEST_ESCAPE = 6  # of JSON: \u001f
 
 
