@@ -41,7 +41,7 @@ def refused(wanted: Terms, answer: Refused) -> HeldBack:
 def _no_room(wanted: Terms, answer: NoRoom) -> str:
     period = 60.0 if answer.what == "tokens" else wanted.limits.period_seconds
     if answer.used < answer.limit:
-        return f"{wanted.name} takes {answer.limit:,} {answer.what} in {period:g} s, and it is not yet this run's turn."
+        return f"{wanted.name} takes {answer.limit:,} {answer.what} in {period:g} s, and has no room for this run yet."
     return f"{wanted.name} takes {answer.limit:,} {answer.what} in {period:g} s, and {answer.used:,} are used."
 
 
