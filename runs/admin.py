@@ -16,7 +16,7 @@ from pydantic import ValidationError as Misfit
 from runs import access, commands, dependencies, sdk
 from runs.engine.canonical import Unstorable, stored
 from runs.forms.complaints import plain
-from runs.models import AgentConfig, Dependency, Run, Step, dependency, versions
+from runs.models import AgentConfig, Budget, Dependency, Run, Step, dependency, versions
 from runs.models.config import DAY_LIMITS, RUN_LIMITS
 
 HISTORY_SHOWN = 20
@@ -162,6 +162,14 @@ class RunAdmin(ReadOnly):
     list_display = ("id", "agent", "status", "started_by", "created_at", "input_text")
     list_filter = ("status", "agent")
     search_fields = ("input_text",)
+    show_full_result_count = False
+
+
+@admin.register(Budget)
+class BudgetAdmin(ReadOnly):
+    list_display = ("scope", "unit", "limit", "used", "reserved", "closed_by", "closed_at")
+    list_filter = ("unit",)
+    search_fields = ("scope",)
     show_full_result_count = False
 
 

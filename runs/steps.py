@@ -69,6 +69,8 @@ class Steps:
         with interruptible():
             self.stop_if_asked()
             step = self.reach(name, worker, inputs)
+            if "seconds" in self.log.state.config.get("budget", ()):
+                self.write_results()  # what the last step took counts
             next_ = step.changed() or step.over() or step.begin()
             while isinstance(next_, Attempt):
                 self._start(next_)

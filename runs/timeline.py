@@ -9,7 +9,7 @@ from django.db.models import Count, QuerySet
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from runs import children, describe, event_log, sdk, waiting
+from runs import budgets, children, describe, event_log, sdk, waiting
 from runs.engine.events import Fact, Kind
 from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step
@@ -248,6 +248,7 @@ def head(run: Run) -> dict[str, Any]:
     with_large(run)
     why = waiting.answer(run)
     shown = {"waiting": why.sentence, "reviews": [review.pk for review in why.reviews], "related": related(run)}
+    shown |= {"spent": budgets.spent_by_run(run.pk)}
     shown |= {"missing": event_log.missing(run.pk) if run.status == RunStatus.PARTIAL else []}
     shown |= {"went_on_without_it": children.parent_has_read(run) if run.status in RETRIED else False}
     return {"run": run, "agent": sdk.AGENTS.get(run.agent)} | shown
@@ -292,7 +293,8 @@ def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:
 
 def _head_parts(run: Run, facts: list[Fact], viewer: dict[str, bool]) -> list[Part]:
     shown = head(run) | viewer
-    names = ["state", "waiting", "result", "related"] + ["facts"] * any(fact.kind in TAKEN for fact in facts)
+    about = any(fact.kind in TAKEN or (fact.kind in RESTS and shown["spent"]) for fact in facts)
+    names = ["state", "waiting", "result", "related"] + ["facts"] * about
     parts = [Part(f"run-{name}", _render(name, **shown)) for name in names]
     if any(fact.kind in ENDINGS for fact in facts):
         parts.append(Part("run-actions", url=reverse("run_part", args=[run.pk, "actions"])))

@@ -236,6 +236,10 @@ def consuming(run: Run, order: Order) -> Answer:
         return Answer(said=" ".join(one.status for one in outcomes))
     if order.text == "gather":
         return Answer(said=" ".join(run.gather(*(call(name, consume, name=name, ledger=order.ledger) for name in names))))
+    if order.text == "loop":
+        return Answer(said=" ".join(run.step(name, repeat, text="again", times=1) for name in names))
+    if order.text == "slow":
+        return Answer(said=" ".join(str(run.step(name, count, number=0, seconds=1.1)) for name in names))
     waits = order.text == "hold"
     return Answer(said=" ".join(run.step(name, consume, name=name, ledger=order.ledger, waits=waits) for name in names))
 

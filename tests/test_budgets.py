@@ -7,18 +7,31 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.test import Client
+from pydantic import BaseModel
+from pytest_django import Settings
 
+from agentops.outside import Outside
 from reviews import decisions
 from reviews.models import Review
 from runs import audit, budgets, commands, event_log, executor
 from runs.engine import budget
-from runs.models import Budget, Reservation, Run
-from runs.sdk import BadDeclaration
+from runs.integrations import llm, prices
+from runs.models import AgentConfig, Budget, Reservation, Run
+from runs.reliability.budget import give_back
+from runs.sdk import BadDeclaration, StepContext, executing
 from runs.sdk import Budget as Declared
+from tests.processes import eventually, process
 
 FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1", "SWEEP_SECONDS": "0.2", "LOG_LEVEL": "WARNING"}
 in_one_transaction = pytest.mark.django_db
 committed = pytest.mark.django_db(transaction=True)
+
+
+class Reply(BaseModel):
+    text: str
 
 
 def started(text: str, number: int, ledger: Path | str = "", *, agent: str = "consuming", **limits: Any) -> Run:
@@ -232,3 +245,233 @@ def test_fifty_steps_side_by_side_all_hear_that_the_run_finishes(people: dict[st
     assert advanced(run).status == "failed"
     assert not Review.objects.open().exists()
     assert sum(step.status == "rejected" for step in run.steps.all()) == 30
+
+
+# --- an agent's day ---------------------------------------------------------------------------------------------------
+
+
+@in_one_transaction
+def test_the_budget_of_a_day_is_one_question_for_all_and_raised_for_all(people: dict[str, User]) -> None:
+    first, *others = [advanced(started("line", 1, day_calls=1)), advanced(started("line", 1)), advanced(started("line", 1))]
+    assert first.status == "succeeded"
+    asking, waiting = others
+    assert (asking.waiting_cause, waiting.waiting_cause) == ("person", "budget")
+    assert waiting.wake_at >= budget.day_end(event_log.now())
+    review = Review.objects.open().get()
+    assert review.run_id == asking.pk
+    assert review.why == "Today's budget of consuming is 1 call; 1 call are used or reserved, and this call may need 1 call."
+    assert budgets.wake() == 0
+    decided("raise", value="3")
+    assert advanced(asking).status == "succeeded"
+    assert budgets.wake() == 1
+    assert advanced(waiting).status == "succeeded"
+    assert budgets.spent_today("consuming") == ["0.30 USD", "300 tokens", "3 of 3 calls"]
+
+
+@in_one_transaction
+@pytest.mark.parametrize("kind", ["finish", "cancel"])
+def test_a_day_that_is_not_raised_asks_nobody_again_until_it_ends(people: dict[str, User], kind: str) -> None:
+    advanced(started("line", 1, day_calls=1))
+    asking, waiting = advanced(started("line", 2)), advanced(started("line", 1))
+    decided(kind)
+    asking.refresh_from_db()
+    assert advanced(asking).status == {"finish": "failed", "cancel": "cancelled"}[kind]
+    assert budgets.wake() == 0
+    later = advanced(started("line", 1))
+    assert (later.waiting_cause, Review.objects.open().count()) == ("budget", 0)
+    commands.configure("consuming", by="admin", day_calls=10)
+    assert budgets.wake() == 2
+    assert [advanced(run).status for run in (waiting, later)] == ["succeeded", "succeeded"]
+
+
+@in_one_transaction
+def test_when_the_run_that_asked_is_cancelled_another_asks(people: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:
+    advanced(started("line", 1, day_calls=1))
+    asking, waiting, other = (advanced(started("line", 1)) for _ in range(3))
+    commands.cancel(asking.pk, by="operator")
+    assert budgets.wake() == 0, "who is to ask has a moment to do so"
+    Budget.objects.update(asked_at=event_log.now() - timedelta(minutes=1))
+    assert budgets.wake() == 1
+    assert (advanced(waiting).waiting_cause, advanced(other).waiting_cause) == ("person", "budget")
+    assert budgets.wake() == 0
+
+
+# --- what the log of a run counts -------------------------------------------------------------------------------------
+
+
+@in_one_transaction
+def test_a_run_stops_at_its_most_steps_and_asks(people: dict[str, User], tmp_path: Path) -> None:
+    run = advanced(started("line", 6, tmp_path / "ledger", run_steps=3))
+    review = Review.objects.open().get()
+    assert (review.cause, review.position, calls(tmp_path / "ledger")) == ("budget", 4, 3)
+    assert review.why == "This run may do 3 steps by itself, and it has come to 3 steps."
+    decided("raise", value="5")
+    assert advanced(run).step_count == 6
+    decided("raise", value="6")
+    assert advanced(run).status == "succeeded"
+
+
+@committed
+def test_steps_side_by_side_beyond_the_most_are_one_question(people: dict[str, User], tmp_path: Path) -> None:
+    run = advanced(started("gather", 9, tmp_path / "ledger", run_steps=4))
+    assert (calls(tmp_path / "ledger"), Review.objects.open().count(), run.step_count) == (4, 1, 5)
+    decided("raise", value="9")
+    assert advanced(run).status == "succeeded"
+
+
+@in_one_transaction
+def test_a_step_with_the_same_input_again_and_again_is_a_loop(people: dict[str, User]) -> None:
+    run = advanced(started("loop", 40))
+    review = Review.objects.open().get()
+    assert (run.step_count, review.proposal["unit"], review.proposal["double"]) == (21, "repeats", "40")
+    assert "20 times with the same input" in review.why
+    decided("finish")
+    assert advanced(run).error["kind"] == "budget_exhausted"
+
+
+@in_one_transaction
+def test_a_run_that_has_worked_for_its_seconds_asks_before_the_next_step(people: dict[str, User]) -> None:
+    run = advanced(started("slow", 3, run_seconds=1))
+    assert (run.step_count, Review.objects.open().get().proposal["unit"]) == (2, "seconds")
+    decided("raise", value="1000")
+    assert advanced(run).status == "succeeded"
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@committed
+def test_what_a_killed_process_had_reserved_is_given_back(people: dict[str, User], tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    run = started("hold", 1, ledger, run_calls=1)
+    with process("rqworker", "default", **FAST) as job:
+        eventually(lambda: calls(ledger))
+        assert counted(f"run:{run.pk}")["calls"] == (0, 1)
+        assert give_back() == 0, "it is alive"
+        job.kill()
+        job.wait()
+    Path(f"{ledger}.open").touch()
+    with process("rqworker", "default", **FAST), process("sweeper", **FAST):
+        eventually(lambda: Run.objects.filter(pk=run.pk, status="succeeded").exists())
+    assert counted(f"run:{run.pk}")["calls"] == counted(today())["calls"] == (1, 0)
+    assert calls(ledger) == 2
+
+
+@committed
+def test_two_processes_that_race_at_the_edge_do_not_overshoot(people: dict[str, User], tmp_path: Path) -> None:
+    """Fifty children spend from their parent's budget, in two job processes of eight threads each."""
+    ledger = tmp_path / "ledger"
+    run = started("children", 50, ledger, run_calls=20)
+    more = FAST | {"JOB_THREADS": "8"}
+    with process("rqworker", "default", **more), process("rqworker", "default", **more), process("sweeper", **FAST):
+        eventually(lambda: Run.objects.filter(parent=run, waiting_cause__in=["budget", "person"]).count() == 30)
+        assert calls(ledger) == 20
+        assert Review.objects.open().count() == 1
+        decided("raise", value="100")
+        eventually(lambda: Run.objects.filter(pk=run.pk, status="succeeded").exists())
+    assert calls(ledger) == 50
+    assert len({line.split()[-1] for line in ledger.read_text().splitlines()}) == 2
+    assert counted(f"run:{run.pk}")["calls"] == (50, 0)
+    assert not Reservation.objects.exists()
+
+
+# --- limits that an admin sets ----------------------------------------------------------------------------------------
+
+
+@in_one_transaction
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("run_money", "0"), ("run_money", "-2"), ("day_money", "1e99"), ("run_tokens", "0"), ("run_calls", "-1"), ("day_calls", "0"),
+     ("run_steps", "0"), ("run_seconds", "-60"), ("run_repeats", "0"), ("day_tokens", "many")],
+)  # fmt: skip
+def test_a_limit_that_allows_nothing_is_refused_at_its_field(
+    people: dict[str, User], client: Client, field: str, value: str
+) -> None:
+    config = commands.configuration("consuming")
+    client.force_login(people["admin"])
+    sent = {"enabled": "on", "threshold": "0.8", "attempts": "3", "values": "{}", "run_steps": "1000", "run_repeats": "20"}
+    page = client.post(f"/admin/runs/agentconfig/{config.pk}/change/", sent | {field: value})
+    assert page.status_code == 200
+    assert set(page.context["adminform"].form.errors) == {field}
+    config.refresh_from_db()
+    assert config.version == 1
+
+
+@in_one_transaction
+def test_the_database_refuses_what_the_form_refuses(people: dict[str, User]) -> None:
+    commands.configuration("consuming")
+    with pytest.raises(ValidationError), transaction.atomic():
+        commands.configure("consuming", by="admin", run_money=Decimal("-1"))
+    for limit in ("run_money", "day_calls"):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            AgentConfig.objects.update(**{limit: 0})
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+@in_one_transaction
+def test_pages_say_what_was_spent_and_a_person_raises_the_limit_in_a_form(people: dict[str, User], client: Client) -> None:
+    client.force_login(people["operator"])
+    run = advanced(started("line", 3, run_money="0.20", day_calls=50))
+    page = client.get(run.get_absolute_url()).content.decode()
+    assert "0.20 of 0.20 USD, 200 tokens, 2 calls" in page
+    agent = client.get("/agents/consuming/").content.decode()
+    assert "0.20 USD, 200 tokens, 2 of 50 calls" in agent
+    review = Review.objects.open().get()
+    shown = client.get(review.get_absolute_url()).content.decode()
+    assert 'value="0.4"' in shown
+    assert "New limit (USD)" in shown
+    answer = {"decision": "raise", "seen": review.fingerprint}
+    refused = client.post(f"/reviews/{review.pk}/decision/", answer | {"limit": "0.1"})
+    assert refused.status_code == 422
+    assert "The new limit must be more than 0.20 USD." in refused.content.decode()
+    assert client.post(f"/reviews/{review.pk}/decision/", answer | {"limit": "0.30"}).status_code == 302
+    assert advanced(run).status == "succeeded"
+
+
+@in_one_transaction
+def test_a_run_that_is_held_back_says_so(people: dict[str, User], client: Client) -> None:
+    client.force_login(people["operator"])
+    for _ in range(3):
+        run = advanced(started("line", 1, day_calls=1))
+    page = client.get(run.get_absolute_url()).content.decode()
+    assert "Today&#x27;s budget of consuming is 1 call" in page
+    assert "It goes on when the limit is raised, and looks again" in page
+
+
+# --- a model's own figures --------------------------------------------------------------------------------------------
+
+
+@in_one_transaction
+def test_what_the_provider_says_was_used_is_what_counts(model: Outside, settings: Settings) -> None:
+    settings.MODEL_PRICES = "other=1/1, outside=1000/2000"
+    run = started("line", 1)
+    step = StepContext(f"{run.pk}:write", run_id=run.pk, position=1, agent="consuming")
+    with executing(step):
+        llm.write(Reply, instructions="Be kind.", prompt="hello")
+    used = counted(f"run:{run.pk}")
+    tokens_in = len("Be kind.") // 4 + len("hello") // 4
+    tokens_out = used["tokens"][0] - tokens_in
+    assert tokens_out > 0
+    assert used["money"] == ((tokens_in * 1000 + tokens_out * 2000) / Decimal(1_000_000), 0)
+    assert not Reservation.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "currency", "base_url", "cost"),
+    [
+        ("openai:gpt-4o", "USD", "", Decimal("0.0125")), ("openai-responses:gpt-4o", "USD", "", Decimal("0.0125")),
+        ("openai:gpt-4o", "EUR", "", None), ("gpt-4o", "USD", "http://own/v1", None),
+        ("openai:no-such-model", "USD", "", None), ("own", "EUR", "", Decimal("0.003")), ("free", "EUR", "", Decimal(0)),
+    ],
+)  # fmt: skip
+def test_the_price_of_a_call(settings: Settings, named: str, currency: str, base_url: str, cost: Decimal | None) -> None:
+    settings.CURRENCY, settings.AGENTOPS_MODEL_BASE_URL, settings.MODEL_PRICES = currency, base_url, "own=1/2,free=0/0"
+    assert prices.cost(named, 1000, 1000) == cost
+
+
+@pytest.mark.parametrize("text", ["gpt-5", "gpt-5=1", "gpt-5=1/x", "gpt-5=-1/2", "=1/2", "gpt-5=NaN/1"])
+def test_prices_that_cannot_be_read_are_said(settings: Settings, text: str) -> None:
+    settings.AGENTOPS_MODEL, settings.MODEL_PRICES = "openai:gpt-5", text
+    assert "write model=in/out" in llm.complaint()

@@ -1,5 +1,6 @@
 """What a call of a model costs, in CURRENCY: as MODEL_PRICES says, else as genai-prices knows it (in USD)."""
 
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
@@ -50,8 +51,8 @@ def _known(model: str, tokens_in: int, tokens_out: int) -> Decimal | None:
     from genai_prices import Usage, calc_price
 
     provider, _, name = model.rpartition(":")
-    try:
-        found = calc_price(Usage(input_tokens=tokens_in, output_tokens=tokens_out), name, provider_id=provider or None)
-    except LookupError:
-        return None
-    return found.total_price
+    usage = Usage(input_tokens=tokens_in, output_tokens=tokens_out)
+    for one in (provider, provider.partition("-")[0]):  # "openai-responses" is a way to reach "openai"
+        with suppress(LookupError):
+            return calc_price(usage, name, provider_id=one or None).total_price
+    return None

@@ -1,15 +1,18 @@
 """The agents that are installed, the page of one, and the form that starts a run of it."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
-from runs import access, commands, sdk, waiting
+from runs import access, budgets, commands, sdk, waiting
+from runs.engine import budget
 from runs.engine.canonical import Unstorable
 from runs.forms import model_form
 from runs.models import AgentConfig, Run
@@ -52,6 +55,7 @@ def agent(request: HttpRequest, slug: str) -> HttpResponse:
     recent = list(Run.objects.matching(agent=slug).order_by("-created_at", "-id")[:RECENT_RUNS])
     shown = {"row": row, "runs": recent, "waits": waiting.answers(recent)}
     shown |= {"child_counts": Run.objects.child_counts(run.pk for run in recent)}
+    shown |= {"spent": budgets.spent_today(slug), "limits": _limits(row.config)}
     may = {"may_start": access.may_start(request.user), "may_configure": access.may_configure(request.user)}
     return render(request, "runs/agent.html", shown | {"input": _fields(found)} | may)
 
@@ -75,6 +79,18 @@ def start_run(request: HttpRequest, slug: str) -> HttpResponse:
         status = 200 if form.more else 422
     config = commands.configuration(slug)
     return render(request, "runs/start.html", {"agent": found, "form": form, "config": config}, status=status)
+
+
+def _limits(config: AgentConfig | None) -> dict[str, list[str]]:
+    """What one run may do, and what all runs may spend in a day, as far as there are limits."""
+    kinds = {"run": budget.UNITS, "day": budget.COUNTED} if config else {}
+    found = {kind: [(unit, getattr(config, f"{kind}_{unit}")) for unit in units] for kind, units in kinds.items()}
+    return {kind: [_limit(*one) for one in limits if one[1] is not None] for kind, limits in found.items()}
+
+
+def _limit(unit: str, number: Decimal | int) -> str:
+    said = budget.shown(unit, Decimal(number), settings.CURRENCY)
+    return f"the same step {said}" if unit == "repeats" else said
 
 
 def _agent(slug: str) -> sdk.Agent:
