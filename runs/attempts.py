@@ -86,7 +86,7 @@ class OneStep:
         over = budget.over(state.steps, self.position, limits=limits, worked_seconds=state.worked_seconds, given=given)
         if over is None:
             return None
-        if self.here.asks_for_more:  # one question is enough
+        if self.here.asks_for_more or any(budget.is_asked_by(one) for one in state.steps.values()):  # one question is enough
             return Open("budget", self.position)
         self.here.asks_for_more = self.position
         asked = self._escalate(Cause.BUDGET, Subject.OUTPUT, why=over.why, proposal=over.question)

@@ -1,5 +1,6 @@
 """Budgets: reserved before a call, counted after it; exhausted they ask one person once, and what is decided holds for all."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connections, transaction
 from django.test import Client
 from pydantic import BaseModel
 from pytest_django import Settings
@@ -21,8 +22,10 @@ from runs.engine import budget
 from runs.integrations import llm, prices
 from runs.models import AgentConfig, Budget, Reservation, Run
 from runs.reliability.budget import give_back
-from runs.sdk import BadDeclaration, StepContext, executing
+from runs.sdk import BadDeclaration, StepContext, agent, executing
 from runs.sdk import Budget as Declared
+from runs.sdk import Run as Handle
+from tests.agents import Answer, Order, consume
 from tests.processes import eventually, process
 
 FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1", "SWEEP_SECONDS": "0.2", "LOG_LEVEL": "WARNING"}
@@ -162,6 +165,49 @@ def test_a_call_that_fails_gives_back_what_it_reserved(monkeypatch: pytest.Monke
     assert run.waiting_cause == "person"
     assert counted(f"run:{run.pk}") == {"money": (0, 0), "tokens": (0, 0), "calls": (0, 0)}
     assert not Reservation.objects.exists()
+
+
+class Wordy(BaseModel):
+    text: str = "long " * 20_000
+
+
+@agent("wordy", title="Wordy", version="1", config=Wordy, budget=Declared(calls=1))
+def wordy(run: Handle[Wordy], order: Order) -> Answer:
+    """Its configuration is too large for an event."""
+    return Answer(said=run.step("first", consume, name="first") + run.step("second", consume, name="second"))
+
+
+@in_one_transaction
+def test_a_limit_holds_that_stands_beside_its_event() -> None:
+    advanced(started("line", 1, agent="wordy"))
+    assert Review.objects.open().get().proposal["limit"] == "1"
+
+
+@committed
+def test_rows_that_are_deleted_meanwhile_do_no_harm(tmp_path: Path) -> None:
+    """The call that is under way then counts from nothing."""
+    ledger = tmp_path / "ledger"
+    run = started("hold", 1, ledger)
+    carrier = threading.Thread(target=carried, args=(run.pk,))
+    carrier.start()
+    eventually(lambda: calls(ledger))
+    Budget.objects.all().delete()
+    other = advanced(started("line", 1))
+    Path(f"{ledger}.open").touch()
+    carrier.join(30)
+    run.refresh_from_db()
+    assert (run.status, other.status) == ("succeeded", "succeeded")
+    assert counted(today())["calls"] == (2, 0)
+    Reservation.objects.create(run_id=run.pk, fence=0, scopes=[today()], units=["calls"], amounts=[Decimal(5)])
+    assert give_back() == 1
+    assert counted(today())["calls"] == (2, 0)
+
+
+def carried(run_id: int) -> None:
+    try:
+        executor.advance(run_id, owner="another")
+    finally:
+        connections.close_all()
 
 
 # --- exhausted: raise, finish, stop -----------------------------------------------------------------------------------
@@ -315,6 +361,8 @@ def test_a_run_stops_at_its_most_steps_and_asks(people: dict[str, User], tmp_pat
 def test_steps_side_by_side_beyond_the_most_are_one_question(people: dict[str, User], tmp_path: Path) -> None:
     run = advanced(started("gather", 9, tmp_path / "ledger", run_steps=4))
     assert (calls(tmp_path / "ledger"), Review.objects.open().count(), run.step_count) == (4, 1, 5)
+    Run.objects.filter(pk=run.pk).update(wake_at=event_log.now())  # as if one of them had waited for a time as well
+    assert (advanced(run).waiting_cause, Review.objects.open().count(), run.step_count) == ("person", 1, 5)
     decided("raise", value="9")
     assert advanced(run).status == "succeeded"
 

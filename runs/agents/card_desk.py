@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from runs.integrations import bank, card_processor, llm, message_classifier, message_gateway, reply_templates
 from runs.integrations.bank import Account, Queued, Transaction
-from runs.sdk import Rejected, Result, Run, agent, ask_human, current_step, worker
+from runs.sdk import Budget, Rejected, Result, Run, agent, ask_human, current_step, worker
 
 Queue = Literal[
     "cards_issue", "card_problem", "fraud", "payments_refunds", "cash_atm", "currency_exchange", "top_up", "transfers",
@@ -114,6 +114,9 @@ class DeskAnswer(BaseModel, title="How the message was answered"):
     reply: str = Field(title="Reply")
 
 
+MOST = Budget(tokens=50_000, calls=20)  # of models, for one message: a draft takes one call
+
+
 # --- the supervisor -----------------------------------------------------------------------------------------------
 
 
@@ -123,7 +126,7 @@ def warm_up() -> None:
     llm.load()
 
 
-@agent("card-desk", title="Card desk", version="1", config=CardDeskConfig, threshold=0.9, warm_up=warm_up)
+@agent("card-desk", title="Card desk", version="1", config=CardDeskConfig, threshold=0.9, warm_up=warm_up, budget=MOST)
 def card_desk(run: Run[CardDeskConfig], message: CustomerMessage) -> DeskAnswer:
     """Answers a bank customer's message. It finds out what the message is about, looks the customer up, acts on the
     card or the account where the desk's policy says so, and queues a reply that says what was done."""

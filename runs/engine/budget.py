@@ -14,6 +14,7 @@ COUNTED = ("money", "tokens", "calls")
 CEILINGS = ("seconds", "steps", "repeats")
 UNITS = COUNTED + CEILINGS
 RUN, DAY = "run:", "day:"  # with what a scope begins
+WHOLE_RUN = "run"  # the scope of what is counted in the run's own log
 MOST = Decimal(10) ** 12
 MONEY_PLACES = 6
 LOOK_BACK = 500  # steps among which repetitions are looked for
@@ -130,6 +131,11 @@ def over(
     return None
 
 
+def is_asked_by(step: StepState) -> bool:
+    """Whether a person is asked at this step, because the run has come to such a limit."""
+    return step.asked and step.cause == "budget" and bool(step.proposal["scope"] == WHOLE_RUN)
+
+
 def repeated(steps: Mapping[int, StepState], position: int, worker: str, given: Any) -> int:
     """How many of the steps before this one had the same worker and input."""
     before = (steps[one] for one in range(max(1, position - LOOK_BACK), position) if one in steps)
@@ -142,4 +148,4 @@ def _over(unit: str, most: dict[str, Decimal], used: int, told: str) -> Over:
 
 
 def _question(unit: str, most: dict[str, Decimal], used: int) -> Question:
-    return question("run", unit, limit=most[unit], used=Decimal(used), needs=Decimal(1), currency="")
+    return question(WHOLE_RUN, unit, limit=most[unit], used=Decimal(used), needs=Decimal(1), currency="")

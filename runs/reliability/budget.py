@@ -203,7 +203,8 @@ OPEN = """
 INSERT INTO runs_budget (scope, unit, "limit")
 SELECT replace(scope, '{today}', to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD')), unit,
   CASE WHEN scope LIKE 'run:%%' THEN
-    (SELECT (event.data #>> ARRAY['config', 'budget', unit])::numeric FROM runs_event AS event
+    (SELECT (coalesce(apart.body::jsonb, event.data -> 'config') #>> ARRAY['budget', unit])::numeric FROM runs_event AS event
+     LEFT JOIN runs_payload AS apart ON apart.run_id = event.run_id AND apart.hash = event.data #>> '{large,config,hash}'
      WHERE event.run_id = substr(scope, 5)::bigint AND event.seq = 1)
   ELSE (SELECT (to_jsonb(config) ->> ('day_' || unit))::numeric FROM runs_agentconfig AS config
         WHERE config.slug = split_part(scope, ':', 2)) END
@@ -234,7 +235,7 @@ WITH gone AS (
   FROM runs_budget AS budget JOIN asked ON asked.scope = budget.scope AND asked.unit = budget.unit
   ORDER BY budget.id FOR UPDATE OF budget
 )
-UPDATE runs_budget AS budget SET used = budget.used + locked.used, reserved = budget.reserved - locked.held
+UPDATE runs_budget AS budget SET used = budget.used + locked.used, reserved = greatest(0, budget.reserved - locked.held)
 FROM locked WHERE budget.id = locked.id RETURNING budget.id
 """
 GIVE_BACK = """
@@ -250,7 +251,8 @@ WITH dead AS (
   SELECT budget.id, freed.amount FROM runs_budget AS budget JOIN freed ON freed.scope = budget.scope AND freed.unit = budget.unit
   ORDER BY budget.id FOR UPDATE OF budget
 ), done AS (
-  UPDATE runs_budget AS budget SET reserved = budget.reserved - locked.amount FROM locked WHERE budget.id = locked.id
+  UPDATE runs_budget AS budget SET reserved = greatest(0, budget.reserved - locked.amount)
+  FROM locked WHERE budget.id = locked.id
 )
 SELECT count(*) FROM dead
 """
