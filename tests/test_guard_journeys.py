@@ -1,11 +1,13 @@
 """Runs whose provider fails in every way there is, over its socket: what it saw is what the log says, and no run is lost."""
 
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from agentops.chaos import measured
+from agentops.chaos import guarded, measured
 from agentops.outside import Outside
 from agentops.outside.visits import Visit
 from reviews.models import Review
@@ -129,3 +131,21 @@ def test_utilisation_counts_neither_the_first_burst_nor_the_time_after_the_count
     """Ten calls in one second are allowed; at 20 the counters are lost, and nothing is called until 22."""
     times = every(pace, 0, round(20 / pace)) + every(pace, 22, round(20 / pace))
     assert measured.utilisation(calls(*times), 10, 1.0, 20.0) == pytest.approx(used, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("pace", "quick", "holds"), [(0.125, False, True), (0.12, False, False), (0.1, True, True), (0.05, True, False)]
+)
+def test_one_call_too_many_in_any_window_is_noticed(pace: float, quick: bool, holds: bool) -> None:
+    """24 in 3 s are allowed. The quick form leaves a second for calls that arrive late."""
+    world: Any = SimpleNamespace(quick=quick, broken=[], figures={}, people=SimpleNamespace(phase="guard: limit"))
+    guarded._keeps(world, calls(*every(pace, 0, 100)), 24, 3.0)
+    assert (world.broken == []) is holds
+
+
+@pytest.mark.parametrize(("kind", "number"), [("404", 1), ("429", 0)])
+def test_a_step_that_is_given_up_is_counted_and_one_that_is_tried_again_is_not(model: Outside, kind: str, number: int) -> None:
+    plan(model, kind, path="/v1/")
+    run = carried("card-processor")
+    Run.objects.filter(pk=run.pk).update(input={"phase": "outage"})
+    assert measured.given_up("outage") == number

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from agentops.chaos import ledger, provider
 from agentops.chaos.ledger import STEP_SECONDS
+from agentops.chaos.measured import CALLS_EACH, MOST_CALLS, PARTS
 from runs.integrations import card_processor
 from runs.reliability import guard
 from runs.sdk import Budget, Result, Run, TryLater, agent, ask_human, call, current_step, worker
@@ -168,8 +169,6 @@ def _call(run: Run, given: Calls) -> Receipt:
 
 
 # --- what costs something -----------------------------------------------------------------------------------------
-
-MOST_CALLS, PARTS, CALLS_EACH = 20, 4, 15  # of one run and its children, who would make 60
 
 
 @worker(effect="idempotent", uses="card-processor")

@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 import django_rq
 
 from agentops import people as accounts
-from agentops.chaos.agents import CALLS_EACH, MOST_CALLS, PARTS
 from agentops.chaos.faults import Fault, Injected, owned_by
 from agentops.chaos.fleet import send
-from agentops.chaos.measured import between, calls_at_once, given_up, longest_cancel, most_calls, p95, utilisation
+from agentops.chaos.measured import (
+    CALLS_EACH,
+    MOST_CALLS,
+    PARTS,
+    between,
+    calls_at_once,
+    given_up,
+    longest_cancel,
+    most_calls,
+    p95,
+    utilisation,
+)
 from agentops.chaos.provider import Provider
 from reviews import decisions
 from reviews.models import Review
@@ -80,7 +90,7 @@ def fairness(world: "World") -> Injected:
     waits, steps = _waits(world, visits)
     alone, beside = p95(waits[:times]), p95(waits[times:])
     world.count(len(visits))
-    world.figures |= {"p95 wait alone": alone, "p95 wait beside": beside, "calls that waited still": left}
+    world.figures |= {"p95 wait alone": alone, "p95 wait beside": beside, "calls still waiting": left}
     world.figures |= {"its step alone": p95(steps[:times]), "its step beside": p95(steps[times:])}
     _keeps(world, visits, limit, period)
     _judge(world, len(waits) == 2 * times, f"{len(waits)} of {2 * times} rare calls were made")

@@ -6,6 +6,7 @@ from django.db import connection
 
 from agentops.outside.visits import Visit, most_at_once, most_within
 
+MOST_CALLS, PARTS, CALLS_EACH = 20, 4, 15  # the budget of a run, and its children, who would make 60 calls
 # A step that failed for good, or came to a person for it: while there are tries left nobody gives up.
 GAVE_UP = """SELECT count(*) FROM runs_event e JOIN runs_run r ON r.id = e.run_id
   WHERE r.input->>'phase' = %s AND (e.kind = 'RunFailed' OR (e.kind = 'StepEscalated' AND e.data->>'cause' = 'failed'))"""

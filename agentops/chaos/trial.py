@@ -124,7 +124,7 @@ def conduct(directory: Path, *, form: Form, seed: int, only: str, say: Callable[
     begun = time.monotonic()
     with provider() as there, _started(directory, form, seed, there) as world:
         reference = Fault(REFERENCE, "", _nothing, (0, 0), runs=(form.kinds, form.kinds))
-        faults = [fault for fault in (*FAULTS, *OPERATIONS, *GUARDED) if fault.times[form.index] and only in fault.name]
+        faults = [fault for fault in (*FAULTS, *GUARDED, *OPERATIONS) if fault.times[form.index] and only in fault.name]
         rows = [_phase(world, fault, _still(form, begun), say) for fault in (reference, *faults)]
         broken = _judge(world, rows, say)
         if only in RESTORE.name:
