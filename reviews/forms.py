@@ -62,7 +62,7 @@ class RaiseForm(forms.Form):
         limit.widget = forms.TextInput({"class": "form-control", "inputmode": "decimal", "autocomplete": "off"})
         limit.label = f"New limit ({UNITS[asked['unit']].format(currency=asked['currency'])})"
         present = (shown(asked["unit"], Decimal(asked[name]), asked["currency"]) for name in ("limit", "used"))
-        limit.help_text = "It is {} now, of which {} are used or reserved.".format(*present)
+        limit.help_text = "It is {} now. Used or reserved: {}.".format(*present)
         limit.error_messages["required"] = "Enter a number."
 
     def clean_limit(self) -> str:

@@ -173,7 +173,8 @@ def step_waits(kind: str, data: dict[str, Any]) -> str:
     if kind == Kind.STEP_PARKED:
         return "It waits for other runs." if data["cause"] == "children" else f"It goes on {at}."
     if "dependency" in data:
-        return f"It is held back. {_short(data['why'])} It goes on {at}."
+        again = "looks again" if "budget" in data else "goes on"
+        return f"It is held back. {_short(data['why'])} It {again} {at}."
     why = f" ({_short(data['why'])})" if data["why"] else ""
     return f"It is too early{why}: it is called again {at}."
 

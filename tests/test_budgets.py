@@ -218,7 +218,7 @@ def test_an_exhausted_budget_asks_before_the_call_and_goes_on_when_it_is_raised(
     run = advanced(started("line", 4, tmp_path / "ledger", run_calls=2))
     review = Review.objects.open().get()
     assert (run.waiting_cause, review.cause, review.allowed) == ("person", "budget", ["raise", "finish", "cancel"])
-    assert review.why == f"The budget of run {run.pk} is 2 calls; 2 calls are used or reserved, and this call may need 1 call."
+    assert review.why == f"The budget of run {run.pk} is 2 calls. Used or reserved: 2 calls. This call may need 1 call."
     assert run.steps.get(position=3).attempt == 0
     assert calls(tmp_path / "ledger") == 2
     with pytest.raises(commands.Refused, match="more than 2 calls"):
@@ -305,7 +305,7 @@ def test_the_budget_of_a_day_is_one_question_for_all_and_raised_for_all(people: 
     assert waiting.wake_at >= budget.day_end(event_log.now())
     review = Review.objects.open().get()
     assert review.run_id == asking.pk
-    assert review.why == "Today's budget of consuming is 1 call; 1 call are used or reserved, and this call may need 1 call."
+    assert review.why == "Today's budget of consuming is 1 call. Used or reserved: 1 call. This call may need 1 call."
     assert budgets.wake() == 0
     decided("raise", value="3")
     assert advanced(asking).status == "succeeded"
@@ -350,7 +350,7 @@ def test_a_run_stops_at_its_most_steps_and_asks(people: dict[str, User], tmp_pat
     run = advanced(started("line", 6, tmp_path / "ledger", run_steps=3))
     review = Review.objects.open().get()
     assert (review.cause, review.position, calls(tmp_path / "ledger")) == ("budget", 4, 3)
-    assert review.why == "This run may do 3 steps by itself, and it has come to 3 steps."
+    assert review.why == "This run may do 3 steps by itself, and has done 3 steps."
     decided("raise", value="5")
     assert advanced(run).step_count == 6
     decided("raise", value="6")

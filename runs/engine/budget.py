@@ -100,7 +100,7 @@ def no_room(scope: str, asked: Question) -> str:
     currency, unit = asked["currency"], asked["unit"]
     limit, used, needs = (shown(unit, Decimal(asked[name]), currency) for name in ("limit", "used", "needs"))
     whose = f"The budget of run {scope.partition(':')[2]}" if scope.startswith(RUN) else f"Today's budget of {agent_of(scope)}"
-    return f"{whose} is {limit}; {used} are used or reserved, and this call may need {needs}."
+    return f"{whose} is {limit}. Used or reserved: {used}. This call may need {needs}."
 
 
 def agent_of(scope: str) -> str:
@@ -122,9 +122,9 @@ def over(
     """Whether the step at this position would go beyond a limit of its run; `given` is its worker and input."""
     most = {unit: Decimal(str(limits[unit])) for unit in CEILINGS if limits.get(unit) is not None}
     if "steps" in most and position > most["steps"]:
-        return _over("steps", most, position - 1, "it has come to")
+        return _over("steps", most, position - 1)
     if "seconds" in most and worked_seconds >= most["seconds"]:
-        return _over("seconds", most, int(worked_seconds), "it has worked for")
+        return _over("seconds", most, int(worked_seconds))
     if "repeats" in most and given and (times := repeated(steps, position, *given)) >= most["repeats"]:
         why = f"{given[0]} was executed {times} times with the same input, which looks like a loop."
         return Over(why, _question("repeats", most, times))
@@ -142,9 +142,9 @@ def repeated(steps: Mapping[int, StepState], position: int, worker: str, given: 
     return sum(step.worker == worker and step.input == given for step in before)
 
 
-def _over(unit: str, most: dict[str, Decimal], used: int, told: str) -> Over:
+def _over(unit: str, most: dict[str, Decimal], used: int) -> Over:
     limit = shown(unit, most[unit], "")
-    return Over(f"This run may do {limit} by itself, and {told} {shown(unit, Decimal(used), '')}.", _question(unit, most, used))
+    return Over(f"This run may do {limit} by itself, and has done {shown(unit, Decimal(used), '')}.", _question(unit, most, used))
 
 
 def _question(unit: str, most: dict[str, Decimal], used: int) -> Question:
