@@ -534,7 +534,8 @@ def test_an_event_of_a_newer_version_is_still_shown():
 @pytest.mark.parametrize(
     ("milliseconds", "words"),
     [
-        (None, ""), (0, "under 1 ms"), (420, "420 ms"), (3_200, "3.2 s"), (999.7, "1.0 s"), (59_960, "1 min 0 s"), (125_000, "2 min 5 s"),
+        (None, ""), (0, "under 1 ms"), (420, "420 ms"), (3_200, "3.2 s"), (999.7, "1.0 s"),
+        (59_960, "1 min 0 s"), (125_000, "2 min 5 s"),
         (3_780_000, "1 h 3 min"), (86_399_000, "23 h 59 min"), (187_200_000, "2 d 4 h"),
     ],
 )  # fmt: skip
