@@ -228,7 +228,7 @@ def test_pages_of_runs_are_accessible(sign_in, act, carry, accessible, theme):
     runs = [act(start, slug, **given) for slug, given in kinds]
     carry()
     page = sign_in("admin", theme=theme)
-    paths = ["/", "/runs/", "/runs/?text=nothing", "/agents/", "/agents/counting/", "/agents/counting/start/"]
+    paths = ["/", "/runs/", "/runs/?text=nothing", "/agents/", "/agents/counting/", "/agents/counting/start/", "/operations/"]
     paths += [f"/runs/{run.pk}/?open=all" for run in runs] + [
         f"/runs/{runs[0].pk}/events/",
         f"/runs/{runs[0].pk}/steps/1/fork/",
@@ -261,7 +261,9 @@ def test_a_run_is_forked_from_the_keyboard_and_without_scripts(sign_in, act, car
     expect(page.locator("#run-result")).to_contain_text("41")
 
 
-@pytest.mark.parametrize("path", ["/", "/runs/", "/agents/", "/agents/counting/", "/agents/counting/start/", "run", "fork"])
+@pytest.mark.parametrize(
+    "path", ["/", "/runs/", "/agents/", "/agents/counting/", "/agents/counting/start/", "/operations/", "run", "fork"]
+)
 def test_a_narrow_page_does_not_scroll_sideways(sign_in, act, carry, path):
     run = act(start, text="Donaudampfschifffahrtsgesellschaft" * 20)
     carry()
