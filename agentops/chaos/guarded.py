@@ -165,6 +165,7 @@ def _one_outage(
         f"{kind}: drained after s": round(drained, 1),
         f"{kind}: ideal s": round(ideal, 1),
     } | {f"{kind}: calls in second {number} after it": calls for number, calls in enumerate(ramp, start=1)}
+    _judge(world, closed < math.inf, f"{kind}: the breaker did not open and close again")
     _judge(world, failures <= MOST_FAILURES, f"{kind}: the breaker opened after {failures} calls")
     _judge(world, most_calls(canaries, 0.95 * opened) <= 1, f"{kind}: more than one call in {opened:g} s while it was open")
     _judge(world, ramp[0] < per_second / 2, f"{kind}: {ramp[0]} calls in the first second after the outage")
