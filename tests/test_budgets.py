@@ -342,6 +342,19 @@ def test_when_the_run_that_asked_is_cancelled_another_asks(people: dict[str, Use
     assert budgets.wake() == 0
 
 
+@in_one_transaction
+def test_the_next_day_has_a_budget_of_its_own(people: dict[str, User]) -> None:
+    """What was counted today becomes what was counted yesterday."""
+    advanced(started("line", 1, day_calls=1))
+    asking, waiting = advanced(started("line", 1)), advanced(started("line", 1))
+    now = event_log.now()
+    Budget.objects.filter(scope=today()).update(scope=budget.day_scope("consuming", now - timedelta(days=1)))
+    Run.objects.filter(pk=waiting.pk).update(wake_at=now)
+    assert advanced(waiting).status == "succeeded"
+    decided("raise", value="2")
+    assert advanced(asking).status == "succeeded"
+
+
 # --- what the log of a run counts -------------------------------------------------------------------------------------
 
 
@@ -475,6 +488,7 @@ def test_pages_say_what_was_spent_and_a_person_raises_the_limit_in_a_form(people
     assert refused.status_code == 422
     assert "The new limit must be more than 0.20 USD." in refused.content.decode()
     assert client.post(f"/reviews/{review.pk}/decision/", answer | {"limit": "0.30"}).status_code == 302
+    assert "The new limit is 0.3 USD." in client.get(review.get_absolute_url()).content.decode()
     assert advanced(run).status == "succeeded"
 
 
