@@ -16,6 +16,8 @@ from django.utils import timezone
 from agentops import checks, report
 from reviews.models import Review
 from runs import audit, commands, describe, event_log, executor, operations, sdk
+from runs.engine.events import Draft, Kind
+from runs.engine.outcome import Ending, crashed
 from runs.models import Run, mishaps
 from runs.sdk import GiveUp, Rejected, Result, TryLater, agent, ask_human, call, skip, worker
 from runs.sdk import Run as Handle
@@ -258,6 +260,23 @@ def test_an_attempt_that_hangs_is_cut_off_and_after_three_the_fallback_is_taken(
     assert step.fallback == "test_degradation.cached"
     crashes = [fact.data for fact in event_log.facts(run.pk) if fact.kind == "AttemptCrashed"]
     assert [crash["reason"] for crash in crashes] == ["because it took longer than 0.2 s"] * 3
+
+
+def test_a_step_that_ended_three_processes_by_hanging_in_them_takes_the_fallback_in_the_next() -> None:
+    """As the keeper leaves it where a step hangs in C: it writes the crash and ends the process (tests/test_keeper.py)."""
+    DOES["supervisor"], DOES["cached"] = one_step(hanging), lambda: "old"
+    run = commands.start("shopping", {"text": "hello"}, by="operator")
+    taken = event_log.take(run.pk, owner="ended")
+    assert taken
+    log, opening = taken
+    request = executor.Steps(log, opening).reach("step", hanging, {"shop": "corner"}).request
+    starts = [Draft(Kind.STEP_STARTED, request | {"attempt": 1}, 1)]
+    starts += [Draft(Kind.ATTEMPT_STARTED, {"attempt": attempt, "remark": ""}, 1) for attempt in (2, 3)]
+    ending = Ending("because it took longer than 0.2 s", 0.2)
+    hung = [draft for attempt, start in enumerate(starts, 1) for draft in (start, crashed(1, attempt, ending))]
+    log.append(opening, *hung, Draft(Kind.RUN_RELEASED), release=True)
+    run = advanced(run)
+    assert (run.status, run.output, run.steps.get().attempt) == ("succeeded", {"said": "old"}, 4)
 
 
 def test_a_step_that_hangs_beyond_its_own_time_takes_the_fallback_at_once() -> None:
