@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ from reviews.forms import Choice
 from reviews.listing import agent_title
 from reviews.models import Cause, Claim, Decision, Review
 from runs import describe, sdk, timeline
+from runs.engine.budget import shown
 from runs.engine.policy import Subject
 from runs.models import Run, Step
 
@@ -157,6 +159,14 @@ class ReviewPage:
     @property
     def did(self) -> str:
         return did(self.decision) if self.decision else ""
+
+    @property
+    def new_limit(self) -> str:
+        """To which a budget was raised."""
+        asked = self.review.proposal
+        if self.decision is None or self.decision.kind != Decision.Kind.RAISE or asked is None:
+            return ""
+        return shown(asked["unit"], Decimal(self.decision.value), asked["currency"])
 
     @property
     def changes(self) -> list[Change]:

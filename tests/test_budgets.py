@@ -488,7 +488,7 @@ def test_pages_say_what_was_spent_and_a_person_raises_the_limit_in_a_form(people
     assert refused.status_code == 422
     assert "The new limit must be more than 0.20 USD." in refused.content.decode()
     assert client.post(f"/reviews/{review.pk}/decision/", answer | {"limit": "0.30"}).status_code == 302
-    assert "The new limit is 0.3 USD." in client.get(review.get_absolute_url()).content.decode()
+    assert "The new limit is 0.30 USD." in client.get(review.get_absolute_url()).content.decode()
     assert advanced(run).status == "succeeded"
 
 
