@@ -166,7 +166,7 @@ class ReviewPage:
         asked = self.review.proposal
         if self.decision is None or self.decision.kind != Decision.Kind.RAISE or asked is None:
             return ""
-        return shown(asked["unit"], Decimal(self.decision.value), asked["currency"])
+        return shown(asked["unit"], Decimal(str(self.decision.value)), asked["currency"])
 
     @property
     def changes(self) -> list[Change]:
