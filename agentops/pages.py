@@ -1,16 +1,20 @@
 """What every page has around it: the navigation, with how many reviews are open; and the page of what was not accepted."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import DisallowedHost, RequestDataTooBig, TooManyFieldsSent
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.csrf import requires_csrf_token
+from django.views.defaults import server_error
 
 from reviews.models import Review
 from runs import access
@@ -53,6 +57,17 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     unread = "What arrived could not be read. Go back and send it again."
     what = next((text for kind, text in NOT_ACCEPTED.items() if isinstance(exception, kind)), unread)
     return render(request, "400.html", {"what": f"{what} Nothing was done."}, status=400)
+
+
+@requires_csrf_token
+def failed(request: HttpRequest) -> HttpResponse:
+    """The page of every 500; where only the database is away, of a 503, which may be asked for again. It asks nothing itself."""
+    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+        return HttpResponse(render_to_string("503.html"), status=503, headers={"Retry-After": str(AWAY_SECONDS)})
+    return server_error(request)
+
+
+AWAY_SECONDS = 5
 
 
 def _navigation(request: HttpRequest) -> list[Item]:

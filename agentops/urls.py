@@ -10,6 +10,7 @@ from agentops import about, dashboard, health
 from agentops.admin import sign_in
 
 handler400 = "agentops.pages.bad_request"
+handler500 = "agentops.pages.failed"
 urlpatterns = [
     path("", dashboard.dashboard, name="dashboard"),
     path("", include("runs.urls")),

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 from django.conf import settings
 from django.db import connection
 
@@ -52,3 +53,18 @@ def eventually(true: Callable[[], object], *, seconds: float = PATIENCE_SECONDS)
             return
         time.sleep(0.05)
     raise AssertionError(f"not true within {seconds:g} seconds")
+
+
+def away() -> Callable[[], None]:
+    """From now on nobody is connected, and nobody can connect, until what is returned is called."""
+    name, ways = connection.settings_dict["NAME"], connection.get_connection_params()
+    ways = {key: ways[key] for key in ("host", "port", "user", "password") if key in ways}
+    elsewhere = psycopg.connect(**ways, dbname="postgres", autocommit=True)
+    elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    elsewhere.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+
+    def back() -> None:
+        elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        elsewhere.close()
+
+    return back

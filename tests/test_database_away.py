@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 import pytest
 from django.db import InterfaceError, OperationalError, connection, connections
 
@@ -16,7 +15,7 @@ from runs.models import Run
 from runs.sdk import Run as Handle
 from runs.sdk import agent, call, worker
 from tests.agents import Answer, Order
-from tests.processes import eventually
+from tests.processes import away, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DOES: dict[str, Callable[[], Any]] = {}
@@ -50,21 +49,6 @@ def blank() -> Iterator[None]:
     EFFECTS.clear()
     yield
     pen.close()
-
-
-def away() -> Callable[[], None]:
-    """From now on nobody is connected, and nobody can connect, until what is returned is called."""
-    name, ways = connection.settings_dict["NAME"], connection.get_connection_params()
-    ways = {key: ways[key] for key in ("host", "port", "user", "password") if key in ways}
-    elsewhere = psycopg.connect(**ways, dbname="postgres", autocommit=True)
-    elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-    elsewhere.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-
-    def back() -> None:
-        elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
-        elsewhere.close()
-
-    return back
 
 
 def away_for(seconds: float) -> str:

@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 from django.core.cache import cache
 from django.core.cache.backends.locmem import LocMemCache
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client, override_settings
 
@@ -15,7 +16,7 @@ from agentops.accounts import NobodySignsUp
 from agentops.cache import MEANWHILE, PAUSE_SECONDS, _asked_again_at
 from runs import sweeper
 from tests import cast
-from tests.processes import eventually, process
+from tests.processes import away, eventually, process
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TOO_MANY = NobodySignsUp.error_messages["too_many_login_attempts"]
@@ -102,3 +103,19 @@ def test_what_was_remembered_meanwhile_does_not_hide_what_redis_knows() -> None:
         assert (cache.delete("key"), cache.get("key")) == (True, None)
         cache.set("key", "meanwhile")
     assert cache.get("key") == "in Redis"
+
+
+def test_while_the_database_is_away_every_page_says_so_and_when_to_ask_again() -> None:
+    client = Client(raise_request_exception=False)
+    client.force_login(cast.people()["admin"])
+    pages = ["/", "/runs/", "/reviews/", "/agents/", "/dependencies/", "/operations/"]
+    back = away()
+    try:
+        answers = [client.get(page) for page in pages]
+        answers.append(client.post("/agents/counting/start/", {"text": "hello"}))
+    finally:
+        back()
+        connection.close()  # as a web process does after each request
+    assert [(answer.status_code, answer.headers.get("Retry-After")) for answer in answers] == [(503, "5")] * 7
+    assert "The database cannot be reached" in answers[0].content.decode()
+    assert {client.get(page).status_code for page in pages} == {200}
