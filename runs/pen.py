@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db import Error as DatabaseError
 from psycopg_pool import ConnectionPool
 
@@ -27,28 +27,18 @@ Rows = list[tuple[Any, ...]]
 T = TypeVar("T")
 
 
-class _Here(threading.local):
-    """Django's connection of this thread: looked up once, for Django's own name for it is looked up at each use."""
-
-    def __init__(self) -> None:
-        self.connection = connections[DEFAULT_DB_ALIAS]
-
-
-_here = _Here()
-
-
 def execute(statement: str, values: dict[str, Any]) -> Rows:
     """Within a transaction on its connection, else on one of this process's own, which is held for this statement only.
 
     On those it is prepared on the server, where Django has each planned anew. Raises Django's database errors.
     """
-    with _here.connection.wrap_database_errors, _connection() as used:
+    with connection.wrap_database_errors, _connection() as used:
         return psycopg.Cursor(used).execute(statement, values).fetchall()
 
 
 def write(asked: Write) -> bool:
     """Carry out this write, perhaps together with others; False where its run has moved on or its lease is lost."""
-    if _here.connection.in_atomic_block:
+    if connection.in_atomic_block:
         return bool(execute(INSERT, statement_values([asked], settings.LEASE_SECONDS)))
     return _group.write(asked)
 
@@ -68,8 +58,8 @@ def keep(asked: Write) -> None:
 
 def rest() -> None:
     """Give Django's connection of this thread back to the server, before something that may take long."""
-    if _here.connection.connection is not None and not _here.connection.in_atomic_block:
-        _here.connection.close()
+    if connection.connection is not None and not connection.in_atomic_block:
+        connection.close()
 
 
 def patiently(call: Callable[[], T], may_wait: Callable[[], bool]) -> T:
@@ -78,9 +68,9 @@ def patiently(call: Callable[[], T], may_wait: Callable[[], bool]) -> T:
         try:
             return call()
         except (OperationalError, InterfaceError) as error:
-            if _here.connection.in_atomic_block or not (_is_away(error) and may_wait()):
+            if connection.in_atomic_block or not (_is_away(error) and may_wait()):
                 raise
-            _here.connection.close()
+            connection.close()
             time.sleep(AGAIN_SECONDS)
 
 
@@ -105,7 +95,7 @@ def certain() -> Iterator[None]:
 
     Within another transaction it is part of that. What was to follow the commit is then left to the sweeper.
     """
-    if _here.connection.in_atomic_block:
+    if connection.in_atomic_block:
         yield
         return
     number = None
@@ -122,7 +112,7 @@ def _took_place(number: str) -> bool:
     """False also where the server does not answer for ASKED_SECONDS."""
     end = time.monotonic() + ASKED_SECONDS
     while time.monotonic() < end:
-        _here.connection.close()
+        connection.close()
         with suppress(DatabaseError):
             status = execute("SELECT pg_xact_status(%(number)s::xid8)", {"number": number})[0][0]
             if status != "in progress":
@@ -133,7 +123,7 @@ def _took_place(number: str) -> bool:
 
 def after_commit(call: Callable[[], object]) -> None:
     """At once outside a transaction, where Django's own on_commit would open a connection to find that out."""
-    if _here.connection.in_atomic_block:
+    if connection.in_atomic_block:
         transaction.on_commit(call, robust=True)
     else:
         call()
@@ -232,7 +222,7 @@ class _Group:
 
     def _insert(self, together: list[Write]) -> set[int]:
         values = statement_values(together, settings.LEASE_SECONDS)
-        with _here.connection.wrap_database_errors:
+        with connection.wrap_database_errors:
             self._cursor = self._cursor or psycopg.connect(**_ways()).cursor()
             return {row[0] for row in self._cursor.execute(INSERT, values).fetchall()}
 
@@ -247,9 +237,9 @@ POINT_LOOKUPS = " ".join(f"-c {name}={value}" for name, value in (NEVER_SCANS | 
 
 @contextmanager
 def _connection() -> Iterator["psycopg.Connection[Any]"]:
-    if _here.connection.in_atomic_block:
-        _here.connection.ensure_connection()
-        yield _here.connection.connection
+    if connection.in_atomic_block:
+        connection.ensure_connection()
+        yield connection.connection
         return
     pool = _pool or _open()
     try:
@@ -270,7 +260,7 @@ def _open() -> "ConnectionPool[psycopg.Connection[Any]]":
 
 def _ways() -> dict[str, Any]:
     """As Django connects, but each statement is prepared at its first use, and a transaction of its own."""
-    ways = {name: value for name, value in _here.connection.get_connection_params().items() if name != "cursor_factory"}
+    ways = {name: value for name, value in connection.get_connection_params().items() if name != "cursor_factory"}
     options = f"{ways.get('options', '')} {POINT_LOOKUPS}".strip()
     return ways | {"autocommit": True, "prepare_threshold": 0, "options": options}
 
