@@ -14,6 +14,8 @@ import psycopg
 from django.conf import settings
 from django.db import connection
 
+from runs import pen
+
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 60.0
 
@@ -66,5 +68,6 @@ def away() -> Callable[[], None]:
     def back() -> None:
         elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
         elsewhere.close()
+        pen.close()  # its connections are dead
 
     return back
