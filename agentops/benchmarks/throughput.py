@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,15 +94,30 @@ def _counted(steps: int) -> Counter[str]:
 
 
 def _messages(trace: Path) -> Counter[str]:
-    """What was sent, how often its sender waited for an answer (a Sync or a simple query each), and what was committed.
+    """Statements that were sent, how often their sender waited for an answer, and what was committed."""
+    with trace.open(errors="replace") as lines:
+        return counted_messages(lines)
 
-    A transaction has ended when the server says that it is ready and in none (I). Its own statistics count upkeep as well.
+
+def counted_messages(lines: Iterable[str]) -> Counter[str]:
+    """Of a trace as libpq writes it. A wait is a Sync or a simple query; a transaction has ended when the server has
+    completed something and is then ready in no transaction (I), which it also says, completing nothing, after it was
+    connected to and after a Parse alone.
     """
-    lines = [line.rstrip("\n").split("\t") for line in trace.open(errors="replace")]
-    sent = Counter(line[2] for line in lines if line[0] == "F")
-    statements, waits = sent["Execute"] + sent["Query"], sent["Sync"] + sent["Query"]
-    ended = sum(line[0] == "B" and line[2] == "ReadyForQuery" and line[-1].strip() == "I" for line in lines)
-    return Counter({"statements": statements, "round_trips": waits, "commits": ended})
+    counted, completed = Counter[str](statements=0, round_trips=0, commits=0), False
+    for line in lines:
+        if not line.startswith(("F\t", "B\t")):  # text of a message that goes over several lines
+            continue
+        direction, _, message, *rest = line.rstrip("\n").split("\t")
+        if direction == "F":
+            counted["statements"] += message in ("Execute", "Query")
+            counted["round_trips"] += message in ("Sync", "Query")
+        elif message == "CommandComplete":
+            completed = True
+        elif message == "ReadyForQuery":
+            counted["commits"] += completed and rest[-1].strip() == "I"
+            completed = False
+    return counted
 
 
 def _written_bytes() -> Counter[str]:
