@@ -35,8 +35,6 @@ expect.set_options(timeout=15_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests run last: from the first one on, Playwright's event loop stays in the thread, and no async test can run."""
-    items.sort(key=_is_of_a_browser)
     for item in filter(_is_of_a_browser, items):
         item.add_marker(pytest.mark.browser)
         item.add_marker(pytest.mark.django_db(transaction=True))
@@ -46,13 +44,14 @@ def _is_of_a_browser(item: pytest.Item) -> bool:
     return Path(__file__).parent in item.path.parents
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Ended with its module: while Playwright's event loop is in the thread, no async test can run, and one may come next."""
     if not shutil.which(CHROMIUM):
         said = f"Browser tests need {CHROMIUM}: apt-get install chromium."
         pytest.fail(said) if os.environ.get("CI") == "true" else pytest.skip(said)
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # fixtures share the thread with Playwright's event loop
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # fixtures share the thread with Playwright's event loop
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
