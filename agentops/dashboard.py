@@ -86,7 +86,7 @@ def _people(request: HttpRequest) -> dict[str, Any]:
         return {"may_review": False}
     counted = dict(Review.objects.open().order_by().values_list("cause").annotate(Count("pk")))
     causes = [(cause.value, counted.get(cause.value, 0)) for cause in Cause]
-    oldest = list(Review.objects.open().oldest_first().select_related("run")[:OLDEST_REVIEWS])
+    oldest = list(Review.objects.open().order_by("opened_at", "pk").select_related("run")[:OLDEST_REVIEWS])
     total = sum(counted.values())
     return {"may_review": True, "causes": causes, "reviews": oldest, "open_count": total, "further": total - len(oldest)}
 

@@ -7,8 +7,9 @@ from django.db import transaction
 from django.dispatch import receiver
 
 from reviews import live
-from reviews.models import Claim, Review
+from reviews.models import Claim, Review, Risk
 from runs import commands, signals
+from runs.engine.canonical import digest
 from runs.engine.events import Fact, Kind
 from runs.engine.state import StepState
 
@@ -16,12 +17,13 @@ CLAIM_FOR = timedelta(minutes=5)
 
 
 @receiver(signals.escalated)
-def open_review(*, run_id: int, step: StepState, fact: Fact, **kwargs: object) -> None:
+def open_review(*, run_id: int, agent: str, step: StepState, fact: Fact, **kwargs: object) -> None:
     """Put the question of this step to people."""
     data = fact.data
     review = Review.objects.create(
         run_id=run_id,
         position=step.position,
+        agent=agent,
         step_name=step.name,
         worker=step.worker,
         title=step.title,
@@ -34,6 +36,13 @@ def open_review(*, run_id: int, step: StepState, fact: Fact, **kwargs: object) -
         confidence=data.get("confidence"),
         threshold=data.get("threshold"),
         fingerprint=commands.seen(step),
+        same=digest(step.worker, data["cause"], data["subject"], data["proposal"]),
+        effect=step.effect,
+        risk=data.get("risk", Risk.NORMAL),
+        rule=data.get("rule", ""),
+        approvals=data.get("approvals", 1),
+        default=data.get("default", ""),
+        due_at=step.deadline,
         opened_at=fact.at,
     )
     live.nudge(review.pk)

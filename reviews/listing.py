@@ -33,7 +33,7 @@ class Filters:
 
     def reviews(self) -> ReviewQuerySet:
         found = Review.objects.open().matching(cause=self.cause, agent=self.agent, text=self.text)
-        return found.oldest_first()
+        return found.in_turn()
 
     def next(self, review: Review) -> Review | None:
         """The one to look at after this one: the next newer, or the oldest there is."""

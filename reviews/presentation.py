@@ -24,6 +24,7 @@ WHAT_HAPPENS = {
     Cause.QUESTION: "The run goes on with your answer.",
     Cause.CODE_CHANGED: "The run stopped where the code no longer asks for what was recorded. Say how it ends or goes on.",
     Cause.OUTCOME_UNKNOWN: "“{title}” may happen only once, and nobody knows whether it did. Look it up outside, then say it.",
+    Cause.SAMPLE: "“{title}” was not held up: this is a check of its quality. Say whether it was right.",
     Cause.BUDGET: "“{title}” would go beyond a limit, so it was not carried out. Raise the limit, or say how the run ends.",
 }
 DID = {
@@ -38,6 +39,9 @@ DID = {
     Decision.Kind.CANCEL: "cancelled the run",
     Decision.Kind.RAISE: "raised the limit",
     Decision.Kind.FINISH: "had the run finish with what there is",
+    Decision.Kind.TAKE_OVER: "took it over and gave the result",
+    Decision.Kind.SEND_BACK: "sent it back for changes",
+    Decision.Kind.SKIP: "skipped it",
 }
 DONE = {
     Decision.Kind.APPROVE: "Approved review {id}.",
@@ -51,6 +55,9 @@ DONE = {
     Decision.Kind.CANCEL: "Review {id}: the run was cancelled.",
     Decision.Kind.RAISE: "Review {id}: the limit was raised, and the run goes on.",
     Decision.Kind.FINISH: "Review {id}: the run finishes with what there is.",
+    Decision.Kind.TAKE_OVER: "Review {id}: the run goes on with your result.",
+    Decision.Kind.SEND_BACK: "Review {id}: sent back for changes.",
+    Decision.Kind.SKIP: "Review {id}: skipped, and the run goes on without it.",
 }
 
 
@@ -133,7 +140,7 @@ class ReviewPage:
     def earlier_decisions(self) -> list[Decision]:
         """What was decided about this step before: a step that was sent back comes again."""
         about = {"review__run": self.review.run_id, "review__position": self.review.position}
-        others = Decision.objects.filter(**about).exclude(review=self.review)
+        others = Decision.objects.filter(final=True, revoked_at=None, **about).exclude(review=self.review)
         return list(others.select_related("actor").order_by("decided_at"))
 
     @cached_property
@@ -150,7 +157,7 @@ class ReviewPage:
 
     @cached_property
     def decision(self) -> Decision | None:
-        return Decision.objects.filter(review=self.review).select_related("actor").first()
+        return self.review.decision
 
     @cached_property
     def forked(self) -> Run | None:

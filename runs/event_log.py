@@ -390,6 +390,6 @@ WITHDRAWING = (Kind.RUN_CANCELLED, Kind.STEP_EXPIRED, Kind.STEP_WITHDRAWN)
 def _tell_reviews(run_id: int, state: RunState, written: list[Fact]) -> None:
     for fact in written:
         if fact.kind == Kind.STEP_ESCALATED and fact.step is not None:
-            signals.escalated.send(sender=RunLog, run_id=run_id, step=state.steps[fact.step], fact=fact)
+            signals.escalated.send(sender=RunLog, run_id=run_id, agent=state.agent, step=state.steps[fact.step], fact=fact)
         if fact.kind in WITHDRAWING:
             signals.withdrawn.send(sender=RunLog, run_id=run_id, fact=fact)

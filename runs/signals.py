@@ -2,7 +2,7 @@
 
 from django.dispatch import Signal
 
-# A step now waits for a person. Arguments: run_id, step (StepState), fact (the StepEscalated event).
+# A step now waits for a person. Arguments: run_id, agent (its slug), step (StepState), fact (the StepEscalated event).
 escalated = Signal()
 # It waits for a person no more: one step (StepExpired, StepWithdrawn), or each (RunCancelled). Arguments: run_id, fact.
 withdrawn = Signal()

@@ -38,6 +38,7 @@ STATUSES = {
 CAUSES = {
     "gated": Look("Gated", "shield-check", "purple"),
     "low_confidence": Look("Low confidence", "gauge", "amber"),
+    "sample": Look("Quality sample", "flask-conical", "blue"),
     "failed": Look("Failed", "triangle-alert", "red"),
     "question": Look("Question", "message-circle-question-mark", "blue"),
     "code_changed": Look("Code changed", "git-compare-arrows", "amber"),

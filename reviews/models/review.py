@@ -1,14 +1,19 @@
-"""The question put to a person, who is at it, and the answer."""
+"""The question put to a person: one step that waits for somebody."""
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
+from django.contrib.auth.models import Group
 from django.db import models
 from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
 from runs.models import Run
+
+if TYPE_CHECKING:
+    from reviews.models.claim import Claim
+    from reviews.models.decision import Decision
 
 
 class Cause(models.TextChoices):
@@ -19,6 +24,15 @@ class Cause(models.TextChoices):
     CODE_CHANGED = "code_changed", "Code changed"
     OUTCOME_UNKNOWN = "outcome_unknown", "Outcome unknown"
     BUDGET = "budget", "Budget"
+    SAMPLE = "sample", "Quality sample"
+
+
+class Risk(models.IntegerChoices):
+    """How much depends on the decision; the highest come first in the inbox."""
+
+    LOW = 0, "Low"
+    NORMAL = 1, "Normal"
+    HIGH = 2, "High"
 
 
 class ReviewQuerySet(models.QuerySet["Review"]):
@@ -27,20 +41,22 @@ class ReviewQuerySet(models.QuerySet["Review"]):
     def open(self) -> Self:
         return self.filter(state=Review.State.OPEN)
 
-    def oldest_first(self) -> Self:
-        return self.order_by("opened_at", "pk")
+    def in_turn(self) -> Self:
+        """The order of the inbox: what is riskier first, then the oldest."""
+        return self.order_by("-risk", "opened_at", "pk")
 
     def after(self, review: "Review") -> Self:
-        """Those opened later than this one."""
-        return self.filter(Q(opened_at__gt=review.opened_at) | Q(opened_at=review.opened_at, pk__gt=review.pk))
+        """Those whose turn is later than this one's."""
+        as_risky = Q(opened_at__gt=review.opened_at) | Q(opened_at=review.opened_at, pk__gt=review.pk)
+        return self.filter(Q(risk__lt=review.risk) | Q(as_risky, risk=review.risk))
 
     def with_people(self) -> Self:
         """With what a row of the inbox shows, in the same query."""
-        return self.select_related("run", "claim__reviewer")
+        return self.select_related("run", "claim__reviewer", "group", "assignee")
 
     def matching(self, *, cause: str = "", agent: str = "", text: str = "") -> Self:
         reviews = self.filter(cause=cause) if cause else self
-        reviews = reviews.filter(run__agent=agent) if agent else reviews
+        reviews = reviews.filter(agent=agent) if agent else reviews
         return reviews.filter(Q(title__icontains=text) | Q(run__input_text__icontains=text)) if text else reviews
 
 
@@ -54,6 +70,7 @@ class Review(models.Model):
         EXPIRED = "expired", "Expired"
 
     run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="reviews")
+    agent = models.SlugField(max_length=80, db_index=False, default="", help_text="Of the run, for filters.")
     position = models.PositiveIntegerField()
     step_name = models.CharField(max_length=120)
     worker = models.CharField(max_length=120)
@@ -67,9 +84,23 @@ class Review(models.Model):
     confidence = models.FloatField(null=True)
     threshold = models.FloatField(null=True)
     fingerprint = models.CharField(max_length=64)
+    same = models.CharField(max_length=64, default="", help_text="Equal for identical questions: worker, subject, proposal.")
+    effect = models.CharField(max_length=12, default="none", help_text="Of the step: none, idempotent or once.")
+    risk = models.PositiveSmallIntegerField(choices=Risk, default=Risk.NORMAL)
+    rule = models.CharField(max_length=200, default="", help_text="The policy that sent it here, with its version.")
+    approvals = models.PositiveSmallIntegerField(default=1, help_text="How many different people must approve it.")
     state = models.CharField(max_length=10, choices=State, default=State.OPEN)
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True)
+    # -------- who should look at it, and by when
+    group = models.ForeignKey(Group, on_delete=models.SET_NULL, null=True, related_name="reviews")
+    second_group = models.ForeignKey(Group, on_delete=models.SET_NULL, null=True, related_name="+")
+    assignee = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    snoozed_until = models.DateTimeField(null=True)
+    due_at = models.DateTimeField(null=True, help_text="When nobody has decided by then, `default` happens.")
+    escalate_at = models.DateTimeField(null=True, help_text="When nobody has decided by then, the second group is asked too.")
+    escalated_at = models.DateTimeField(null=True)
+    default = models.CharField(max_length=20, default="", help_text="The policy's word for what happens at `due_at`.")
 
     objects = ReviewQuerySet.as_manager()
 
@@ -80,7 +111,9 @@ class Review(models.Model):
             models.UniqueConstraint(fields=["run", "position"], condition=Q(state="open"), name="review_open_once"),
         ]
         indexes = [
-            models.Index(fields=["opened_at", "id"], condition=Q(state="open"), name="review_inbox"),  # inbox, oldest first
+            models.Index(fields=["-risk", "opened_at", "id"], condition=Q(state="open"), name="review_inbox"),  # inbox in turn
+            models.Index(fields=["same"], condition=Q(state="open"), name="review_same"),  # identical questions
+            models.Index(fields=["escalate_at"], condition=Q(state="open", escalated_at=None), name="review_escalates"),
             models.Index(fields=["run", "position"], name="review_of_step"),  # run page
         ]
 
@@ -99,41 +132,7 @@ class Review(models.Model):
         claim = getattr(self, "claim", None)
         return claim if claim and claim.until > timezone.now() else None
 
-
-class Claim(models.Model):
-    """A reviewer's lease on a review: courtesy to the others; safety is in decide()."""
-
-    review = models.OneToOneField(Review, on_delete=models.CASCADE, related_name="claim")
-    reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
-    until = models.DateTimeField()
-
-    def __str__(self) -> str:
-        return f"{self.reviewer} until {self.until:%H:%M:%S}"
-
-
-class Decision(models.Model):
-    """What a person answered, when, and about what they saw."""
-
-    class Kind(models.TextChoices):
-        APPROVE = "approve", "Approved"
-        EDIT = "edit", "Edited and approved"
-        REJECT = "reject", "Rejected"
-        RETRY = "retry", "Sent to retry"
-        ANSWER = "answer", "Answered"
-        HAPPENED = "happened", "It happened"
-        NOT_HAPPENED = "not_happened", "It did not happen"
-        FORK = "fork", "Forked"
-        CANCEL = "cancel", "Run cancelled"
-        RAISE = "raise", "Limit raised"
-        FINISH = "finish", "Finished with what there is"
-
-    review = models.OneToOneField(Review, on_delete=models.PROTECT, related_name="decision")
-    actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
-    kind = models.CharField(max_length=20, choices=Kind)
-    value = models.JSONField(null=True, help_text="The edited or answered value.")
-    reason = models.TextField(blank=True, default="")
-    seen_fingerprint = models.CharField(max_length=64)
-    decided_at = models.DateTimeField()
-
-    def __str__(self) -> str:
-        return f"{self.get_kind_display()} by {self.actor}"
+    @property
+    def decision(self) -> "Decision | None":
+        """The one that counts: final, and not taken back."""
+        return self.decisions.filter(final=True, revoked_at=None).select_related("actor").first()

@@ -1,0 +1,58 @@
+"""What a person answered to a review."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from reviews.models.review import Review
+
+
+class Decision(models.Model):
+    """What a person answered, when, and about what they saw."""
+
+    class Kind(models.TextChoices):
+        APPROVE = "approve", "Approved"
+        EDIT = "edit", "Edited and approved"
+        REJECT = "reject", "Rejected"
+        RETRY = "retry", "Sent to retry"
+        ANSWER = "answer", "Answered"
+        HAPPENED = "happened", "It happened"
+        NOT_HAPPENED = "not_happened", "It did not happen"
+        FORK = "fork", "Forked"
+        CANCEL = "cancel", "Run cancelled"
+        RAISE = "raise", "Limit raised"
+        FINISH = "finish", "Finished with what there is"
+        TAKE_OVER = "take_over", "Taken over"
+        SEND_BACK = "send_back", "Sent back for changes"
+        SKIP = "skip", "Skipped"
+
+    review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="decisions")
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
+    kind = models.CharField(max_length=20, choices=Kind)
+    value = models.JSONField(null=True, help_text="The edited or answered value.")
+    reason = models.TextField(blank=True, default="")
+    tag = models.CharField(max_length=40, blank=True, default="", help_text="The reason's class, for counting.")
+    seen_fingerprint = models.CharField(max_length=64)
+    decided_at = models.DateTimeField()
+    opened_at = models.DateTimeField(null=True, help_text="When its actor first had the review open.")
+    final = models.BooleanField(default=True, help_text="Not so: an approval that awaits those of others.")
+    effective_at = models.DateTimeField(null=True, help_text="Until then it can be taken back.")
+    revoked_at = models.DateTimeField(null=True)
+    channel = models.CharField(max_length=12, default="page", help_text="page or bulk.")
+    bulk = models.UUIDField(null=True, help_text="Equal for decisions that were taken together.")
+
+    class Meta:
+        constraints = [
+            # two people may not both have the last word
+            models.UniqueConstraint(fields=["review"], condition=Q(final=True, revoked_at=None), name="decision_final_once"),
+            # four eyes are those of two people
+            models.UniqueConstraint(fields=["review", "actor"], condition=Q(revoked_at=None), name="decision_once_by_each"),
+        ]
+        indexes = [
+            models.Index(fields=["-decided_at", "-id"], name="decision_newest"),  # history
+            models.Index(fields=["actor", "-decided_at", "-id"], name="decision_of_actor"),  # a reviewer's numbers
+            models.Index(fields=["bulk"], condition=Q(bulk__isnull=False), name="decision_bulk"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} by {self.actor}"
