@@ -2,15 +2,15 @@
 
 from django.urls import path
 
-from reviews import views
+from reviews.views import claims, inbox, review
 
 urlpatterns = [
-    path("reviews/", views.inbox_page, name="inbox"),
-    path("reviews/list/", views.review_list, name="review_list"),
-    path("reviews/count/", views.review_count, name="review_count"),
-    path("reviews/<int:review_id>/", views.review_page, name="review"),
-    path("reviews/<int:review_id>/news/", views.review_news, name="review_news"),
-    path("reviews/<int:review_id>/decision/", views.decide_review, name="decide_review"),
-    path("reviews/<int:review_id>/claim/", views.claim_review, name="claim_review"),
-    path("reviews/<int:review_id>/claim/release/", views.release_review, name="release_review"),
+    path("reviews/", inbox.inbox_page, name="inbox"),
+    path("reviews/list/", inbox.review_list, name="review_list"),
+    path("reviews/count/", inbox.review_count, name="review_count"),
+    path("reviews/<int:review_id>/", review.review_page, name="review"),
+    path("reviews/<int:review_id>/news/", review.review_news, name="review_news"),
+    path("reviews/<int:review_id>/decision/", review.decide_review, name="decide_review"),
+    path("reviews/<int:review_id>/claim/", claims.claim_review, name="claim_review"),
+    path("reviews/<int:review_id>/claim/release/", claims.release_review, name="release_review"),
 ]
