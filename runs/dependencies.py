@@ -47,14 +47,15 @@ def force(name: str, state: Literal["open", "closed"], *, by: str, reason: str) 
     why = clean(reason.strip(), 300)
     if not why:
         raise Refused("Say why: those who find the breaker like this will want to know.")
-    found = Dependency.objects.get(name=name)
-    try:
-        change = breaker.force(name, state, why, by)
-    except store.Unavailable as error:
-        raise Refused("Nothing was changed: Redis, which keeps the breakers, cannot be reached. Try again soon.") from error
-    if change is None:
-        raise Refused(f"The breaker of {name} is {state} already.")
-    BreakerChange.objects.create(dependency=found, old=change.old, new=change.new, why=why, by=by)
+    with transaction.atomic():
+        found = Dependency.objects.select_for_update(no_key=True).get(name=name)
+        try:
+            change = breaker.force(name, state, why, by)
+        except store.Unavailable as error:
+            raise Refused("Nothing was changed: Redis, which keeps the breakers, cannot be reached. Try again soon.") from error
+        if change is None:
+            raise Refused(f"The breaker of {name} is {state} already.")
+        BreakerChange.objects.create(dependency=found, old=change.old, new=change.new, why=why, by=by)
 
 
 # --- people instead of waiting --------------------------------------------------------------------------------------
@@ -107,10 +108,23 @@ def _parked(state: RunState, step: StepState) -> Draft:
 def wake() -> int:
     """Wake runs that waited for what works again, was switched on again, or has other limits: how many were woken.
 
-    In growing cohorts, so that what has just come back is not overrun. Raises store.Unavailable.
+    In growing cohorts, so that what has just come back is not overrun. What a person opened, and Redis has forgotten, is
+    opened again first. Raises store.Unavailable.
     """
+    for change in BreakerChange.objects.held_open():
+        _keep_open(change)
     rows = Dependency.objects.in_bulk(field_name="name") if (reasons := held.reasons()) else {}
     return sum(_wake(rows[name], cause) for name, cause in reasons if name in rows and cause != "budget")
+
+
+def _keep_open(change: BreakerChange) -> None:
+    name = change.dependency.name
+    if breaker.look(name).by:
+        return
+    with transaction.atomic():  # nobody opens or closes it by hand meanwhile
+        Dependency.objects.select_for_update(no_key=True).get(pk=change.dependency_id)
+        if change in BreakerChange.objects.held_open() and not breaker.look(name).by:
+            breaker.force(name, "open", change.why, change.by)
 
 
 def _wake(row: Dependency, cause: str) -> int:

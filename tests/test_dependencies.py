@@ -1,4 +1,4 @@
-"""Dependencies: rows that appear at first sight, that an admin changes, and that say whether a step may call out now."""
+"""Dependencies: rows that appear at first sight, that an admin changes, and what a person may do to them."""
 
 import subprocess
 import sys
@@ -9,83 +9,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import redis
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection
 from django.test import Client
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from reviews import decisions
-from runs import audit, commands, dependencies, event_log, executor
-from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
+from runs import audit, dependencies, event_log
 from runs.models import BreakerChange, Dependency, Run, held
-from runs.reliability import entry, guard, limiter, renewer, slots, store, terms
+from runs.reliability import breaker, guard, store, terms
 from runs.requests import Refused
-from runs.sdk import BadDeclaration, StepContext, agent, executing, worker
-from runs.sdk import Run as Handle
-from tests.agents import Answer, Order
+from runs.sdk import BadDeclaration, worker
 from tests.processes import ROOT, environment, eventually
-
-DOES: dict[str, Callable[[], Any]] = {}
-
-
-@worker(uses=("shop", "post"))
-def buy(text: str) -> str:
-    return str(DOES["buy"]())
-
-
-@worker(uses=("shop", "post"), effect="once")
-def buy_once(text: str) -> str:
-    return str(DOES["buy"]())
-
-
-@worker
-def forgets(text: str) -> str:
-    return str(DOES["buy"]())
-
-
-WORKERS = {"buy": buy, "once": buy_once, "forgets": forgets}
-
-
-@agent("buying", title="Buying", version="1")
-def buying(run: Handle, order: Order) -> Answer:
-    """Buys, with the worker that its text names."""
-    return Answer(said=run.step("buy", WORKERS[order.text], text=order.text))
-
-
-def call(dependency: str = "shop", result: Any = "bought") -> Any:
-    return guard.call(dependency, lambda: result)
-
-
-def fail(error: Exception) -> Any:
-    def raises() -> None:
-        raise error
-
-    return guard.call("shop", raises)
-
-
-def carried(text: str, buys: Callable[[], Any] = call) -> Run:
-    DOES["buy"] = buys
-    run = commands.start("buying", {"text": text}, by="operator")
-    return again(run)
-
-
-def again(run: Run) -> Run:
-    """Carry the run, if need be after the wait for which it is parked."""
-    Run.objects.filter(pk=run.pk, wake_at__isnull=False).update(wake_at=event_log.now())
-    executor.advance(run.pk, owner="test")
-    run.refresh_from_db()
-    assert audit.first_wrong(run.pk) == ""
-    return run
-
-
-def set_terms(name: str = "shop", **wanted: Any) -> None:
-    terms.of(name)
-    dependencies.configure(name, by="admin", **wanted)
-    terms.forget()
-
+from tests.shop import again, call, carried, set_terms, told
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 
@@ -220,177 +156,6 @@ def test_a_step_calls_only_what_its_worker_names() -> None:
     assert 'forgets called shop without naming it, so nothing was sent: add uses="shop"' in run.reviews.get().why
 
 
-# --- held back --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("text", ["buy", "once"])
-def test_a_step_waits_for_a_dependency_that_is_switched_off_and_goes_on_afterwards(text: str, people: dict[str, User]) -> None:
-    set_terms(enabled=False)
-    run = carried(text)
-    assert (run.status, run.waiting_cause, run.lease_until) == ("waiting", "switched_off", None)
-    told = {fact.kind: fact.data for fact in event_log.facts(run.pk)}
-    assert told["StepDeferred"]["cause"] == "switched_off"
-    assert told["StepDeferred"]["dependency"] == told["RunParked"]["dependency"] == "shop"
-    assert told["RunParked"]["why"] == told["StepDeferred"]["why"] == "shop is switched off: an admin can switch it on again."
-    page, client = f"/runs/{run.pk}/", Client()
-    client.force_login(people["operator"])
-    sentence = "is held back. shop is switched off: an admin can switch it on again. It goes on at"
-    assert sentence in client.get(page).text
-    assert "was held back for" in client.get(page).text
-    assert again(run).status == "waiting"
-    set_terms(enabled=True)
-    run = again(run)
-    assert (run.output, run.steps.get().attempt) == ({"said": "bought"}, 1), "waiting is no attempt"
-
-
-@pytest.mark.django_db
-def test_what_may_happen_only_once_is_not_begun_again_after_a_first_call() -> None:
-    set_terms("post", enabled=False)
-    made: list[int] = []
-    run = carried("once", lambda: (guard.call("shop", lambda: made.append(1)), call("post")))
-    assert (run.status, run.waiting_cause, made) == ("waiting", "person", [1])
-    review = run.reviews.get()
-    assert review.cause == "outcome_unknown"
-    assert "Before that it had called shop, so it is not begun again by itself" in review.why
-
-
-@pytest.mark.django_db
-def test_a_worker_without_the_engine_may_call_anything_and_is_told_of_a_wait() -> None:
-    with executing(StepContext("1:x")):
-        assert call() == "bought"
-    set_terms(enabled=False)
-    with pytest.raises(HeldBack, match="switched off"):
-        call()
-
-
-# --- held back by what all processes share ---------------------------------------------------------------------------
-
-
-def told(run: Run, kind: str = "StepDeferred") -> dict[str, Any]:
-    """What the last event of the kind says."""
-    data: dict[str, Any] = [fact.data for fact in event_log.facts(run.pk) if fact.kind == kind][-1]
-    return data
-
-
-@pytest.mark.django_db
-def test_a_full_window_parks_the_run_until_it_has_room() -> None:
-    set_terms(limit_requests=2, limit_period_seconds=600)
-    terms.of("shop")
-    runs = [carried("buy") for _ in range(4)]
-    assert [run.status for run in runs[:2]] == ["succeeded", "succeeded"]
-    assert {(run.status, run.waiting_cause) for run in runs[2:]} == {("waiting", "limit")}
-    assert told(runs[3])["why"] == "shop takes 2 requests in 600 s, and 2 are used."
-    assert runs[3].wake_at > runs[2].wake_at, "each is told a time of its own"
-    assert held.counts() == {"shop": 2}
-    assert list(held.behind("shop").order_by("pk")) == runs[2:]
-    assert not held.behind("post")
-
-
-@pytest.mark.django_db
-def test_no_slot_is_free_and_the_sentence_names_who_holds_them() -> None:
-    set_terms(concurrency=1)
-    entered = entry.enter("shop", "desk", "7:freeze_card", limits=terms.of("shop").limits)
-    assert isinstance(entered, entry.Entered)
-    run = carried("buy")
-    assert run.waiting_cause == "slot"
-    assert told(run)["why"] == "shop takes 1 call at once: no slot is free, held by run 7 (freeze_card)."
-    entry.leave(entered, ok=True, duration=0.1)
-    assert again(run).status == "succeeded"
-
-
-@pytest.mark.django_db
-def test_the_breaker_opens_parks_lets_one_try_and_every_change_is_a_row() -> None:
-    set_terms(breaker_minimum_calls=3, breaker_open_seconds=0.5, retry_attempts=1)
-    for _ in range(3):
-        carried("buy", lambda: fail(ConnectionResetError("reset")))
-    run = carried("buy")
-    assert (run.status, run.waiting_cause) in [("waiting", "breaker"), ("succeeded", "")]
-    rows = BreakerChange.objects.filter(dependency__name="shop").order_by("pk")
-    assert [(row.old, row.new, row.by) for row in rows][:1] == [("closed", "open", "")]
-    assert rows[0].why == "3 of 3 calls failed within 30 s."
-    eventually(lambda: again(run).status == "succeeded")
-    assert [row.new for row in rows.all()] == ["open", "half-open", "closed"]
-
-
-@pytest.mark.django_db
-def test_what_the_other_side_refuses_does_not_open_its_breaker() -> None:
-    set_terms(breaker_minimum_calls=1)
-    for error in (GiveUp("no such card"), KeyError("who knows"), TryLater(30, why="not ready yet")):
-        with pytest.raises((GiveUp, AskHuman, TryLater)):
-            fail(error)
-    assert call() == "bought"
-    assert not BreakerChange.objects.exists()
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(("wanted", "called"), [({}, True), ({"limit_requests": 5}, False), ({"concurrency": 5}, False)])
-def test_without_redis_nothing_is_called_that_has_a_limit(
-    wanted: dict[str, int], called: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_terms(**wanted)
-    nobody = redis.Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
-    monkeypatch.setattr(store, "redis", lambda: nobody)
-    run = carried("buy")
-    assert (run.status, run.waiting_cause) == (("succeeded", "") if called else ("waiting", "limit"))
-    assert called or "counted in Redis, which cannot be reached" in told(run)["why"]
-
-
-@pytest.mark.django_db
-def test_a_call_that_is_larger_than_a_whole_minute_is_not_waited_for() -> None:
-    set_terms(limit_tokens_per_minute=100)
-    with pytest.raises(GiveUp, match="may be sent 100 tokens a minute, and this call alone asks for 101"):
-        guard.call("shop", lambda: None, tokens=101)
-
-
-@pytest.mark.django_db
-def test_tokens_are_counted_as_they_were_used() -> None:
-    set_terms(limit_tokens_per_minute=100)
-    guard.call("shop", lambda: guard.used(5), tokens=90)
-    assert limiter.use("shop", terms.of("shop").limits).tokens == 5
-
-
-@pytest.mark.django_db
-def test_the_slot_of_a_long_call_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_terms(concurrency=1)
-    monkeypatch.setattr(renewer, "LEASE_SECONDS", 5.0)
-    monkeypatch.setattr(renewer, "RENEW_SECONDS", 0.1)
-    asked: list[bool] = []
-
-    def lasts() -> None:
-        first = slots.holders("shop")[0].until
-        eventually(lambda: slots.holders("shop")[0].until > first)
-        asked.append(True)
-
-    guard.call("shop", lasts)
-    assert asked == [True]
-    assert slots.holders("shop") == []
-
-
-@pytest.mark.django_db
-def test_the_sweeper_asks_a_small_index_for_what_is_held_back() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
-        assert "run_held" in held.runs().explain()
-
-
-@worker(uses="shop", timeout=0.3)
-def buy_in_a_hurry(text: str) -> str:
-    return str(DOES["buy"]())
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_step_is_cut_off_while_it_waits_for_an_answer_and_its_process_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    hanging, answers = threading.Event(), [lambda: hanging.wait(60), lambda: "bought"]
-    monkeypatch.setitem(WORKERS, "buy", buy_in_a_hurry)
-    try:
-        run = carried("buy", lambda: guard.call("shop", answers.pop(0)))
-    finally:
-        hanging.set()
-    assert run.output == {"said": "bought"}
-    assert told(run, "AttemptCrashed")["reason"] == "because it took longer than 0.3 s"
-
-
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
@@ -412,6 +177,48 @@ def test_a_person_opens_and_closes_the_breaker_with_a_reason_and_it_is_recorded(
         ("open", "closed", "they are back", "admin"),
     ]
     assert again(run).status == "succeeded"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_person_opened_stays_open_when_redis_forgets_it() -> None:
+    terms.of("shop")
+    terms.of("post")
+    dependencies.force("shop", "open", by="operator", reason="their maintenance")
+    dependencies.force("post", "open", by="operator", reason="no stamps")
+    dependencies.force("post", "closed", by="admin", reason="stamps are here")
+    store.redis().flushall()
+    assert breaker.look("shop").state == "closed", "forgotten"
+    dependencies.wake()
+    look = breaker.look("shop")
+    assert (look.state, look.by, look.why, look.next_try) == ("open", "operator", "their maintenance", None)
+    assert breaker.look("post").state == "closed"
+    assert BreakerChange.objects.count() == 3, "it is the same opening"
+    dependencies.force("shop", "closed", by="admin", reason="they are back")
+    dependencies.wake()
+    assert breaker.look("shop").state == "closed"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_who_closes_a_breaker_and_who_restores_it_the_person_wins() -> None:
+    terms.of("shop")
+    dependencies.force("shop", "open", by="operator", reason="their maintenance")
+    barrier = threading.Barrier(2)
+
+    def act(what: Callable[[], object]) -> None:
+        barrier.wait()
+        try:
+            what()
+        finally:
+            connection.close()
+
+    for _ in range(10):
+        with ThreadPoolExecutor(2) as pool:
+            closes = pool.submit(act, lambda: dependencies.force("shop", "closed", by="admin", reason="they are back"))
+            restores = pool.submit(act, dependencies.wake)
+            for future in (closes, restores):
+                future.result()
+        assert breaker.look("shop").state == "closed"
+        dependencies.force("shop", "open", by="operator", reason="their maintenance")
 
 
 @pytest.mark.django_db
@@ -486,36 +293,3 @@ def test_of_two_who_send_the_same_runs_to_people_each_run_is_sent_once() -> None
         sent = [future.result() for future in [pool.submit(send), pool.submit(send)]]
     assert sum(sent) == 5
     assert [run.reviews.count() for run in runs] == [1] * 5
-
-
-# --- what follows a failure -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.django_db
-def test_a_dependency_says_how_often_and_how_late_a_step_is_tried_again() -> None:
-    set_terms(retry_attempts=2, retry_first_wait_seconds=100, retry_longest_wait_seconds=100)
-    run = carried("buy", lambda: fail(ConnectionResetError("reset")))
-    failed = next(fact for fact in event_log.facts(run.pk) if fact.kind == "AttemptFailed")
-    assert 0 <= failed.data["wait_seconds"] <= 100
-    run = again(run) if run.status == "retrying" else run
-    assert (run.status, run.waiting_cause) == ("waiting", "person")
-    assert "It still failed after 2 attempts: shop: reset" in run.reviews.get().why
-
-
-@pytest.mark.django_db
-def test_no_attempt_begins_when_the_total_time_is_over() -> None:
-    set_terms(retry_attempts=20, retry_total_seconds=60)
-    asked = TryLater("busy", retry_after=45)
-    run = carried("buy", lambda: fail(asked))
-    assert run.status == "retrying"
-    asked = TryLater("busy", retry_after=61)
-    run = again(run)
-    assert (run.status, run.waiting_cause) == ("waiting", "person")
-    assert "It still failed after 2 attempts in 0 s: busy" in run.reviews.get().why
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("error", [GiveUp("no such card"), AskHuman("look"), KeyError("who knows")])
-def test_what_is_no_matter_of_time_is_not_tried_again(error: Exception) -> None:
-    run = carried("buy", lambda: fail(error))
-    assert (run.status, run.waiting_cause, run.steps.get().attempt) == ("waiting", "person", 1)

@@ -124,6 +124,13 @@ def _is_less(number: float | None, *others: float | None) -> bool:
     return number is not None and any(other is not None and number < other for other in others)
 
 
+class BreakerChanges(models.QuerySet["BreakerChange"]):
+    def held_open(self) -> list["BreakerChange"]:
+        """What people opened and nobody has closed: the last that a person did to each breaker."""
+        last = self.exclude(by="").order_by("dependency_id", "-at", "-pk").distinct("dependency_id").select_related("dependency")
+        return [change for change in last if change.new == "open"]
+
+
 class BreakerChange(models.Model):
     """The breaker of a dependency went from one state to another. `by` is a username, "" where calls brought it about."""
 
@@ -133,11 +140,16 @@ class BreakerChange(models.Model):
     why = models.CharField(max_length=300)
     by = models.CharField(max_length=150, blank=True, default="")
     at = models.DateTimeField(auto_now_add=True)
+    objects = BreakerChanges.as_manager()
 
     class Meta:
         ordering = ["-at", "-pk"]
-        # the newest of one dependency, for its page
-        indexes = [models.Index(fields=["dependency", "-at", "-id"], name="breaker_changes")]
+        indexes = [
+            # the newest of one dependency, for its page
+            models.Index(fields=["dependency", "-at", "-id"], name="breaker_changes"),
+            # what people did, of which the sweeper asks every second
+            models.Index(fields=["dependency", "-at", "-id"], name="breaker_by_hand", condition=~Q(by="")),
+        ]
         triggers = [pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)]
 
     def __str__(self) -> str:

@@ -45,10 +45,10 @@ _call: contextvars.ContextVar[_Call] = contextvars.ContextVar("call")
 def call(dependency: str, function: Callable[[], T], *, tokens: int = 0, most: Spending | None = None) -> T:
     """Return what the function returns; whatever it raises arrives here as TryLater, GiveUp or AskHuman.
 
-    Raises HeldBack where nothing was called, because there is no room now. `tokens` is the most that a model may use; `most`
-    is counted in budgets: it is reserved before the call is made. The function's own client should give up earlier than
-    `attempt_timeout_seconds`: that is the last resort, for a peer that sends one byte a minute. After it the function may
-    still be running, so what it does must be idempotent.
+    Raises HeldBack where nothing was called, because there is no room now, and where this call was the one that tried whether
+    an open breaker may close. `tokens` is the most that a model may use; `most` is reserved in budgets before the call.
+    The function's own client should give up earlier than `attempt_timeout_seconds`: that is the last resort, for a peer that
+    sends one byte a minute. After it the function may still be running, so what it does must be idempotent.
     """
     step = _step_in_hand()
     if step and step.uses is not None and dependency not in step.uses:
@@ -56,7 +56,7 @@ def call(dependency: str, function: Callable[[], T], *, tokens: int = 0, most: S
     wanted = known.of(dependency)
     before = list(step.called) if step else []
     try:
-        with _inside(wanted, _enter(wanted, step, tokens)) as made, _paid(made, step, most):
+        with _inside(wanted, _enter(wanted, step, tokens), step) as made, _paid(made, step, most):
             if step:
                 step.called.append(dependency)
             return _answer(made, function)
@@ -148,7 +148,7 @@ def _after_another(held: HeldBack, step: values.StepContext, called: list[str]) 
 
 
 @contextmanager
-def _inside(wanted: Terms, entered: entry.Entered | None) -> Iterator[_Call]:
+def _inside(wanted: Terms, entered: entry.Entered | None, step: values.StepContext | None) -> Iterator[_Call]:
     """Hold what was taken, and give it back with what the call says of the dependency."""
     made, since = _Call(wanted), time.monotonic()
     slot = renewer.held(entered.dependency, entered.ticket) if entered and entered.holds_slot else nullcontext()
@@ -164,6 +164,8 @@ def _inside(wanted: Terms, entered: entry.Entered | None) -> Iterator[_Call]:
     except TryLater as error:
         works = error.seconds is not None  # "not yet" is an answer
         error.terms = error.terms or wanted.retry
+        if entered and entered.canary and not works and not (step and step.effect == "once"):
+            raise waits.still_away(wanted, error) from error  # it was called for all who wait: no attempt of this step's own
         raise
     except Exception:
         works = True  # it answered: that it refused, or that its answer is not understood, is no outage

@@ -3,7 +3,7 @@
 import random
 from datetime import UTC, datetime
 
-from runs.engine.errors import HeldBack
+from runs.engine.errors import HeldBack, TryLater
 from runs.reliability.breaker import Open
 from runs.reliability.entry import HeldBack as Refused
 from runs.reliability.limiter import NoRoom
@@ -27,6 +27,13 @@ def unknown(wanted: Terms) -> HeldBack:
     """A limit that cannot be counted is kept by calling nothing."""
     why = f"{wanted.name} has limits that are counted in Redis, which cannot be reached: nothing is called until it is back."
     return HeldBack("limit", wanted.name, _staggered(AWAY_SECONDS), why)
+
+
+def still_away(wanted: Terms, error: TryLater) -> HeldBack:
+    """The canary failed: its step waits like the others, and somebody else may be the next to try."""
+    seconds = max(wanted.breaker.open_seconds * random.uniform(1.0, 1.2), error.retry_after or 0.0)  # noqa: S311 - jitter
+    why = f"The breaker of {wanted.name} is open: this step's call tried it, and failed ({str(error).rstrip('.')})."
+    return HeldBack("breaker", wanted.name, seconds, why)
 
 
 def refused(wanted: Terms, answer: Refused) -> HeldBack:
