@@ -2,6 +2,7 @@
 
 from reviews.models.claim import Claim
 from reviews.models.decision import Decision
+from reviews.models.preference import Preference
 from reviews.models.review import Cause, Review, ReviewQuerySet, Risk
 
-__all__ = ["Cause", "Claim", "Decision", "Review", "ReviewQuerySet", "Risk"]
+__all__ = ["Cause", "Claim", "Decision", "Preference", "Review", "ReviewQuerySet", "Risk"]

@@ -115,6 +115,7 @@ class Review(models.Model):
             models.Index(fields=["same"], condition=Q(state="open"), name="review_same"),  # identical questions
             models.Index(fields=["escalate_at"], condition=Q(state="open", escalated_at=None), name="review_escalates"),
             models.Index(fields=["run", "position"], name="review_of_step"),  # run page
+            models.Index(fields=["worker", "cause", "-closed_at"], condition=Q(state="decided"), name="review_alike"),  # precedents
         ]
 
     def __str__(self) -> str:
