@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -18,6 +19,7 @@ from runs import pen
 
 logger = structlog.get_logger()
 ADVANCE = "runs.jobs.advance"
+OFFERED: dict[str, Callable[..., object]] = {}  # jobs of the apps above, by their names; each takes text
 FAILURE_TTL_SECONDS = 3600
 MOST_AT_ONCE = 500  # in one round trip
 MOST_LOOKED_AT = 1_000  # calls on the queue, to see which place a run has
@@ -54,6 +56,18 @@ def enqueue_now(calls: list[Call]) -> bool:
         logger.warning("dispatch_lost", runs=[call.run_id for call in calls], error=str(error))
         return False
     return True
+
+
+def ask(name: str, *arguments: str) -> None:
+    """Have a job process carry out an offered job, after the current transaction. Nobody makes a lost one good by itself."""
+    pen.after_commit(lambda: _ask_now(name, arguments))
+
+
+def _ask_now(name: str, arguments: tuple[str, ...]) -> None:
+    try:
+        _queue().enqueue_call(name, args=arguments, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
+    except (RedisError, OSError) as error:
+        logger.warning("dispatch_lost", job=name, error=str(error))
 
 
 def _job(call: Call) -> EnqueueData:

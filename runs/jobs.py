@@ -55,15 +55,16 @@ class NotAllowed(Exception):
 
 
 class AllowedJob(Job):
-    """A job of the list above; whatever else somebody writes into Redis is neither imported nor called nor sent."""
+    """A job that is known above or offered by an app; whatever else stands in Redis is neither imported nor called nor sent."""
 
     success_callback = failure_callback = stopped_callback = property(lambda self: None)
 
     @property
     def func(self) -> Any:
-        if not isinstance(self.func_name, str) or self.func_name not in ALLOWED or self.instance is not None:
-            raise NotAllowed(f"{self.func_name!r} is not a job of agentops: it knows {', '.join(ALLOWED)}.")
-        return ALLOWED[self.func_name]
+        known = ALLOWED | dispatch.OFFERED
+        if not isinstance(self.func_name, str) or self.func_name not in known or self.instance is not None:
+            raise NotAllowed(f"{self.func_name!r} is not a job of agentops: it knows {', '.join(known)}.")
+        return known[self.func_name]
 
     def send_webhooks(self, *args: Any, **kwargs: Any) -> None:
         """Nothing leaves the process but through guard."""
