@@ -3,7 +3,28 @@
 from reviews.models.bulk import BulkDecision, BulkItem
 from reviews.models.claim import Claim
 from reviews.models.decision import Decision
+from reviews.models.history import ReviewEvent
+from reviews.models.notice import Channel, Notice, NoticeSettings, Pace
 from reviews.models.preference import Preference
+from reviews.models.presence import Presence
 from reviews.models.review import Cause, Review, ReviewQuerySet, Risk
+from reviews.models.route import Route
 
-__all__ = ["BulkDecision", "BulkItem", "Cause", "Claim", "Decision", "Preference", "Review", "ReviewQuerySet", "Risk"]
+__all__ = [
+    "BulkDecision",
+    "BulkItem",
+    "Cause",
+    "Channel",
+    "Claim",
+    "Decision",
+    "Notice",
+    "NoticeSettings",
+    "Pace",
+    "Preference",
+    "Presence",
+    "Review",
+    "ReviewEvent",
+    "ReviewQuerySet",
+    "Risk",
+    "Route",
+]

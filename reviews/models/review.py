@@ -6,8 +6,8 @@ from django.conf import settings
 from django.contrib.auth.models import Group
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.urls import reverse
-from django.utils import timezone
 
 from runs.models import Run
 
@@ -52,7 +52,7 @@ class ReviewQuerySet(models.QuerySet["Review"]):
 
     def with_people(self) -> Self:
         """With what a row of the inbox shows, in the same query."""
-        return self.select_related("run", "claim__reviewer", "group", "assignee")
+        return self.select_related("run", "claim__reviewer", "group", "assignee").annotate(read_at=Now())
 
     def matching(self, *, cause: str = "", agent: str = "", text: str = "") -> Self:
         reviews = self.filter(cause=cause) if cause else self
@@ -100,6 +100,7 @@ class Review(models.Model):
     due_at = models.DateTimeField(null=True, help_text="When nobody has decided by then, `default` happens.")
     escalate_at = models.DateTimeField(null=True, help_text="When nobody has decided by then, the second group is asked too.")
     escalated_at = models.DateTimeField(null=True)
+    tell_at = models.DateTimeField(null=True, help_text="When people are told: as it is new, at 50 and 90 % of its time.")
     default = models.CharField(max_length=20, default="", help_text="The policy's word for what happens at `due_at`.")
 
     objects = ReviewQuerySet.as_manager()
@@ -114,6 +115,8 @@ class Review(models.Model):
             models.Index(fields=["-risk", "opened_at", "id"], condition=Q(state="open"), name="review_inbox"),  # inbox in turn
             models.Index(fields=["same"], condition=Q(state="open"), name="review_same"),  # identical questions
             models.Index(fields=["escalate_at"], condition=Q(state="open", escalated_at=None), name="review_escalates"),
+            models.Index(fields=["tell_at"], condition=Q(state="open", tell_at__isnull=False), name="review_tells"),  # sweeper
+            models.Index(fields=["assignee"], condition=Q(state="open", assignee__isnull=False), name="review_assigned"),  # mine
             models.Index(fields=["run", "position"], name="review_of_step"),  # run page
             models.Index(fields=["worker", "cause", "-closed_at"], condition=Q(state="decided"), name="review_alike"),  # precedents
         ]
@@ -129,9 +132,12 @@ class Review(models.Model):
         return self.state == self.State.OPEN
 
     def held(self) -> "Claim | None":
-        """The claim that is in force now."""
-        claim = getattr(self, "claim", None)
-        return claim if claim and claim.until > timezone.now() else None
+        """The claim that is in force, by the database's clock; without a question where it was read along (with_people)."""
+        if read_at := getattr(self, "read_at", None):
+            claim = getattr(self, "claim", None)
+            return claim if claim and claim.until > read_at else None
+        claims = type(self).claim.related.related_model.objects
+        return claims.filter(review=self, until__gt=Now()).select_related("reviewer").first()
 
     @property
     def decision(self) -> "Decision | None":
