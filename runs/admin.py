@@ -17,10 +17,10 @@ from runs import access, commands, dependencies, sdk
 from runs.engine.canonical import Unstorable, stored
 from runs.forms.complaints import plain
 from runs.models import AgentConfig, Budget, Dependency, Run, Step, dependency, versions
-from runs.models.config import DAY_LIMITS, RUN_LIMITS
+from runs.models.config import DAY_LIMITS, REVIEW_CAPS, RUN_LIMITS
 
 HISTORY_SHOWN = 20
-CHANGEABLE = ("enabled", "threshold", "attempts", "values", *RUN_LIMITS, *DAY_LIMITS)
+CHANGEABLE = ("enabled", "threshold", "attempts", "values", *REVIEW_CAPS, *RUN_LIMITS, *DAY_LIMITS)
 
 
 class SettingsField(forms.JSONField):
@@ -110,6 +110,7 @@ class AgentConfigAdmin(Versioned):
     readonly_fields = ("slug", "version", "changed_by", "changed_at", "history")
     fieldsets = (
         (None, {"fields": ("slug", "enabled", "threshold", "attempts", "values")}),
+        ("How many reviews may be open", {"fields": REVIEW_CAPS}),
         ("What one run may do before a person is asked", {"fields": RUN_LIMITS}),
         ("What all its runs may spend in a day", {"fields": DAY_LIMITS}),
         ("Versions", {"fields": ("version", "changed_by", "changed_at", "history")}),

@@ -16,7 +16,7 @@ from runs.models import Run, RunStatus
 from runs.models.run import COMPLETED, ENDED
 from runs.nexts import Open
 from runs.pen import certain, patiently
-from runs.requests import Refused, enabled, find_agent, request
+from runs.requests import Refused, enabled, find_agent, in_force, request
 from runs.steps import Steps, interruptible
 
 MOST_DEEP = 5  # runs above one another
@@ -134,8 +134,8 @@ def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any]) ->
     if begun > settings.CHILDREN_LIMIT:
         told = f"With step {name!r} this run would have {begun:,} children"
         raise Refused(f"{told}; {settings.CHILDREN_LIMIT:,} is the most.")
-    config, depth = enabled(find_agent(slug)), state.depth + 1
-    drafts = [request(slug, value, by=state.started_by, config=config, parent=run_id, depth=depth) for value in values]
+    terms, depth = in_force(enabled(find_agent(slug))), state.depth + 1
+    drafts = [request(slug, value, by=state.started_by, terms=terms, parent=run_id, depth=depth) for value in values]
     try:
         with certain():
             logs = event_log.create_all(drafts)

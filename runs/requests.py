@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from runs import sdk
 from runs.engine.canonical import dumps, stored
 from runs.engine.events import Draft, Kind
-from runs.models import AgentConfig
+from runs.models import AgentConfig, Policy
 
 SUMMARY_LETTERS = 160
 
@@ -20,10 +20,10 @@ class UnknownAgent(Refused):
     """There is no agent of that slug; the message lists those there are."""
 
 
-def request(slug: str, given: Any, *, by: str, config: AgentConfig | None = None, **more: Any) -> Draft:
+def request(slug: str, given: Any, *, by: str, terms: dict[str, Any] | None = None, **more: Any) -> Draft:
     """The first event of a run of the agent on the input (a dict or its model); `more` joins what it says.
 
-    Without `config`, the configuration in force counts.
+    Without `terms`, the configuration and the policies in force count.
 
     Raises UnknownAgent, Refused when the agent is disabled, pydantic's ValidationError when the input does not fit,
     and Unstorable when it cannot be kept.
@@ -35,7 +35,7 @@ def request(slug: str, given: Any, *, by: str, config: AgentConfig | None = None
         "agent_version": agent.version,
         "input": stored(sdk.dump_model(value)),
         "summary": summary(value),
-        "config": in_force(config or enabled(agent)),
+        "config": in_force(enabled(agent)) if terms is None else terms,
     }
     return Draft(Kind.RUN_REQUESTED, said | more, actor=by)
 
@@ -65,9 +65,10 @@ def enabled(agent: sdk.Agent) -> AgentConfig:
 
 
 def in_force(config: AgentConfig) -> dict[str, Any]:
-    """As a run keeps it."""
+    """As a run keeps it, with the policies of its agent."""
     terms = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
-    return terms | {"values": config.values, "budget": config.run_limits}
+    terms |= {"values": config.values, "budget": config.run_limits, "policies": Policy.objects.in_force(config.slug)}
+    return terms | {"reviews": {"run": config.reviews_per_run, "agent": config.reviews_per_agent}}
 
 
 def summary(value: BaseModel) -> str:

@@ -1,7 +1,14 @@
 """Whether a step needs a person, and why; code and configuration decide, never the content of a step."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any, Self
+
+from . import condition
+from .canonical import clean
+from .condition import Unclear
 
 
 class Cause(StrEnum):
@@ -23,12 +30,163 @@ class Subject(StrEnum):
     OUTPUT = "output"
 
 
+class When(StrEnum):
+    """When a policy sends a step to a person, beside what its code gates and what fails."""
+
+    THRESHOLD = "threshold"
+    CONDITION = "condition"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Default(StrEnum):
+    """What happens when nobody has decided in time."""
+
+    EXPIRE = "expire"
+    SKIP = "skip"
+    APPROVE = "approve"
+
+
+RISKS = ("low", "normal", "high")
+RULE_LETTERS = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`why` is the sentence that the reviewer reads."""
 
     needs_person: bool
-    why: str
+    why: str = ""
+    cause: Cause = Cause.LOW_CONFIDENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """As a run keeps it. Of a `worker`, or where that is "" of every worker of the agent that has none of its own."""
+
+    id: int = 0
+    version: int = 0
+    worker: str = ""
+    when: str = When.THRESHOLD
+    threshold: float | None = None  # else the agent's
+    subject: str = Subject.OUTPUT
+    path: str = ""
+    operator: str = ""
+    value: Any = None
+    sample_share: float = 0.0
+    risk: str = ""  # "": by what the step does
+    approvals: int = 1
+    within_seconds: float | None = None
+    default: str = Default.EXPIRE
+    changed_by: str = ""
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Self:
+        return cls(**{one.name: said[one.name] for one in fields(cls) if one.name in said})
+
+    @property
+    def rule(self) -> str:
+        """ "Policy 12, version 3: amount_cents > 100"; "" where there is none."""
+        if not self.id:
+            return ""
+        return clean(f"{self.name}: {self.words}", RULE_LETTERS)
+
+    @property
+    def name(self) -> str:
+        return f"Policy {self.id}, version {self.version}"
+
+    @property
+    def words(self) -> str:
+        """When it sends a step to a person."""
+        match self.when:
+            case When.CONDITION:
+                wanted = "" if self.operator == "is empty" else f" {condition.shown(self.value)}"
+                return f"{self.path or WHOLE.get(self.subject, self.subject)} {self.operator}{wanted}"
+            case When.THRESHOLD if self.threshold is not None:
+                return f"confidence under {self.threshold:g}"
+            case When.THRESHOLD:
+                return "confidence under the agent's threshold"
+        return str(self.when)
+
+
+NONE = Policy()
+WHOLE = {Subject.INPUT: "the input", Subject.OUTPUT: "the result"}
+
+
+def policy_of(config: Mapping[str, Any], worker: str) -> Policy:
+    """The one that counts for a worker, of those that the run started with: its own before that of the whole agent."""
+    found = {one["worker"]: one for one in config.get("policies", ())}
+    said = found.get(worker) or found.get("")
+    return Policy.read(said) if said else NONE
+
+
+def before(policy: Policy, given: Any) -> Verdict:
+    """Whether a person must approve the input before the worker is called."""
+    return _applied(policy, given, Subject.INPUT)
+
+
+def after(policy: Policy, result: Any, *, judged: bool, confidence: float | None, threshold: float) -> Verdict:
+    """Whether a person must see the result; `judged` where the worker estimates, `threshold` is the agent's.
+
+    A worker that has a threshold of its own and gives no confidence is under it.
+    """
+    verdict = _applied(policy, result, Subject.OUTPUT)
+    if verdict.needs_person or policy.when == When.NEVER:
+        return verdict
+    if judged or (policy.when == When.THRESHOLD and policy.worker):
+        return judge(confidence, threshold_of(policy, threshold))
+    return verdict
+
+
+def threshold_of(policy: Policy, threshold: float) -> float:
+    """The policy's own, else the agent's."""
+    return threshold if policy.threshold is None else policy.threshold
+
+
+def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
+    """What "always" and the condition say of the value. What nobody can evaluate goes to a person."""
+    known = policy.when in set(When) and policy.subject in set(Subject)
+    if known and (policy.subject != subject or policy.when in (When.THRESHOLD, When.NEVER)):
+        return Verdict(False)
+    if policy.when == When.ALWAYS:
+        return Verdict(True, f"{policy.name}: always.", Cause.GATED)
+    try:
+        if not known:
+            raise Unclear("it is of a newer version of agentops")
+        if not condition.holds(value, policy.path, policy.operator, policy.value):
+            return Verdict(False)
+    except Unclear as unclear:
+        why = f"{policy.name} could not be evaluated: {unclear}. What cannot be evaluated goes to a person."
+        return Verdict(True, why, Cause.GATED)
+    return Verdict(True, f"{policy.rule}. It is {condition.shown(condition.at(value, policy.path))}.", Cause.GATED)
+
+
+def risk_of(policy: Policy, cause: str, effect: str) -> str:
+    """Of a question: what may be done twice is always risky, else the policy says it, else what the step does."""
+    if cause == Cause.OUTCOME_UNKNOWN:
+        return "high"
+    return policy.risk if policy.risk in RISKS else "high" if effect == "once" else "normal"
+
+
+def default_of(policy: Policy, cause: str, effect: str, *, can_skip: bool) -> Default:
+    """What happens at the deadline: nothing irreversible or risky is ever approved by the clock."""
+    match policy.default:
+        case Default.APPROVE if may_approve(cause, effect, risk_of(policy, cause, effect)):
+            return Default.APPROVE
+        case Default.SKIP if can_skip and cause in (Cause.GATED, Cause.LOW_CONFIDENCE, Cause.FAILED):
+            return Default.SKIP
+    return Default.EXPIRE
+
+
+def may_approve(cause: str, effect: str, risk: str) -> bool:
+    """Whether the clock may approve it: there is something to approve, and it can do no harm."""
+    return cause in (Cause.GATED, Cause.LOW_CONFIDENCE) and effect == "none" and risk != "high"
+
+
+def is_drawn(share: float, run_id: int, step: str) -> bool:
+    """Whether a step that nobody looked at is drawn for a person: at random, and the same whoever draws."""
+    drawn = hashlib.sha256(f"{run_id}:{step}".encode()).digest()[:8]
+    return int.from_bytes(drawn) / 2**64 < share
 
 
 def judge(confidence: float | None, threshold: float) -> Verdict:
@@ -44,11 +202,24 @@ def judge(confidence: float | None, threshold: float) -> Verdict:
 
 # What a reviewer may do, by cause: the page shows these, the server refuses the others.
 ALLOWED: dict[Cause, tuple[str, ...]] = {
-    Cause.GATED: ("approve", "edit", "reject"),
-    Cause.LOW_CONFIDENCE: ("approve", "edit", "reject", "retry"),
-    Cause.FAILED: ("retry", "edit", "reject"),
+    Cause.GATED: ("approve", "edit", "reject", "take_over"),
+    Cause.LOW_CONFIDENCE: ("approve", "edit", "reject", "send_back"),
+    Cause.FAILED: ("retry", "take_over", "reject"),
     Cause.QUESTION: ("answer", "reject"),
     Cause.CODE_CHANGED: ("retry", "fork", "cancel"),
     Cause.OUTCOME_UNKNOWN: ("happened", "not_happened", "retry"),
     Cause.BUDGET: ("raise", "finish", "cancel"),
 }
+OF_A_SAMPLE = ("approve", "edit", "reject")  # it was right, what would have been right, it was wrong
+OF_A_RESULT = ALLOWED[Cause.LOW_CONFIDENCE]  # also where a policy sent the result here
+MAY_BE_SKIPPED = (Cause.GATED, Cause.LOW_CONFIDENCE, Cause.FAILED)  # where the worker's fallback is skip(...)
+MOST_SENT_BACK = 5  # times that a result is sent back for changes; then a person takes it, corrects it or rejects it
+
+
+def allowed(cause: Cause, subject: str, *, sent_back: int = 0, may_skip: bool = False) -> list[str]:
+    """The decisions about a step that waits for this cause and was sent back so often."""
+    of_its_result = cause == Cause.GATED and subject == Subject.OUTPUT
+    kinds = list(OF_A_RESULT if of_its_result else ALLOWED[cause])
+    if sent_back >= MOST_SENT_BACK and "send_back" in kinds:
+        kinds.remove("send_back")
+    return [*kinds, "skip"] if may_skip and cause in MAY_BE_SKIPPED else kinds

@@ -181,6 +181,8 @@ class Run(models.Model):
             models.Index(fields=["id"], name="run_joins", condition=Q(status="waiting", waiting_cause="children")),
             # what a dependency holds back: asked by the sweeper every second
             models.Index(fields=["id"], name="run_held", condition=Q(status="waiting", waiting_cause__in=HELD_BACK)),
+            # what waits for room among the open reviews: likewise
+            models.Index(fields=["id"], name="run_no_room", condition=Q(status="waiting", waiting_cause="reviews")),
             # what else a process had in hand that was lost
             models.Index(fields=["lost_owner"], name="run_lost_owner", condition=~Q(lost_owner="")),
             # its open children: asked at each child's end; and the children on its page
