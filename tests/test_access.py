@@ -9,9 +9,10 @@ from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils.timezone import now
 from structlog.stdlib import ProcessorFormatter
 
-from reviews.models import Review
+from reviews.models import BulkDecision, Review
 from runs import access, commands, executor
 from runs.models import Dependency, Run
 from tests import cast
@@ -44,6 +45,10 @@ TABLE: dict[str, tuple[str, str]] = {
     "review_list": ("GET", "302 403 200 200 200 200"),
     "review_count": ("GET", "302 403 200 200 200 200"),
     "review": ("GET", "302 403 200 200 200 200"),
+    "bulk_preview": ("POST", "302 403 302 302 302 302"),
+    "decide_bulk": ("POST", "302 403 302 302 302 302"),
+    "bulk_result": ("GET", "302 403 200 200 200 200"),
+    "continue_bulk": ("POST", "302 403 302 403 403 403"),
     "review_news": ("GET", "302 403 200 200 200 200"),
     "decide_review": ("POST", "302 403 302 302 302 302"),
     "claim_review": ("POST", "302 403 302 302 302 302"),
@@ -83,9 +88,20 @@ def arguments(name: str, run: Run) -> list[Any]:
         return [run.pk, "step-1"]
     if name in ("run", "run_events", "cancel_run", "retry_run"):
         return [run.pk]
+    if name in ("bulk_result", "continue_bulk"):
+        return [bulk_of("reviewer", run).pk]
     if name in ("review", "review_news", "decide_review", "claim_review", "release_review"):
         return [Review.objects.get(run=run).pk]
     return []
+
+
+def bulk_of(account: str, run: Run) -> BulkDecision:
+    """Of somebody, about the review of that run."""
+    actor = User.objects.get(username=account)
+    told = {"actor": actor, "kind": "approve", "previewed_at": now(), "begun_at": now()}
+    begun = BulkDecision.objects.create(**told)
+    begun.items.create(review=Review.objects.get(run=run), seen="")
+    return begun
 
 
 def client_of(account: str, people: dict[str, User]) -> Client:

@@ -1,0 +1,140 @@
+"""Many reviews at once: what would be decided, the decision, and what came of each."""
+
+import uuid
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods
+
+from reviews import bulk
+from reviews.forms import REASON_LETTERS
+from reviews.listing import Filters
+from reviews.models import BulkDecision, BulkItem, Decision, Review
+from reviews.presentation import ReviewPage
+from reviews.views.common import actor, found
+from runs import access, commands
+
+NONE_CHOSEN = "You have chosen no review. Tick some in the list, then decide them together."
+OUT_OF_DATE = "What was to be decided is shown once more, because you saw it more than an hour ago: look again, then decide."
+
+
+class BulkForm(forms.Form):
+    """One reason for all."""
+
+    reason = forms.CharField(required=False, max_length=REASON_LETTERS, label="Reason or remark")
+    reason.help_text = "A rejection needs one: the supervisor of each run reads it. Trying again hands it to the worker."
+    reason.widget = forms.Textarea({"class": "form-control", "rows": 2, "maxlength": REASON_LETTERS})
+
+    def clean_reason(self) -> str:
+        reason: str = self.cleaned_data["reason"].strip()
+        if not reason and self.data.get("decision") == Decision.Kind.REJECT:
+            raise forms.ValidationError("Say why: a rejection needs a reason.")
+        return reason
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_decide)
+def bulk_preview(request: HttpRequest) -> HttpResponse:
+    """What would be decided of the reviews that were chosen; nothing is, before that page is sent."""
+    if request.method == "GET":
+        return _only_opened(request)
+    chosen = _chosen(request)
+    if not chosen:
+        messages.info(request, NONE_CHOSEN)
+        return redirect(_inbox(request))
+    return _shown(request, bulk.preview(chosen, actor(request)), BulkForm())
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_decide)
+def decide_bulk(request: HttpRequest) -> HttpResponse:
+    """302 to what came of it; 409 the preview is too old, 422 a reason is missing."""
+    if request.method == "GET":
+        return _only_opened(request)
+    kind, form = request.POST.get("decision", ""), BulkForm(request.POST)
+    try:
+        seen = bulk.opened(request.POST.get("seen", ""), actor(request))
+    except bulk.OutOfDate:
+        messages.warning(request, OUT_OF_DATE)
+        return redirect(_inbox(request))
+    if not form.is_valid():
+        return _again(request, seen, form)
+    try:
+        begun = bulk.begin(
+            seen,
+            actor=actor(request),
+            kind=kind,
+            reason=form.cleaned_data["reason"],
+            without=_ids(request.POST.getlist("without")),
+        )
+    except commands.Refused as refused:
+        form.add_error(None, str(refused))
+        return _again(request, seen, form)
+    return redirect(f"{begun.get_absolute_url()}?{Filters.read(request.GET).query}")
+
+
+@require_GET
+@access.permits(access.may_review)
+def bulk_result(request: HttpRequest, bulk_id: uuid.UUID) -> HttpResponse:
+    """What came of each, while it is carried out and afterwards."""
+    decided = get_object_or_404(BulkDecision.objects.select_related("actor"), pk=bulk_id)
+    items = decided.items.select_related("review__run").order_by("-outcome", "pk")
+    counts = [(word, sum(item.outcome == outcome for item in items)) for outcome, word in BulkItem.Outcome.choices]
+    done = sum(count for _, count in counts)
+    shown = {"bulk": decided, "items": items, "counts": counts, "done": done, "left": len(items) - done}
+    shown |= {"query": Filters.read(request.GET).query, "is_mine": decided.actor_id == actor(request).pk}
+    return render(request, "reviews/_bulk_result.html" if "part" in request.GET else "reviews/bulk_result.html", shown)
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_decide)
+def continue_bulk(request: HttpRequest, bulk_id: uuid.UUID) -> HttpResponse:
+    """Carry out what is left, where whoever did so has ended."""
+    decided = get_object_or_404(BulkDecision, pk=bulk_id)
+    if request.method == "POST":
+        if decided.actor_id != actor(request).pk:
+            raise PermissionDenied
+        bulk.go_on(decided)
+    return redirect(f"{decided.get_absolute_url()}?{Filters.read(request.GET).query}")
+
+
+def _chosen(request: HttpRequest) -> list[Review]:
+    """Those that were ticked, those that match the filter of the page, or those that ask exactly the same."""
+    same = _ids([request.POST.get("same", "")])
+    if same:
+        return bulk.identical(found(same[0]))
+    if "all" in request.POST:
+        return list(Filters.read(request.GET).reviews().with_people()[: bulk.MOST + 1])
+    ticked = Review.objects.filter(pk__in=_ids(request.POST.getlist("review")))
+    return list(ticked.in_turn().with_people())
+
+
+def _ids(given: list[str]) -> list[int]:
+    """What is none is dropped."""
+    return [int(one) for one in given if one.isdecimal() and len(one) < 19]
+
+
+def _again(request: HttpRequest, seen: bulk.Seen, form: BulkForm) -> HttpResponse:
+    """The preview of what was seen, as it is now, with what does not fit."""
+    reviews = Review.objects.filter(pk__in=[pk for pk, _ in seen.shown]).in_turn().with_people()
+    return _shown(request, bulk.preview(reviews, actor(request)), form, status=422)
+
+
+def _shown(request: HttpRequest, preview: bulk.Preview, form: BulkForm, *, status: int = 200) -> HttpResponse:
+    page = ReviewPage(preview.first, []) if preview.rows else None
+    left_out = _ids(request.POST.getlist("without"))
+    shown = {"preview": preview, "page": page, "form": form, "left_out": left_out, "most": bulk.MOST}
+    return render(request, "reviews/bulk.html", shown | {"query": Filters.read(request.GET).query}, status=status)
+
+
+def _inbox(request: HttpRequest) -> str:
+    return f"{reverse('inbox')}?{Filters.read(request.GET).query}"
+
+
+def _only_opened(request: HttpRequest) -> HttpResponse:
+    messages.info(request, access.ONLY_OPENED)
+    return redirect(_inbox(request))

@@ -1,0 +1,268 @@
+"""Many reviews decided together: what may be, what is shown before, what came of each, and that none is decided twice."""
+
+import re
+from collections import Counter
+from datetime import timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from reviews import bulk, decisions
+from reviews.models import BulkDecision, Claim, Decision, Review
+from runs import commands, dispatch, executor
+from runs.models import Run
+
+pytestmark = pytest.mark.django_db
+
+
+def opened(slug: str, text: str = "hello", number: int = 3) -> Review:
+    """The review at which a new run of the agent stops."""
+    run = commands.start(slug, {"text": text, "number": number}, by="operator")
+    executor.advance(run.pk, owner="test")
+    return Review.objects.open().get(run=run)
+
+
+@pytest.fixture
+def client(people: dict[str, User]) -> Client:
+    browser = Client()
+    browser.force_login(people["reviewer"])
+    return browser
+
+
+def preview(client: Client, *reviews: Review, query: str = "", **more: Any) -> HttpResponse:
+    return client.post(f"{reverse('bulk_preview')}?{query}", {"review": [review.pk for review in reviews]} | more)
+
+
+def decide(client: Client, page: HttpResponse, decision: str, *, follow: bool = False, **more: Any) -> HttpResponse:
+    seen = re.search(r'name="seen" value="([^"]+)"', page.content.decode())
+    assert seen, page.content.decode()
+    return client.post(reverse("decide_bulk"), {"seen": unescape(seen[1]), "decision": decision} | more, follow=follow)
+
+
+def outcomes(answer: HttpResponse) -> Counter[str]:
+    found = BulkDecision.objects.get(pk=answer.headers["Location"].split("/")[3])
+    return Counter(found.items.values_list("outcome", flat=True))
+
+
+def states(*reviews: Review) -> list[str]:
+    return [Review.objects.get(pk=review.pk).state for review in reviews]
+
+
+def ended(review: Review) -> Any:
+    executor.advance(review.run_id, owner="test")
+    return Run.objects.get(pk=review.run_id).output
+
+
+# --- what is shown before -----------------------------------------------------------------------------------------
+
+
+def test_the_preview_says_what_differs_what_is_the_same_and_decides_nothing(client: Client) -> None:
+    first, second = opened("paying", "first order", 3), opened("paying", "second order", 4)
+    html = preview(client, first, second).content.decode()
+    assert "Decide 2 reviews together" in html
+    same, differs = html.split("What differs")
+    assert "Ledger" in same.split("The same in all")[1]
+    assert [text for text in ("first order", "second order", "<td>3\n", "<td>4\n") if text not in differs] == []
+    assert states(first, second) == ["open", "open"]
+
+
+def test_what_cannot_be_decided_together_is_named_with_the_reason(client: Client, people: dict[str, User]) -> None:
+    fit = [opened("paying"), opened("paying")]
+    other = opened("asking")
+    unknown, risky, eyes, held, snoozed, closed, foreign = (opened("paying") for _ in range(7))
+    Review.objects.filter(pk=unknown.pk).update(cause="outcome_unknown")
+    Review.objects.filter(pk=foreign.pk).update(group=Group.objects.create(name="Night shift"))
+    Review.objects.filter(pk=risky.pk).update(risk=2)
+    Review.objects.filter(pk=eyes.pk).update(approvals=2)
+    Review.objects.filter(pk=snoozed.pk).update(snoozed_until=timezone.now() + timedelta(hours=1))
+    Claim.objects.create(review=held, reviewer=people["reviewer2"], until=timezone.now() + timedelta(minutes=5))
+    decisions.decide(closed.pk, actor=people["reviewer2"], kind="approve", seen=closed.fingerprint)
+    shown = bulk.preview(Review.objects.in_turn().with_people().filter(pk__gte=fit[0].pk), people["reviewer"])
+    assert shown.rows == fit
+    assert {why.split(":")[0]: reviews for why, reviews in shown.excluded.items()} == {
+        "Another agent, step or cause than “Pay”": [other],
+        "Each of these needs an answer of its own.": [unknown],
+        "The group Night shift is asked about these, and you are not in it.": [foreign],
+        "High risk": [risky],
+        "Four eyes": [eyes],
+        "Snoozed": [snoozed],
+        "reviewer2 is at these now.": [held],
+        "Closed meanwhile.": [closed],
+    }
+    page = preview(client, *Review.objects.all()).content.decode()
+    assert "Not among them: 8" in page
+    decide(client, preview(client, *fit, risky), "approve")
+    assert states(*fit, risky) == ["decided", "decided", "open"]
+
+
+def test_nothing_chosen_or_nothing_that_fits_says_so(client: Client) -> None:
+    assert "You have chosen no review" in client.post(reverse("bulk_preview"), follow=True).content.decode()
+    review = opened("paying")
+    Review.objects.filter(pk=review.pk).update(cause="outcome_unknown")
+    html = preview(client, review).content.decode()
+    assert "Nothing to decide together" in html
+    assert "answer of its own" in html
+
+
+def test_all_that_match_the_filter_and_no_others(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [opened("paying", f"wanted {number}") for number in range(3)]
+    other = opened("paying", "not this one")
+    html = preview(client, query="text=wanted", all="1").content.decode()
+    assert all(f'value="{review.pk}"' in html for review in wanted)
+    assert f'value="{other.pk}"' not in html
+    monkeypatch.setattr(bulk, "MOST", 2)
+    page = preview(client, query="text=wanted", all="1")
+    assert "More than 2 match" in page.content.decode()
+    decide(client, page, "approve")
+    assert states(*wanted, other) == ["decided", "decided", "open", "open"]
+
+
+def test_identical_questions_are_decided_once(client: Client) -> None:
+    same = [opened("paying", "one text", 7), opened("paying", "another text", 7)]
+    other = opened("paying", "one text", 8)
+    page = preview(client, same=str(same[0].pk))
+    assert "They are identical" in page.content.decode()
+    decide(client, page, "approve")
+    assert states(*same, other) == ["decided", "decided", "open"]
+
+
+def test_a_long_value_is_cut_and_says_so_and_nothing_is_hidden_in_it(client: Client) -> None:
+    review = opened("paying")
+    Review.objects.filter(pk=review.pk).update(proposal={"note": "<b>\u202eall is paid" + "\n" * 300 + "pay twice"})
+    html = preview(client, review).content.decode()
+    assert "letters more: open the review" in html
+    assert "&lt;b&gt;" in html
+    assert "U+202E" in html
+
+
+# --- the decision -------------------------------------------------------------------------------------------------
+
+
+def test_each_is_decided_by_itself_and_its_run_goes_on(client: Client, people: dict[str, User]) -> None:
+    reviews = [opened("paying", number=number) for number in (3, 4, 5)]
+    page = preview(client, *reviews)
+    answer = decide(client, page, "approve", without=[reviews[2].pk])
+    assert outcomes(answer) == {"decided": 2}
+    assert states(*reviews) == ["decided", "decided", "open"]
+    assert [ended(review) for review in reviews[:2]] == [{"said": "paid 3.0"}, {"said": "paid 4.0"}]
+    taken = Decision.objects.order_by("pk")
+    assert {(one.actor, one.seen_fingerprint == one.review.fingerprint) for one in taken} == {(people["reviewer"], True)}
+    assert "Done" in client.get(answer.headers["Location"]).content.decode()
+
+
+def test_a_rejection_needs_a_reason_and_what_was_left_out_stays_so(client: Client) -> None:
+    reviews = [opened("paying"), opened("paying")]
+    page = preview(client, *reviews)
+    refused = decide(client, page, "reject", without=[reviews[1].pk])
+    assert refused.status_code == 422
+    assert "a rejection needs a reason" in refused.content.decode()
+    assert re.search(rf'value="{reviews[1].pk}"[^>]*checked', refused.content.decode())
+    assert states(*reviews) == ["open", "open"]
+    assert outcomes(decide(client, page, "reject", reason="not ours")) == {"decided": 2}
+    assert ended(reviews[0]) == {"said": "not paid: not ours"}
+
+
+@pytest.mark.parametrize("decision", ["edit", "answer", "fork", "cancel", "nonsense", ""])
+def test_a_decision_that_is_none_for_many_is_refused(client: Client, decision: str) -> None:
+    review = opened("paying")
+    assert decide(client, preview(client, review), decision).status_code == 422
+    assert states(review) == ["open"]
+
+
+def test_what_happened_meanwhile_is_said_of_each(client: Client, people: dict[str, User]) -> None:
+    fine, first, changed, held, withdrawn = (opened("paying", number=number) for number in range(3, 8))
+    page = preview(client, fine, first, changed, held, withdrawn)
+    decisions.decide(first.pk, actor=people["reviewer2"], kind="reject", seen=first.fingerprint, reason="no")
+    Review.objects.filter(pk=changed.pk).update(fingerprint="f" * 64)
+    Claim.objects.create(review=held, reviewer=people["reviewer2"], until=timezone.now() + timedelta(minutes=5))
+    commands.cancel(withdrawn.run_id, by="operator")
+    answer = decide(client, page, "approve")
+    assert outcomes(answer) == {"decided": 1, "too_late": 2, "changed": 1, "refused": 1}
+    html = client.get(answer.headers["Location"]).content.decode()
+    for said in (
+        "reviewer2 decided “Rejected”",
+        "Its run has ended",
+        "has changed since you looked",
+        "reviewer2 is at these now",
+    ):
+        assert said in html
+
+
+def test_sent_twice_it_is_decided_once_and_another_page_cannot_be_made_up(client: Client, people: dict[str, User]) -> None:
+    reviews = [opened("paying"), opened("paying")]
+    page = preview(client, *reviews)
+    first, second = decide(client, page, "approve"), decide(client, page, "reject", reason="no")
+    assert first.headers["Location"] == second.headers["Location"]
+    assert Decision.objects.filter(kind="approve").count() == Decision.objects.count() == 2
+    other, late = Client(), opened("paying")
+    other.force_login(people["reviewer2"])
+    page = preview(client, late)
+    assert "look again" in decide(other, page, "approve", follow=True).content.decode()
+    forged = client.post(reverse("decide_bulk"), {"seen": f"{late.pk}:1", "decision": "approve"}, follow=True)
+    assert "look again" in forged.content.decode()
+    assert states(late) == ["open"]
+
+
+def test_an_opened_address_decides_nothing(client: Client) -> None:
+    review = opened("paying")
+    for name in ("bulk_preview", "decide_bulk"):
+        assert "Nothing was done" in client.get(reverse(name), follow=True).content.decode()
+    assert states(review) == ["open"]
+
+
+# --- many: by a job process ---------------------------------------------------------------------------------------
+
+
+def test_many_are_left_to_a_job_and_one_that_ended_can_be_gone_on_with(
+    client: Client, people: dict[str, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "AT_ONCE", 1)
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(dispatch, "ask", lambda *job: asked.append(job))
+    reviews = [opened("paying", number=number) for number in (3, 4, 5)]
+    answer = decide(client, preview(client, *reviews), "approve")
+    begun = BulkDecision.objects.get()
+    assert asked == [(bulk.JOB, str(begun.pk))]
+    assert outcomes(answer) == {"": 3}
+    assert 'hx-trigger="every 1s"' in client.get(answer.headers["Location"]).content.decode()
+    BulkDecision.objects.update(begun_at=timezone.now() - timedelta(minutes=1))
+    silent = client.get(answer.headers["Location"]).content.decode()
+    assert "Go on with the other 3" in silent
+    assert "hx-trigger" not in silent.split("<main")[1]
+    stranger = Client()
+    stranger.force_login(people["reviewer2"])
+    assert stranger.post(reverse("continue_bulk", args=[begun.pk])).status_code == 403
+    client.post(reverse("continue_bulk", args=[begun.pk]))
+    assert asked[1:] == [(bulk.JOB, str(begun.pk))]
+    bulk.carry(str(begun.pk))
+    assert outcomes(answer) == {"decided": 3}
+    assert Decision.objects.count() == 3
+
+
+def test_who_lost_the_right_meanwhile_decides_no_more(people: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "AT_ONCE", 0)
+    review, actor = opened("paying"), people["reviewer"]
+    seen = bulk.opened(bulk.preview([review], actor).sealed(), actor)
+    begun = bulk.begin(seen, actor=actor, kind="approve", reason="")
+    actor.groups.clear()
+    bulk.carry(str(begun.pk))
+    assert [item.said for item in begun.items.all()] == ["You may not decide reviews any more."]
+    assert states(review) == ["open"]
+
+
+def test_the_preview_asks_as_much_of_many_as_of_few(client: Client) -> None:
+    reviews = [opened("paying", number=number) for number in range(2, 8)]
+    preview(client, *reviews[:2])
+    with CaptureQueriesContext(connection) as few:
+        preview(client, *reviews[:2])
+    with CaptureQueriesContext(connection) as many:
+        preview(client, *reviews)
+    assert len(few) == len(many)
