@@ -97,9 +97,9 @@ class Choice:
     says: str = ""
 
     @property
-    def word(self) -> str:
-        """For the line that explains the keys."""
-        return WORDS.get(Kind(self.kind), self.kind)
+    def is_mere_button(self) -> bool:
+        """Nothing is asked and nothing need be said before it is pressed; all others unfold."""
+        return self.form is None and not self.gone and (self.kind == Kind.APPROVE or not self.says)
 
     @property
     def is_typed(self) -> bool:
@@ -128,13 +128,6 @@ class Choice:
         return {field.name.removeprefix("value."): field.data for field in self.form if field.data}
 
 
-WORDS = {
-    Kind.RETRY: "try again",
-    Kind.HAPPENED: "it happened",
-    Kind.NOT_HAPPENED: "it did not",
-    Kind.RAISE: "raise it",
-    Kind.FINISH: "finish",
-}
 EDIT_TITLES = {
     Cause.GATED: ("Edit the input, then approve", "Approve as edited"),
     Cause.LOW_CONFIDENCE: ("Correct the result, then approve", "Approve as corrected"),
@@ -173,7 +166,7 @@ def _form_of_any_cause(review: Review, kind: str, data: Mapping[str, Any] | None
             return Choice(kind, "Try again", "Try again", "primary", "t", ReasonForm(kind, data), is_open=bound)
         case Kind.ANSWER:
             form = editor(review, data)
-            return Choice(kind, "Your answer", "Send the answer", "success", "e", form, form is None, is_open=True)
+            return Choice(kind, "Your answer", "Send the answer", "success", "q", form, form is None, is_open=True)
         case Kind.HAPPENED:
             form = editor(review, data)
             return Choice(kind, "It happened", "Go on with this result", "success", "h", form, form is None, is_open=bound)
@@ -189,7 +182,7 @@ def _form_of_any_cause(review: Review, kind: str, data: Mapping[str, Any] | None
         case Kind.FORK:
             return Choice(kind, "Fork", "Fork the run from this step", "success", "f")
         case Kind.CANCEL:
-            return Choice(kind, "Cancel the run", "Cancel the run", "danger", "c", ReasonForm(kind, data), is_open=bound)
+            return Choice(kind, "Cancel the run", "Cancel the run", "danger", "", ReasonForm(kind, data), is_open=bound)
         case _:
             title, button = EDIT_TITLES.get(Cause(review.cause), ("Edit, then approve", "Approve as edited"))
             form = editor(review, data)

@@ -6,6 +6,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
+from reviews import background
 from reviews.comparison import Change, changes
 from reviews.forms import Choice
 from reviews.listing import agent_title
@@ -16,6 +17,13 @@ from runs.engine.policy import Subject
 from runs.models import Run, Step
 
 STEPS_BEFORE = 3
+REPLACED, REPLACED_LETTERS = 3, 60
+STEPS_MOST = 200  # of those that are asked for; the run's page has every one
+DEFAULTS = {
+    "expire": "Expires",
+    "skip": "Skips the step",
+    "approve": "Approves",
+}
 
 WHAT_HAPPENS = {
     Cause.GATED: "Approve, and “{title}” is carried out with the input below. Nothing has been done yet.",
@@ -136,6 +144,33 @@ class ReviewPage:
         earlier = Step.objects.filter(run=self.review.run_id, position__lt=self.review.position)
         return timeline.steps_of(self.review.run_id, earlier.order_by("-position")[:STEPS_BEFORE])[::-1]
 
+    @property
+    def steps_earlier(self) -> int:
+        """How many steps came before it; those that are shown at once are the last of them."""
+        return self.review.position - 1
+
+    @cached_property
+    def all_steps_before(self) -> list[Step]:
+        earlier = Step.objects.filter(run=self.review.run_id, position__lt=self.review.position)
+        return timeline.steps_of(self.review.run_id, earlier.order_by("-position")[:STEPS_MOST])[::-1]
+
+    @cached_property
+    def precedents(self) -> background.Precedents:
+        return background.precedents(self.review)
+
+    @cached_property
+    def spent(self) -> background.Spent:
+        return background.spent(self.review.run)
+
+    @cached_property
+    def blocked(self) -> background.Blocked:
+        return background.blocked(self.review)
+
+    @property
+    def at_the_deadline(self) -> str:
+        """What happens by itself when nobody has decided by then."""
+        return DEFAULTS.get(self.review.default, DEFAULTS["expire"])
+
     @cached_property
     def earlier_decisions(self) -> list[Decision]:
         """What was decided about this step before: a step that was sent back comes again."""
@@ -181,3 +216,13 @@ class ReviewPage:
         if self.decision is None or self.decision.kind != Decision.Kind.EDIT:
             return []
         return changes(self.review.proposal, self.decision.value)
+
+    @property
+    def replaced(self) -> list[tuple[str, str, str]]:
+        """The first changes in short, for whoever has the page open: the field, what it was, what it became."""
+        return [(change.name, _short(change, "added"), _short(change, "removed")) for change in self.changes[:REPLACED]]
+
+
+def _short(change: Change, without: str) -> str:
+    text = " ".join("".join(part.text for part in change.parts if part.kind != without).split())
+    return text if len(text) <= REPLACED_LETTERS else f"{text[:REPLACED_LETTERS]}…"

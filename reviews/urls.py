@@ -2,17 +2,20 @@
 
 from django.urls import path
 
-from reviews.views import bulk, claims, inbox, review
+from reviews.views import bulk, claims, context, inbox, review
 
 urlpatterns = [
     path("reviews/", inbox.inbox_page, name="inbox"),
     path("reviews/list/", inbox.review_list, name="review_list"),
     path("reviews/count/", inbox.review_count, name="review_count"),
+    path("reviews/keys/", context.set_keys, name="review_keys"),
     path("reviews/bulk/", bulk.bulk_preview, name="bulk_preview"),
     path("reviews/bulk/decision/", bulk.decide_bulk, name="decide_bulk"),
     path("reviews/bulk/<uuid:bulk_id>/", bulk.bulk_result, name="bulk_result"),
     path("reviews/bulk/<uuid:bulk_id>/continue/", bulk.continue_bulk, name="continue_bulk"),
     path("reviews/<int:review_id>/", review.review_page, name="review"),
+    path("reviews/<int:review_id>/steps/", context.review_steps, name="review_steps"),
+    path("reviews/<int:review_id>/diff/", context.review_diff, name="review_diff"),
     path("reviews/<int:review_id>/news/", review.review_news, name="review_news"),
     path("reviews/<int:review_id>/decision/", review.decide_review, name="decide_review"),
     path("reviews/<int:review_id>/claim/", claims.claim_review, name="claim_review"),

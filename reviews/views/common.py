@@ -7,6 +7,7 @@ from django.shortcuts import get_object_or_404, redirect
 
 from reviews.listing import Filters, listing
 from reviews.models import Cause, Review
+from reviews.models.preference import single_keys
 from runs import access, sdk
 
 
@@ -27,7 +28,8 @@ def only_opened(request: HttpRequest, review: Review) -> HttpResponse:
 
 def beside(request: HttpRequest) -> dict[str, object]:
     """What every page of the inbox shows beside the review: the list and its filters."""
-    return {"listing": listing(request.GET), "causes": Cause.choices, "agents": sdk.agents()}
+    keys = single_keys(request.user)
+    return {"listing": listing(request.GET), "causes": Cause.choices, "agents": sdk.agents(), "single_keys": keys}
 
 
 def address(review: Review, query: QueryDict) -> str:

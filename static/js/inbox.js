@@ -1,47 +1,60 @@
-// The inbox from the keyboard. A key moves the focus; it never decides: Enter on the focused button does.
+// The inbox from the keyboard. A key presses the real button where nothing more is asked; else it goes to its field.
 (() => {
-  const typing = (element) => element.closest("input, textarea, select, [contenteditable], dialog");
-  const rows = () => [...document.querySelectorAll("#review-list li > a")];
-  const here = (all) => {
+  const sheet = document.getElementById("keys");
+  const single = sheet?.dataset.single === "on";
+  const high = document.querySelector("[data-risk='2']");
+  const pressed = ["a", "c", "z", "A", "?"]; // these press; all others open a form and wait
+  const held = new Set();
+  let seen = false; // nobody has read a page that has just come
+  let busy = false; // a form is on its way
+  const typing = (one) => one.closest("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable], dialog");
+  const field = (form) => form?.querySelector("input:not([type=hidden]), textarea, select");
+  const rows = () => [...document.querySelectorAll("#review-list li a[id^=row-]")];
+  const current = (all) => {
     const focused = all.indexOf(document.activeElement);
     return focused >= 0 ? focused : all.findIndex((row) => row.hasAttribute("aria-current"));
   };
   const move = (by) => {
     const all = rows();
-    const next = here(all) + by;
-    all[Math.max(0, Math.min(all.length - 1, next))]?.focus();
+    all[Math.max(0, Math.min(all.length - 1, current(all) + by))]?.focus();
   };
-  // the first field of the choice where it has one, else its button
-  const choose = (key) => {
-    const button = document.querySelector(`.choices [data-key="${key}"]`);
-    if (!button || button.disabled) return;
-    const fold = button.closest("details");
+  const select = () => rows()[current(rows())]?.closest("li").querySelector("[name=review]")?.click();
+  sheet?.addEventListener("beforetoggle", () => { // only what does something here
+    for (const line of sheet.querySelectorAll("[data-for]")) line.hidden = !document.querySelector(`main [data-key="${line.dataset.for}"]`);
+  });
+  const act = (key) => {
+    const control = [...document.querySelectorAll(`main [data-key="${key}"]`)].find((one) => !one.disabled);
+    if (!control) return;
+    const fold = control.closest("details");
     if (fold) fold.open = true;
-    const field = button.form.querySelector("input:not([type=hidden]), textarea, select");
-    (field || button).focus();
+    const asked = field(control.matches("summary") ? fold.querySelector("form") : control.form?.id === "bulk" ? null : control.form);
+    if (asked) return asked.focus();
+    if (!pressed.includes(key) || (high && key === "a")) return control.focus();
+    if (seen && !busy && held.size === 1) control.click(); // a key that is held, or a second one, presses nothing
+  };
+  const letter = (key, repeats) => {
+    if (key === "j" || key === "ArrowDown") move(1);
+    else if (key === "k" || key === "ArrowUp") move(-1);
+    else if (repeats) return false;
+    else if (key === "x") select();
+    else if (key === "/") document.getElementById("filter-text")?.focus();
+    else if (/^[a-zA-Z?]$/.test(key) && document.querySelector(`main [data-key="${key}"]`)) act(key);
+    else return false;
+    return true;
   };
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing) return;
-    if (event.key === "Escape" && typing(event.target)) return event.target.blur();
-    if (typing(event.target)) return;
-    if (event.key === "j" || event.key === "k") move(event.key === "j" ? 1 : -1);
-    else if ("aertfchn".includes(event.key)) choose(event.key);
-    else if (event.key === "/") document.getElementById("filter-text")?.focus();
-    else return;
-    event.preventDefault();
+    const { key, target } = event;
+    held.add(event.code);
+    if (event.isComposing || document.querySelector("dialog[open]")) return;
+    if (key === "Escape" && typing(target)) return target.blur();
+    const send = key === "Enter" && (event.ctrlKey || event.metaKey) && target.form?.closest("main") && typing(target);
+    if (send && !busy && !event.repeat) return target.form.requestSubmit(target.form.querySelector("[type=submit]:not([name])"));
+    if (!single || typing(target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (key.startsWith("Arrow") && !target.closest("#review-list")) return; // elsewhere they scroll
+    if (letter(key, event.repeat)) event.preventDefault();
   });
-  // the list scrolls by itself; what takes its place stands where it stood
-  const list = () => document.querySelector("#review-list .inbox");
-  let scrolled = 0;
-  document.addEventListener("htmx:beforeSwap", () => { scrolled = list()?.scrollTop || 0; });
-  document.addEventListener("htmx:afterSwap", () => { if (list()) list().scrollTop = scrolled; });
-  const open = list()?.querySelector("[aria-current]");
-  if (open) list().scrollTop = open.offsetTop - list().offsetTop - open.offsetHeight;
-  // where a keyboard and a screen reader begin: at what does not fit, else at the review
-  (document.querySelector(".choices .is-invalid") || document.getElementById("review-title"))?.focus();
-  // somebody else decided the open review: what is typed stays, and can no longer be sent
-  document.addEventListener("htmx:afterSwap", (event) => {
-    if (!event.target.querySelector("[data-closed]")) return;
-    for (const button of document.querySelectorAll(".choices [type=submit]")) button.disabled = true;
-  });
+  document.addEventListener("keyup", (event) => { held.delete(event.code); });
+  addEventListener("blur", () => held.clear());
+  document.addEventListener("submit", (event) => { busy = event.target.method === "post" && event.submitter?.formMethod !== "dialog"; });
+  addEventListener("pageshow", () => { busy = false; setTimeout(() => { seen = true; document.body.dataset.seen = ""; }, 400); });
 })();

@@ -1,0 +1,30 @@
+// The open review: where one begins, and what others do to it meanwhile. What is typed here stays.
+(() => {
+  const list = () => document.querySelector("#review-list .inbox");
+  const open = list()?.querySelector("[aria-current]");
+  if (open) list().scrollTop = open.offsetTop - list().offsetTop - open.offsetHeight;
+  // where a keyboard and a screen reader begin: at what does not fit, else at the review
+  (document.querySelector(".choices .is-invalid") || document.getElementById("review-title"))?.focus();
+  // of the decisions that need a form, one is open at a time
+  document.addEventListener("toggle", ({ target }) => {
+    if (!target.open || !target.matches(".choices > details")) return;
+    for (const other of document.querySelectorAll(".choices > details[open]")) other.open = other === target;
+    target.scrollIntoView({ block: "nearest" });
+  }, true);
+  const news = document.getElementById("review-news");
+  if (!news) return;
+  let timer = 0;
+  const look = () => { timer ||= setTimeout(() => { timer = 0; htmx.trigger(news, "look"); }, 200); };
+  document.addEventListener("socket:message", ({ detail }) => {
+    if ([].concat(detail.changed ?? []).includes(Number(news.dataset.review))) look();
+  });
+  document.addEventListener("socket:back", look); // what was said meanwhile was missed
+  setInterval(look, 60_000);
+  news.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.xhr.responseURL.includes("/accounts/login/")) event.detail.shouldSwap = false; // signed out meanwhile
+  });
+  news.addEventListener("htmx:afterSwap", () => {
+    const closed = Boolean(news.querySelector("[data-closed]")); // until it is taken back
+    for (const button of document.querySelectorAll(".choices [type=submit]")) button.disabled = closed;
+  });
+})();

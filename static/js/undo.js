@@ -1,0 +1,15 @@
+// Counts down how long the last decision can be taken back, by the server's clock; then its button goes, and nothing moves.
+(() => {
+  const form = document.getElementById("undo");
+  if (!form) return;
+  const button = form.querySelector("button");
+  const end = performance.now() + (new Date(form.dataset.until) - new Date(form.dataset.now));
+  const tick = () => {
+    const seconds = Math.ceil((end - performance.now()) / 1000);
+    form.querySelector("[data-left]").textContent = ` (${seconds} s)`;
+    if (seconds > 0) return void setTimeout(tick, 250);
+    button.disabled = true;
+    form.dataset.gone = "";
+  };
+  tick();
+})();
