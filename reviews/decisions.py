@@ -1,18 +1,29 @@
-"""The only way a review is decided: for the page, the API, bulk and timeouts."""
+"""The only way a review is decided, and a decision taken back: for the page, the API, bulk and timeouts."""
 
+from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from reviews import live
-from reviews.models import Claim, Decision, Review
+from reviews.eligibility import Eligibility, NotYours, lets_go_on
+from reviews.models import Cause, Claim, Decision, Draft, Presence, Review, Risk
 from runs import access, commands
-from runs.engine.canonical import stored
+from runs.engine.canonical import digest, stored
 from runs.models import Run
 
-CARRIES_VALUE = (Decision.Kind.EDIT, Decision.Kind.ANSWER, Decision.Kind.HAPPENED)
+__all__ = ["Conflict", "NotYours", "Stale", "decide", "pending", "seen", "undo", "undoable"]
+
+Kind = Decision.Kind
+CARRIES_VALUE = (Kind.EDIT, Kind.ANSWER, Kind.HAPPENED, Kind.TAKE_OVER)
+NEEDS_REASON = {
+    Kind.REJECT: "A rejection needs a reason: the supervisor and the run's history carry it.",
+    Kind.SEND_BACK: "Say what is to be changed: the worker begins anew with your remark.",
+}
 
 
 class Conflict(Exception):
@@ -27,56 +38,175 @@ class Stale(commands.Refused):
     """What is proposed has changed since you looked. Read it again, then decide."""
 
 
-def decide(review_id: int, *, actor: User, kind: str, seen: str, value: Any = None, reason: str = "") -> Decision:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody wants to decide, in the form in which it is kept."""
+
+    actor: User
+    kind: str
+    seen: str
+    value: Any = None
+    reason: str = ""
+    tag: str = ""
+    channel: str = "page"
+    bulk: UUID | None = None
+
+
+def decide(
+    review_id: int, *, actor: User, kind: str, seen: str, value: Any = None, reason: str = "", tag: str = "",
+    undo_seconds: float = 0.0, channel: str = "page", bulk: UUID | None = None,
+) -> Decision:  # fmt: skip
     """Record the decision and let the run go on, in one transaction that locks the run, then the review.
 
-    `seen` is the fingerprint of what the person saw; `value` the edited or answered JSON value.
-    Raises Conflict when the review is no longer open, Stale when what was seen has changed, commands.Refused when the
-    decision is not allowed or a rejection has no reason, PermissionDenied, Review.DoesNotExist, Unstorable, and
-    pydantic's ValidationError for a value that does not fit.
+    `seen` is the fingerprint of what the person saw (see `seen`), `value` the edited or answered JSON value, `tag` the
+    class of the reason. The run goes on after `undo_seconds`; until then `undo` takes the decision back. Where two people
+    must approve, the first approval is recorded and the review stays open. The same once more answers as the first did.
+
+    Raises Conflict when the review is no longer open, Stale when what was seen has changed, NotYours when this person may
+    not take it, commands.Refused when the decision is not allowed or lacks its reason, PermissionDenied,
+    Review.DoesNotExist, Unstorable, and pydantic's ValidationError for a value that does not fit.
     """
     if not access.may_decide(actor):
         raise PermissionDenied
     with commands.certain():
         review = _locked(review_id)
-        _guard(review, kind, seen, reason)
-        reason = stored(reason.strip())
-        value = _value(review, kind, value)
-        commands.decide(
-            review.run_id, review.position, kind, by=actor.get_username(), fingerprint=seen, value=value, reason=reason
-        )
-        return _record(review, actor, kind, value, reason)
+        first = pending(review) if review.approvals > 1 else None
+        answer = Answer(actor, kind, seen, value, stored(reason.strip()), tag, channel, bulk)
+        if before := _the_same(review, first, answer):
+            before.is_repeated = True
+            return before
+        _guard(review, first, answer)
+        answer = replace(answer, value=_value(review, kind, value))
+        if review.approvals > 1 and lets_go_on(review, kind) and not (first and kind == Kind.APPROVE):
+            return _first_of_two(review, first, answer)
+        return _final(review, first, answer, undo_seconds)
+
+
+def pending(review: Review) -> Decision | None:
+    """The first of two approvals, while the second is awaited."""
+    return review.decisions.filter(final=False, revoked_at=None).select_related("actor").order_by("pk").last()
+
+
+def seen(review: Review, first: Decision | None = None) -> str:
+    """Fingerprint of what a person sees who decides now: the question, and what the first of two has made of it."""
+    return digest(review.fingerprint, first.kind, first.value) if first else review.fingerprint
+
+
+def undo(review_id: int, *, actor: User) -> Review:
+    """Take a decision back that is not carried out yet, or the first of two approvals: the review is open as it was.
+
+    Raises NotYours for somebody else's, and commands.Refused when it is too late.
+    """
+    if not access.may_decide(actor):
+        raise PermissionDenied
+    with commands.certain():
+        review = _locked(review_id)
+        decision = review.decision or pending(review)
+        if decision is None:
+            raise commands.Refused(f"There is no decision about review {review_id} that could be taken back.")
+        if decision.actor_id != actor.pk and not access.may_configure(actor):
+            raise NotYours(f"{decision.actor} decided this: only they, or an admin, can take it back.")
+        if decision.final:
+            _revoke(review, decision, actor)
+            review.state, review.closed_at = Review.State.OPEN, None
+            review.save(update_fields=["state", "closed_at"])
+        Decision.objects.filter(pk=decision.pk).update(revoked_at=timezone.now())
+        live.nudge(review.pk)
+        return review
+
+
+def undoable(actor: User) -> Decision | None:
+    """This person's last decision, while it can be taken back."""
+    mine = Decision.objects.filter(actor=actor, revoked_at=None, final=True, effective_at__gt=Now())
+    return mine.select_related("review").order_by("-decided_at", "-pk").first()
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
 
 
 def _locked(review_id: int) -> Review:
-    """Run first, then review: the same order everywhere, so that no two lock each other out."""
+    """The run's row is locked: nobody else opens, decides or closes its reviews meanwhile, nor goes on with the run."""
     Run.objects.select_for_update(of=("self",)).only("pk").filter(reviews__pk=review_id).first()
-    return Review.objects.select_for_update().get(pk=review_id)
-
-
-def _guard(review: Review, kind: str, seen: str, reason: str) -> None:
-    if not review.is_open:
-        raise Conflict(review)
-    if kind not in review.allowed:
-        raise commands.Refused(f"This review cannot be decided with {kind!r}. It allows: {', '.join(review.allowed)}.")
-    if seen != review.fingerprint:
-        raise Stale(Stale.__doc__)
-    if kind == Decision.Kind.REJECT and not reason.strip():
-        raise commands.Refused("A rejection needs a reason: the supervisor and the run's history carry it.")
+    return Review.objects.select_related("run", "group").get(pk=review_id)
 
 
 def _value(review: Review, kind: str, value: Any) -> Any:
-    if kind == Decision.Kind.RAISE:
+    if kind == Kind.RAISE:
         return commands.raised(review.proposal, value)
-    return stored(commands.check_value(review.worker, review.subject, value)) if kind in CARRIES_VALUE else None
+    if kind not in CARRIES_VALUE:
+        return None
+    return stored(commands.check_value(review.worker, commands.value_of(kind, review.subject), value))
 
 
-def _record(review: Review, actor: User, kind: str, value: Any, reason: str) -> Decision:
-    now = timezone.now()
-    review.state, review.closed_at = Review.State.DECIDED, now
-    review.save(update_fields=["state", "closed_at"])
+def _the_same(review: Review, first: Decision | None, answer: Answer) -> Decision | None:
+    """What this person has decided already: a second click, another tab, a page that was sent again."""
+    mine = first if review.is_open else review.decision
+    if mine is None or mine.actor_id != answer.actor.pk or mine.seen_fingerprint != answer.seen:
+        return None
+    same = mine.kind == answer.kind and (
+        answer.kind not in CARRIES_VALUE or mine.value == _value(review, mine.kind, answer.value)
+    )
+    return mine if same else None
+
+
+def _guard(review: Review, first: Decision | None, answer: Answer) -> None:
+    kind = answer.kind
+    if not review.is_open:
+        raise Conflict(review)
+    if kind not in review.allowed and not (first and kind == Kind.APPROVE):
+        raise commands.Refused(f"This review cannot be decided with {kind!r}. It allows: {', '.join(review.allowed)}.")
+    if answer.seen != seen(review, first):
+        raise Stale(Stale.__doc__)
+    if why_not := Eligibility(review, answer.actor).why_not(kind):
+        raise NotYours(why_not)
+    if first and first.actor_id == answer.actor.pk and kind == Kind.APPROVE:
+        raise NotYours("You have approved it already: the second approval must be somebody else's.")
+    if kind in NEEDS_REASON and not answer.reason:
+        raise commands.Refused(NEEDS_REASON[Kind(kind)])
+    if kind == Kind.APPROVE and review.risk == Risk.HIGH and not answer.reason:
+        raise commands.Refused("The risk is high: say why you approve it.")
+    if answer.tag and answer.tag not in Decision.Tag:
+        raise commands.Refused(f"Unknown class of reason {answer.tag!r}. Choose one of: {', '.join(Decision.Tag.values)}.")
+
+
+def _first_of_two(review: Review, earlier: Decision | None, answer: Answer) -> Decision:
+    """It waits for the second; what somebody edits anew takes the place of what was approved before."""
+    if earlier:
+        Decision.objects.filter(pk=earlier.pk).update(revoked_at=timezone.now())
+    decision = _record(review, answer, final=False)
+    Claim.objects.filter(review=review, reviewer=answer.actor).delete()
+    live.nudge(review.pk)
+    return decision
+
+
+def _final(review: Review, first: Decision | None, answer: Answer, undo_seconds: float) -> Decision:
+    agreed = first if first and answer.kind == Kind.APPROVE else None
+    kind, value = (agreed.kind, agreed.value) if agreed else (answer.kind, answer.value)
+    if review.cause == Cause.SAMPLE:  # the run went on long ago
+        until = commands.effective_at(undo_seconds)
+    else:
+        until = commands.decide(
+            review.run_id, review.position, kind, by=answer.actor.get_username(), fingerprint=review.fingerprint, value=value,
+            reason=answer.reason, tag=answer.tag, agreed=[agreed.actor.get_username()] if agreed else [],
+            undo_seconds=undo_seconds, is_locked=True,
+        )  # fmt: skip
+    decision = _record(review, answer, value=value, effective_at=until)
+    Review.objects.filter(pk=review.pk).update(state=Review.State.DECIDED, closed_at=decision.decided_at)
     Claim.objects.filter(review=review).delete()
     live.nudge(review.pk)
-    return Decision.objects.create(
-        review=review, actor=actor, kind=kind, value=value, reason=reason, seen_fingerprint=review.fingerprint, decided_at=now
-    )
+    return decision
+
+
+def _record(review: Review, answer: Answer, **more: Any) -> Decision:
+    Draft.objects.filter(review=review, reviewer=answer.actor).delete()
+    opened_at = Presence.objects.filter(review=review, reviewer=answer.actor).values_list("since", flat=True).first()
+    said = {"kind": answer.kind, "value": answer.value, "reason": answer.reason, "tag": answer.tag, "opened_at": opened_at}
+    said |= {"seen_fingerprint": answer.seen, "channel": answer.channel, "bulk": answer.bulk, "decided_at": timezone.now()}
+    return Decision.objects.create(review=review, actor=answer.actor, **said | more)
+
+
+def _revoke(review: Review, decision: Decision, actor: User) -> None:
+    if review.cause != Cause.SAMPLE:
+        commands.revoke(review.run_id, review.position, by=actor.get_username(), is_locked=True)
+    elif decision.effective_at is None or decision.effective_at <= timezone.now():
+        raise commands.Refused("The time to take it back is over.")

@@ -1,6 +1,7 @@
 """What a person or a system may do to a run: start, decide, cancel, retry, fork; and to an agent: configure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import transaction
@@ -10,18 +11,19 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from runs import budgets, children, dispatch, event_log, sdk
 from runs.engine import budget
-from runs.engine.canonical import clean, digest, stored
+from runs.engine.canonical import clean, digest, normalise, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import MASK, secrets
-from runs.engine.policy import ALLOWED, Cause, Subject
+from runs.engine.policy import ALLOWED, Cause, Subject, policy_of
 from runs.engine.state import RunState, Status, StepState, copied
+from runs.engine.step import action
 from runs.models import AgentConfig, Run
 from runs.pen import certain
 from runs.requests import Refused, UnknownAgent, configuration, enabled, find_agent, in_force, request, summary
 
 __all__ = [
-    "Refused", "UnknownAgent", "cancel", "certain", "check_value", "configuration", "configure", "decide", "find_agent", "fork",
-    "retry", "seen", "settings_of", "start", "summary",
+    "Refused", "UnknownAgent", "authors", "cancel", "certain", "check_value", "configuration", "configure", "decide",
+    "effective_at", "find_agent", "fork", "retry", "revoke", "seen", "settings_of", "start", "summary", "value_of",
 ]  # fmt: skip
 
 
@@ -38,14 +40,21 @@ def start(slug: str, given: Any, *, by: str) -> Run:
     return Run.objects.get(pk=log.run_id)
 
 
-def decide(run_id: int, position: int, decision: str, *, by: str, fingerprint: str, value: Any = None, reason: str = "") -> None:
+def decide(
+    run_id: int, position: int, decision: str, *, by: str, fingerprint: str, value: Any = None, reason: str = "", tag: str = "",
+    agreed: Sequence[str] = (), undo_seconds: float = 0.0, is_locked: bool = False,
+) -> datetime | None:  # fmt: skip
     """Record a person's decision about a waiting step and let the run go on.
 
-    `value` is the edited or answered JSON value. `fingerprint` is what the person saw (see `seen`).
+    `value` is the edited or answered JSON value. `fingerprint` is what the person saw (see `seen`). `tag` is the class of
+    the reason, `agreed` names those who approved it before. `is_locked`: the caller's transaction has locked the row of the run.
+
+    The decision is carried out after `undo_seconds`, and can be taken back until then (see `revoke`): returns that time,
+    or None where it is carried out at once. What ends the run, and what concerns others too, is carried out at once.
     Raises Refused when the step no longer waits, has changed, or does not allow the decision;
     pydantic's ValidationError when the value does not fit.
     """
-    with event_log.locked(run_id) as log:
+    with event_log.locked(run_id, is_locked=is_locked) as log:
         step = log.state.steps.get(position)
         if step is None or not step.asked or log.state.ended:
             raise Refused("This step no longer waits for a person: somebody decided, its time ran out, or the run has ended.")
@@ -54,12 +63,76 @@ def decide(run_id: int, position: int, decision: str, *, by: str, fingerprint: s
         if fingerprint != seen(step):
             raise Refused("What is proposed has changed since you looked. Read it again, then decide.")
         data = {"decision": decision, "reason": clean(reason), "value": _decided_value(step, decision, value)}
+        data |= {"seen": fingerprint} | _said(tag=tag, agreed=list(agreed)) | _more(run_id, step, decision, data["value"])
         if step.cause == Cause.BUDGET:
             budgets.decided(step.proposal, decision, data["value"], run_id=run_id, by=by)
         if decision in ENDS_THE_RUN:
-            return _decide_to_end(log, position, data, by=by)
+            _decide_to_end(log, position, data, by=by)
+            return None
+        until = effective_at(undo_seconds) if _may_be_undone(step) else None
+        data |= {"effective_at": until.isoformat()} if until else {}
         log.append(Draft(Kind.STEP_DECIDED, data, position, actor=by))
+        if until is None:
+            dispatch.enqueue(run_id, log.state.seq)  # else the sweeper finds it when the time has come
+        return until
+
+
+def effective_at(undo_seconds: float) -> datetime | None:
+    """When a decision of now is carried out; None: at once."""
+    return event_log.now() + timedelta(seconds=undo_seconds) if undo_seconds else None
+
+
+def authors(run_id: int, worker: str) -> set[str]:
+    """Who wrote the last change of what sends the steps of this worker to a person: its policy, or the agent's threshold."""
+    state = event_log.state(run_id, until=1)
+    named = {policy_of(state.config, worker).changed_by, configuration(state.agent).changed_by}
+    return named - {""}
+
+
+def _said(**said: Any) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if value}
+
+
+def revoke(run_id: int, position: int, *, by: str, is_locked: bool = False) -> None:
+    """Take back the last decision about a step, before it is carried out: it waits for a person as it did.
+
+    Raises Refused when it is too late.
+    """
+    with event_log.locked(run_id, is_locked=is_locked) as log:
+        step = log.state.steps.get(position)
+        if log.state.ended:
+            raise Refused("The run has ended meanwhile, so the decision can no longer be taken back.")
+        if step is None or step.before is None or step.effective_at is None:
+            raise Refused("There is no decision here that could be taken back.")
+        now = event_log.looked_at_clock()  # since the row is locked: whoever goes on from the decision does so later
+        if step.effective_at <= now:
+            raise Refused("It is already being carried out, so it can no longer be taken back.")
+        if step.before.deadline and step.before.deadline <= now:
+            raise Refused("The time to decide has run out meanwhile, so the decision stands.")
+        log.append(Draft(Kind.DECISION_REVOKED, {}, position, actor=by))
         dispatch.enqueue(run_id, log.state.seq)
+
+
+def _may_be_undone(step: StepState) -> bool:
+    """Not what other runs have gone on from already, nor what only compares the code anew."""
+    return step.cause not in (Cause.BUDGET, Cause.CODE_CHANGED)
+
+
+def _more(run_id: int, step: StepState, decision: str, value: Any) -> dict[str, Any]:
+    """What the event of this decision says besides."""
+    if decision == "skip":
+        return {"note": _skip(step).note}
+    if decision in ("approve", "edit") and step.subject == Subject.INPUT:
+        return {"approved": action(run_id, step, worker=step.worker, effect=step.effect, value=value)}
+    return {}
+
+
+def _skip(step: StepState) -> sdk.Skip:
+    worker = sdk.find_worker(step.worker)
+    skip = sdk.skip_of(worker) if worker else None
+    if skip is None:
+        raise Refused(f"The worker {step.worker} no longer says what a run goes on with when it is skipped. Choose otherwise.")
+    return skip
 
 
 ENDS_THE_RUN = ("fork", "cancel")
@@ -128,8 +201,11 @@ def unforkable(run_id: int, step: int) -> str:
 def _unforkable(state: RunState, step: int) -> str:
     if step not in state.steps:
         return f"There is no step {step} to fork from; the run has {len(state.steps)}."
+    now = event_log.now()
     for position in range(1, step):
         earlier = state.steps.get(position)
+        if earlier and earlier.effective_at and earlier.effective_at > now:
+            return f"The decision about step {position} ({earlier.title}) can still be taken back: try again in a few seconds."
         if earlier is None or earlier.status not in HAVE_ENDED:
             named = f"{position} ({earlier.title})" if earlier else str(position)
             return f"Step {named} has not ended, so nobody can go on after it: fork from it or an earlier one, or wait for it."
@@ -222,7 +298,7 @@ def _dropped(given: Any, kept: Any, place: str = "") -> Iterator[tuple[str, list
             yield f"{place}{name}", list(kept)
 
 
-CARRY_NOTHING = ("reject", "retry", "not_happened", "finish", *ENDS_THE_RUN)
+CARRY_NOTHING = ("reject", "retry", "send_back", "not_happened", "finish", *ENDS_THE_RUN)
 
 
 def _decided_value(step: StepState, decision: str, value: Any) -> Any:
@@ -235,7 +311,14 @@ def _decided_value(step: StepState, decision: str, value: Any) -> Any:
         return step.proposal
     if decision == "raise":
         return raised(step.proposal, value)
-    return stored(check_value(step.worker, step.subject, value))
+    if decision == "skip":
+        return normalise(check_value(step.worker, Subject.OUTPUT, _skip(step).value))
+    return stored(check_value(step.worker, value_of(decision, step.subject), value))
+
+
+def value_of(decision: str, subject: str) -> str:
+    """Which of the two the value is that a decision carries: the step's input, or its output."""
+    return Subject.OUTPUT if decision == "take_over" else subject
 
 
 def raised(asked: Any, value: Any) -> str:

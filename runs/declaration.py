@@ -4,13 +4,14 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
-from typing import Any, get_type_hints
+from typing import Any, Generic, Literal, ParamSpec, get_type_hints
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
+from typing_extensions import TypeVar
 
 from runs.engine.backoff import LONGEST_WAIT_SECONDS
 from runs.engine.canonical import clean
@@ -21,8 +22,64 @@ NOTE_LETTERS = 300
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Effect = Literal["none", "idempotent", "once"]
+
+
 class BadDeclaration(ImproperlyConfigured):
     """An agent or worker that cannot be used as it is written; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Worker(Generic[P, R]):
+    """A function that does one thing for a supervisor, with what the engine must know about it."""
+
+    function: Callable[..., Any]
+    name: str
+    title: str
+    input_model: type[BaseModel]
+    output: TypeAdapter[Any]
+    output_type: Any
+    effect: Effect = "none"
+    critical: bool = False
+    fallback: Any = None  # another Worker, ask_human, or a Skip
+    gate: str = ""
+    attempts: int | None = None
+    timeout: float | None = None  # seconds for one attempt
+    total_timeout: float | None = None  # seconds for all of them, with the waits between
+    masked: tuple[str, ...] = ()  # names of text fields that are never recorded
+    uses: tuple[str, ...] = ()  # names of the dependencies that it may call
+    asks: bool = False
+    within: float | None = None  # seconds in which a person must have decided or answered
+
+    def gated(self, reason: str | None, *, within: float | None = None) -> "Worker[P, R]":
+        """The same worker, executed only after a person approved it. Without a reason it is as it was declared.
+
+        When nobody has decided within so many seconds, the supervisor gets Expired.
+        """
+        return replace(self, gate=reason or self.gate, within=seconds(within, self.name))
+
+    def dump(self, value: Any) -> Any:
+        """The answer as the JSON value that is recorded. Raises pydantic's ValidationError when it cannot be read back."""
+        recorded = self.output.dump_python(self.output.validate_python(value), mode="json", by_alias=True, round_trip=True)
+        self.output.validate_python(recorded)
+        return recorded
+
+    def dump_input(self, given: Any) -> Any:
+        """The inputs, by parameter, likewise."""
+        recorded = dump_model(self.input_model.model_validate(given))
+        self.input_model.model_validate(recorded)
+        return recorded
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function itself, as a test does; a run calls `run.step`."""
+        return self.function(*args, **kwargs)
+
+
+def dump_model(model: BaseModel) -> Any:
+    """The JSON value that the model itself reads back: under its aliases, without what is computed."""
+    return model.model_dump(mode="json", by_alias=True, round_trip=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,20 @@
 """The only writer and reader of events: checks the cursor and the fence, appends, projects and announces."""
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, NamedTuple, Self
 
 from django.conf import settings
-from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Substr
 
 from runs import live, pen, signals
+from runs.clock import looked_at_clock as looked_at_clock
+from runs.clock import now as now
 from runs.engine.canonical import INLINE_LETTERS, Large, dumps, normalise, put_back, set_apart
 from runs.engine.events import GENESIS, Draft, Fact, Kind, write
 from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState, fold
@@ -31,11 +31,17 @@ class CancelRequested(Exception):
     """Somebody asked to cancel the run since it was last read; nothing of this append was written."""
 
 
+class DecisionRevoked(Exception):
+    """A decision that this pass went on from was taken back at the last moment; nothing of this append was written."""
+
+
 class RunLog:
     """The log of one run with the state it folds to. With a `fence`, it writes only while that lease is held."""
 
     def __init__(self, run_id: int, state: RunState, fence: int | None = None) -> None:
         self.run_id, self.state, self.fence = run_id, state, fence
+        self.must_wait = False  # it has not begun, and as many reviews of its agent are open as may be
+        self.relies_on: dict[int, datetime] = {}  # steps whose decision has become effective in this pass, and since when
 
     @classmethod
     def load(cls, run_id: int, *, fence: int | None = None) -> Self:
@@ -46,7 +52,7 @@ class RunLog:
         """Write the drafts in one statement with their projections; `release` gives the lease back with it.
 
         While the database is away and `may_wait()`, it is tried again: what was written and not answered is not written twice.
-        Raises LeaseLost when the lease is no longer held, CancelRequested when somebody else wrote that meanwhile.
+        Raises LeaseLost when the lease is no longer held, CancelRequested or DecisionRevoked when somebody wrote that meanwhile.
         """
         while drafts and not self._try(drafts, release, may_wait):
             pen.patiently(self._catch_up, may_wait)
@@ -54,7 +60,7 @@ class RunLog:
     def append_last(self, drafts_of: Callable[[RunState], Sequence[Draft]]) -> None:
         """Append what follows from the state as it is at that very moment, and give the lease back. Raises LeaseLost."""
         while not self._try(drafts_of(self.state), True, pen.never):
-            with suppress(CancelRequested):
+            with suppress(CancelRequested, DecisionRevoked):
                 self._catch_up()
 
     def _try(self, drafts: Sequence[Draft], release: bool, may_wait: Callable[[], bool]) -> bool:
@@ -127,6 +133,8 @@ class RunLog:
             raise LeaseLost(f"run {self.run_id} is advanced by another process, or has ended")
         if self.state.cancel_requested and not was_cancelled:
             raise CancelRequested
+        if any(self.state.steps[position].effective_at != at for position, at in self.relies_on.items()):
+            raise DecisionRevoked
 
 
 def create(draft: Draft) -> RunLog:
@@ -165,13 +173,13 @@ def _outlined_draft(draft: Draft) -> tuple[Draft, str, dict[str, str]]:
 
 
 @contextmanager
-def locked(run_id: int) -> Iterator[RunLog]:
+def locked(run_id: int, *, is_locked: bool = False) -> Iterator[RunLog]:
     """One transaction with the run's row locked: what is read stays true until the block has ended.
 
-    Raises Run.DoesNotExist for an unknown run.
+    `is_locked`: the transaction around it has locked the row already. Raises Run.DoesNotExist for an unknown run.
     """
     with pen.certain():
-        if not pen.execute(LOCK, {"run_id": run_id}):
+        if not is_locked and not pen.execute(LOCK, {"run_id": run_id}):
             raise Run.DoesNotExist(f"There is no run {run_id}.")
         yield RunLog.load(run_id)
 
@@ -266,23 +274,6 @@ def as_fact(row: Event) -> Fact:
     return Fact(row.seq, row.kind, row.data, row.step, row.actor, row.at, row.prev_hash, row.hash)
 
 
-def now() -> datetime:
-    """The database's time (UTC), kept between looks by this process's monotonic clock."""
-    global _looked_at, _database_time, _looks_again_at
-    if time.monotonic() > _looks_again_at:
-        try:
-            _database_time, _looked_at = pen.execute("SELECT clock_timestamp()", {})[0][0], time.monotonic()
-        except DatabaseError:  # it is away: what is to be written meanwhile is not lost for that
-            if _looked_at < 0:
-                raise
-        _looks_again_at = time.monotonic() + CLOCK_LOOK_SECONDS
-    return _database_time + timedelta(seconds=time.monotonic() - _looked_at)
-
-
-CLOCK_LOOK_SECONDS = 30.0
-_looked_at = _looks_again_at = float("-inf")
-_database_time: datetime
-
 # --- the lease: who advances a run ------------------------------------------------------------------------------
 
 TAKE = """
@@ -300,9 +291,11 @@ WITH taken AS (
         WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id)
           NOT IN ('succeeded', 'partial', 'failed', 'cancelled'))
       ELSE run.wake_at <= clock_timestamp() END
-  RETURNING run.id, run.fence, before.lease_owner, run.last_seq
+  RETURNING run.id, run.fence, before.lease_owner, run.last_seq, run.started_at IS NULL AND (
+    SELECT count(*) FROM reviews_review AS review WHERE review.agent = run.agent AND review.state = 'open' AND cause <> 'sample'
+    ) >= (SELECT reviews_per_agent FROM runs_agentconfig AS config WHERE config.slug = run.agent) AS must_wait
 )
-SELECT taken.fence, taken.lease_owner, taken.last_seq, e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
+SELECT taken.fence, taken.lease_owner, taken.last_seq, taken.must_wait, e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
 FROM taken JOIN runs_event AS e ON e.run_id = taken.id ORDER BY e.seq
 """
 # A row that somebody else has locked is skipped: waiting for it could deadlock, and the next round finds it free.
@@ -338,11 +331,12 @@ def take(run_id: int, *, owner: str) -> tuple[RunLog, Draft] | None:
     taken = pen.execute(TAKE, {"owner": owner, "seconds": settings.LEASE_SECONDS, "run_id": run_id})
     if not taken:
         return None
-    fence, lost_owner, last_seq = taken[0][:3]
-    found = [_fact(*columns[3:]) for columns in taken]
+    fence, lost_owner, last_seq, must_wait = taken[0][:4]
+    found = [_fact(*columns[4:]) for columns in taken]
     if len(found) != last_seq:  # the statement waited for a writer, whose events it did not see
         found = facts(run_id)
     log = RunLog(run_id, fold(whole(run_id, found)), fence)
+    log.must_wait = bool(must_wait)
     return None if log.state.ended else (log, _taking(log.state, owner, fence, lost_owner))
 
 
@@ -381,7 +375,7 @@ def _put_back(log: RunLog, before: RunState, kept: dict[int, StepState | None]) 
 
 
 def _concerns_reviews(written: list[Fact]) -> bool:
-    return any(fact.kind == Kind.STEP_ESCALATED or fact.kind in WITHDRAWING for fact in written)
+    return any(fact.kind == Kind.STEP_ESCALATED or fact.kind in WITHDRAWING or fact.data.get("sampled") for fact in written)
 
 
 WITHDRAWING = (Kind.RUN_CANCELLED, Kind.STEP_EXPIRED, Kind.STEP_WITHDRAWN)
@@ -391,5 +385,7 @@ def _tell_reviews(run_id: int, state: RunState, written: list[Fact]) -> None:
     for fact in written:
         if fact.kind == Kind.STEP_ESCALATED and fact.step is not None:
             signals.escalated.send(sender=RunLog, run_id=run_id, agent=state.agent, step=state.steps[fact.step], fact=fact)
+        if fact.data.get("sampled") and fact.step is not None:
+            signals.sampled.send(sender=RunLog, run_id=run_id, agent=state.agent, step=state.steps[fact.step], fact=fact)
         if fact.kind in WITHDRAWING:
             signals.withdrawn.send(sender=RunLog, run_id=run_id, fact=fact)

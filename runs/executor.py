@@ -11,13 +11,13 @@ from typing import Any
 import structlog
 from django.db import DataError, IntegrityError
 
-from runs import children, event_log, keeper, parallel, sdk
+from runs import children, escalations, event_log, keeper, parallel, sdk
 from runs.answers import AnyWorker
-from runs.attempts import has_come
 from runs.engine.canonical import stored
 from runs.engine.events import Draft, Kind
 from runs.engine.outcome import ALONE_AFTER, MOST_CRASHES, Ending, crashed, how_ended
 from runs.engine.state import Status
+from runs.passes import has_come
 from runs.steps import Interrupted, Steps, Stopped, hand_over
 
 __all__ = ["Interrupted", "Steps", "Stopped", "advance", "carry_alone", "hand_over"]
@@ -129,7 +129,8 @@ def _expire(log: event_log.RunLog) -> None:
         return
     with event_log.locked(log.run_id) as now:
         asked = [position for position in late if now.state.steps[position].asked]
-        now.append(*(Draft(Kind.STEP_EXPIRED, {}, position) for position in asked))
+        steps = now.state.steps
+        now.append(*(Draft(Kind.STEP_EXPIRED, escalations.expired(steps[position]), position) for position in asked))
     log.state = now.state
 
 
@@ -143,6 +144,8 @@ def _carry(steps: Steps) -> None:
         return steps.fail("process_ended", f"{told} {LOOK}")
     if takings > ALONE_AFTER and alone is not None:
         steps.leave_for_process(0)
+    if log.must_wait:
+        steps.wait_for_reviews()
     agent = sdk.AGENTS.get(log.state.agent)
     if agent is None:
         told = f"This job process does not know the agent {log.state.agent!r}. Name the app that has it in AGENT_APPS"
@@ -186,6 +189,9 @@ class _Supervised:
 
     def join(self, name: str, waited_for: Sequence[sdk.Child]) -> list[sdk.Outcome]:
         return children.join(self.steps, name, waited_for)
+
+    def decision(self, name: str) -> sdk.Decided | None:
+        return self.steps.decision(name)
 
     def sleep(self, name: str, *, until: datetime | None = None, seconds: float = 0.0) -> None:
         self.steps.sleep(name, until=until, seconds=seconds)

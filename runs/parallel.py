@@ -13,7 +13,7 @@ from django.db import InterfaceError, OperationalError, connections
 from runs import sdk
 from runs.attempts import OneStep
 from runs.nexts import Attempt, Next
-from runs.steps import Steps, hand_over, interruptible
+from runs.steps import Steps, interruptible
 
 
 def gather(steps: Steps, calls: Sequence[sdk.Call[Any]]) -> list[Any]:
@@ -24,7 +24,7 @@ def gather(steps: Steps, calls: Sequence[sdk.Call[Any]]) -> list[Any]:
         for step in reached:
             if changed := step.changed():
                 steps.settle(changed)
-        nexts = [step.over(in_line=False) or step.begin() for step in reached]
+        nexts = [step.first(in_line=False) for step in reached]
         for next_ in nexts:
             steps.note(next_)
         if any(isinstance(next_, Attempt) for next_ in nexts):
@@ -59,7 +59,7 @@ class _Gathering:
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Write what has happened together with the starts of as many steps as there are free threads."""
-        if self.steps.log.state.cancel_requested or hand_over.is_set():
+        if self.steps.must_leave:
             self.ready.clear()
         free = self.most - len(self.working)
         places = [self.ready.popleft() for _ in range(min(free, len(self.ready)))]

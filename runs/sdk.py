@@ -6,25 +6,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import UnionType
-from typing import Any, Generic, Literal, ParamSpec, Protocol, Union, get_args, get_origin, overload
+from typing import Any, Generic, Protocol, Union, get_args, get_origin, overload
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from runs import declaration
-from runs.declaration import BadDeclaration, Budget
+from runs.declaration import BadDeclaration, Budget, Effect, P, R, Worker, dump_model
 from runs.engine.errors import AskHuman, GiveUp, TryLater
-from runs.values import BudgetExhausted, Child, Expired, Outcome, Rejected, Result, Skip, StepContext, current_step, executing
+from runs.values import (
+    BudgetExhausted,
+    Child,
+    Decided,
+    Expired,
+    Outcome,
+    Rejected,
+    Result,
+    Skip,
+    StepContext,
+    current_step,
+    executing,
+)
 
 __all__ = [
-    "Agent", "AskHuman", "BadDeclaration", "Budget", "BudgetExhausted", "Call", "Child", "Expired", "GiveUp", "Outcome",
-    "Rejected", "Result", "Run",
-    "Skip", "StepContext", "TryLater", "Worker", "agent", "agents", "ask_human", "call", "current_step", "executing",
-    "find_worker", "skip", "worker",
+    "Agent", "AskHuman", "BadDeclaration", "Budget", "BudgetExhausted", "Call", "Child", "Decided", "Expired", "GiveUp",
+    "Outcome", "Rejected", "Result", "Run", "Skip", "StepContext", "TryLater", "Worker", "agent", "agents", "ask_human", "call",
+    "current_step", "dump_model", "executing", "find_worker", "skip", "skip_of", "worker",
 ]  # fmt: skip
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class NoConfig(BaseModel):
@@ -32,61 +40,9 @@ class NoConfig(BaseModel):
 
 
 C = TypeVar("C", bound=BaseModel, default=NoConfig)
-Effect = Literal["none", "idempotent", "once"]
 
 
 # --- workers ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Worker(Generic[P, R]):
-    """A function that does one thing for a supervisor, with what the engine must know about it."""
-
-    function: Callable[..., Any]
-    name: str
-    title: str
-    input_model: type[BaseModel]
-    output: TypeAdapter[Any]
-    output_type: Any
-    effect: Effect = "none"
-    critical: bool = False
-    fallback: Any = None  # another Worker, ask_human, or a Skip
-    gate: str = ""
-    attempts: int | None = None
-    timeout: float | None = None  # seconds for one attempt
-    total_timeout: float | None = None  # seconds for all of them, with the waits between
-    masked: tuple[str, ...] = ()  # names of text fields that are never recorded
-    uses: tuple[str, ...] = ()  # names of the dependencies that it may call
-    asks: bool = False
-    within: float | None = None  # seconds in which a person must have decided or answered
-
-    def gated(self, reason: str | None, *, within: float | None = None) -> "Worker[P, R]":
-        """The same worker, executed only after a person approved it. Without a reason it is as it was declared.
-
-        When nobody has decided within so many seconds, the supervisor gets Expired.
-        """
-        return replace(self, gate=reason or self.gate, within=declaration.seconds(within, self.name))
-
-    def dump(self, value: Any) -> Any:
-        """The answer as the JSON value that is recorded. Raises pydantic's ValidationError when it cannot be read back."""
-        recorded = self.output.dump_python(self.output.validate_python(value), mode="json", by_alias=True, round_trip=True)
-        self.output.validate_python(recorded)
-        return recorded
-
-    def dump_input(self, given: Any) -> Any:
-        """The inputs, by parameter, likewise."""
-        recorded = dump_model(self.input_model.model_validate(given))
-        self.input_model.model_validate(recorded)
-        return recorded
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Call the function itself, as a test does; a run calls `run.step`."""
-        return self.function(*args, **kwargs)
-
-
-def dump_model(model: BaseModel) -> Any:
-    """The JSON value that the model itself reads back: under its aliases, without what is computed."""
-    return model.model_dump(mode="json", by_alias=True, round_trip=True)
 
 
 @overload
@@ -179,6 +135,12 @@ def find_worker(name: str) -> Worker[..., Any] | None:
     return ask_human(found) if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
+def skip_of(worker: Worker[..., Any]) -> Skip | None:
+    """What the worker, or the one that is its fallback, is skipped with; None where it cannot be."""
+    last = worker.fallback.fallback if isinstance(worker.fallback, Worker) else worker.fallback
+    return last if isinstance(last, Skip) else None
+
+
 def _declare(
     function: Callable[..., Any], *, title: str = "", gated: str = "", uses: str | tuple[str, ...] = (), **options: Any
 ) -> Worker[..., Any]:
@@ -268,6 +230,7 @@ class Engine(Protocol):
     def spawn(self, name: str, agent: "Agent | str", inputs: Sequence[Any]) -> list[Child]: ...
     def join(self, name: str, waited_for: Sequence[Child]) -> list[Outcome]: ...
     def sleep(self, name: str, *, until: datetime | None = None, seconds: float = 0.0) -> None: ...
+    def decision(self, name: str) -> Decided | None: ...
 
 
 class Run(Generic[C]):
@@ -314,6 +277,14 @@ class Run(Generic[C]):
         self._joins += 1
         default = "join" if self._joins == 1 else f"join_{self._joins}"
         return self._engine.join(name or default, children or tuple(self._children))
+
+    def decision(self, name: str) -> Decided | None:
+        """What a person decided about a step that this run has done; None where nobody was asked.
+
+        So a supervisor knows that a person replaced what its worker had proposed. Raises ValueError for a step that it has
+        not come to.
+        """
+        return self._engine.decision(name)
 
     def sleep(self, name: str, seconds: float) -> None:
         """Wait so long, holding no process."""

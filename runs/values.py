@@ -53,6 +53,21 @@ class Result(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """What a person decided about a step: `kind` is approve, edit, take_over, answer, ...; `proposal` what they were shown."""
+
+    kind: str
+    by: str
+    reason: str
+    proposal: Any
+
+    @property
+    def replaced(self) -> bool:
+        """The person put something of their own in the place of the proposal."""
+        return self.kind in ("edit", "take_over", "answer", "happened")
+
+
+@dataclass(frozen=True, slots=True)
 class Skip:
     """As `fallback=`: the step ends with this value in the place of its result, and its run as completed partially.
 

@@ -3,12 +3,15 @@
 from reviews.models.bulk import BulkDecision, BulkItem
 from reviews.models.claim import Claim
 from reviews.models.decision import Decision
+from reviews.models.draft import Draft
 from reviews.models.history import ReviewEvent
 from reviews.models.notice import Channel, Notice, NoticeSettings, Pace
 from reviews.models.preference import Preference
 from reviews.models.presence import Presence
 from reviews.models.review import Cause, Review, ReviewQuerySet, Risk
 from reviews.models.route import Route
+from reviews.models.search import SearchText
+from reviews.models.view import SavedView
 
 __all__ = [
     "BulkDecision",
@@ -17,6 +20,7 @@ __all__ = [
     "Channel",
     "Claim",
     "Decision",
+    "Draft",
     "Notice",
     "NoticeSettings",
     "Pace",
@@ -27,4 +31,6 @@ __all__ = [
     "ReviewQuerySet",
     "Risk",
     "Route",
+    "SavedView",
+    "SearchText",
 ]

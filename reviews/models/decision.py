@@ -26,12 +26,23 @@ class Decision(models.Model):
         SEND_BACK = "send_back", "Sent back for changes"
         SKIP = "skip", "Skipped"
 
+    class Tag(models.TextChoices):
+        """Why something was rejected, for counting."""
+
+        WRONG_FACTS = "wrong_facts", "Wrong facts"
+        NOT_ALLOWED = "not_allowed", "Not allowed"
+        WRONG_AMOUNT = "wrong_amount", "Wrong amount"
+        NOT_NEEDED = "not_needed", "Not needed"
+        UNCLEAR = "unclear", "Unclear"
+        OTHER = "other", "Other"
+
+    is_repeated = False  # as decide() returns it: the same had been decided already
     review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="decisions")
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     kind = models.CharField(max_length=20, choices=Kind)
     value = models.JSONField(null=True, help_text="The edited or answered value.")
     reason = models.TextField(blank=True, default="")
-    tag = models.CharField(max_length=40, blank=True, default="", help_text="The reason's class, for counting.")
+    tag = models.CharField(max_length=40, choices=Tag, blank=True, default="", help_text="The reason's class, for counting.")
     seen_fingerprint = models.CharField(max_length=64)
     decided_at = models.DateTimeField()
     opened_at = models.DateTimeField(null=True, help_text="When its actor first had the review open.")

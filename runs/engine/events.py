@@ -35,6 +35,7 @@ class Kind(StrEnum):
     STEP_SKIPPED = "StepSkipped"
     STEP_ESCALATED = "StepEscalated"
     STEP_DECIDED = "StepDecided"
+    DECISION_REVOKED = "DecisionRevoked"
     STEP_COPIED = "StepCopied"
     STEP_DEFERRED = "StepDeferred"
     STEP_PARKED = "StepParked"

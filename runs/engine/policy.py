@@ -58,6 +58,7 @@ class Verdict:
     needs_person: bool
     why: str = ""
     cause: Cause = Cause.LOW_CONFIDENCE
+    is_unclear: bool = False  # nobody could evaluate it
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
             return Verdict(False)
     except Unclear as unclear:
         why = f"{policy.name} could not be evaluated: {unclear}. What cannot be evaluated goes to a person."
-        return Verdict(True, why, Cause.GATED)
+        return Verdict(True, why, Cause.GATED, is_unclear=True)
     return Verdict(True, f"{policy.rule}. It is {condition.shown(condition.at(value, policy.path))}.", Cause.GATED)
 
 
@@ -173,7 +174,7 @@ def default_of(policy: Policy, cause: str, effect: str, *, can_skip: bool) -> De
     match policy.default:
         case Default.APPROVE if may_approve(cause, effect, risk_of(policy, cause, effect)):
             return Default.APPROVE
-        case Default.SKIP if can_skip and cause in (Cause.GATED, Cause.LOW_CONFIDENCE, Cause.FAILED):
+        case Default.SKIP if can_skip and cause in MAY_BE_SKIPPED:
             return Default.SKIP
     return Default.EXPIRE
 

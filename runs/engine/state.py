@@ -13,6 +13,7 @@ from .step import CHANGES as STEP_CHANGES
 __all__ = ["CHANGE_EVERY_STEP", "ENDED", "RunState", "Status", "StepState", "apply", "copied", "fold"]
 
 
+UNDO = "undo"  # the cause of a wait until a decision can no longer be taken back
 ENDED = frozenset({Status.SUCCEEDED, Status.PARTIAL, Status.FAILED, Status.CANCELLED})
 
 
@@ -83,6 +84,8 @@ def apply(state: RunState, fact: Fact) -> None:
             state.worked_seconds += _worked(before, fact)
         if fact.kind == Kind.STEP_DECIDED:
             _step_decided(state, fact, before)
+        if fact.kind == Kind.DECISION_REVOKED and state.status != Status.RUNNING:
+            _moves(state, Status.QUEUED)  # it looks anew what it waits for
     elif fact.kind in BEGINNINGS:
         state.steps[position_of(fact)] = begun(fact)
     state.seq, state.head_hash, state.last_at = fact.seq, fact.hash, fact.at
@@ -102,7 +105,15 @@ def _step_decided(state: RunState, fact: Fact, asked: StepState) -> None:
     if asked.cause == "budget":
         _wake_held(state, asked.budget)
     if state.status != Status.RUNNING:
-        _moves(state, Status.QUEUED)
+        _goes_on(state, state.steps[position_of(fact)].effective_at)
+
+
+def _goes_on(state: RunState, not_before: datetime | None) -> None:
+    """With a decision that can still be taken back, not before that time; what it waits for besides may come earlier."""
+    is_due = state.status == Status.QUEUED and state.wake_at is None
+    times = [time for time in (not_before, state.wake_at) if time]
+    _moves(state, Status.QUEUED)
+    state.wake_at = None if is_due or not_before is None else min(times)
 
 
 def _wake_held(state: RunState, budget: int | None) -> None:
@@ -143,6 +154,9 @@ def _run_parked(state: RunState, fact: Fact) -> None:
         if not asked or not asked.issuperset(fact.data.get("steps", ())):  # logs of the first versions do not name them
             state.status = Status.QUEUED
             return
+    if fact.data["cause"] == UNDO and not state.steps[position_of(fact)].effective_at:
+        state.status = Status.QUEUED
+        return
     state.waiting_cause, state.waiting_step = fact.data["cause"], fact.step
     state.status = Status.RETRYING if fact.data["cause"] == "retry" else Status.WAITING
     state.wake_at = moment(fact.data.get("wake_at"))
@@ -150,7 +164,9 @@ def _run_parked(state: RunState, fact: Fact) -> None:
 
 
 def _run_woken(state: RunState, fact: Fact) -> None:
-    """Before its time, because what held a step back is over."""
+    """Before its time, because what held a step back, or the run before its first, is over."""
+    if fact.step is None and state.status == Status.WAITING:
+        return _moves(state, Status.QUEUED)
     if fact.step in state.steps and state.status == Status.WAITING:
         state.steps[fact.step] = woken(state.steps[fact.step])
         _wake_held(state, state.steps[fact.step].budget)

@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from .canonical import digest
 from .events import Fact, Kind
 
 
@@ -68,6 +69,11 @@ class StepState:
     attempted_at: datetime | None = None
     wake_at: datetime | None = None  # before that it is not tried again
     budget: int | None = None  # whose exhaustion held it back when it last was held back
+    sent_back: int = 0  # how often a person sent its result back for changes
+    approved: str = ""  # what exactly a person approved, as a fingerprint (see `action`)
+    effective_at: datetime | None = None  # the last decision is carried out then; until then it can be taken back
+    before: "StepState | None" = None  # as it was when that was decided
+    pending: dict[str, Any] = field(default_factory=dict)  # the question to a person for which the run has no room yet
     withdrawn: bool = False  # the run ended while it waited for a person, and went on: it is asked anew
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -88,6 +94,14 @@ class StepState:
         """Until when the person who was last asked may decide."""
         until = self.escalation.get("deadline")
         return datetime.fromisoformat(until) if until else None
+
+
+OUT_OF_TIME = "Nobody decided in time: it was approved, as its policy says."
+
+
+def action(run_id: int, step: StepState, *, worker: str, effect: str, value: Any) -> str:
+    """Fingerprint of what is carried out: this worker with this input, in this step of this run."""
+    return digest(run_id, step.position, step.name, worker, effect, value)
 
 
 def replace(step: StepState, **changes: Any) -> StepState:
@@ -142,8 +156,10 @@ def _step_deferred(step: StepState, fact: Fact) -> StepState:
 
 
 def _step_parked(step: StepState, fact: Fact) -> StepState:
-    """It waits for a time, or for other runs."""
+    """It waits for a time, for other runs, or with a question for which there is no room."""
     step = replace(step, status=Status.WAITING, cause=fact.data["cause"])
+    if asked := fact.data.get("question"):
+        return replace(step, pending=asked)
     return replace(step, started_at=fact.at, wake_at=moment(fact.data.get("wake_at")))
 
 
@@ -168,12 +184,23 @@ def _step_escalated(step: StepState, fact: Fact) -> StepState:
     step = replace(step, status=Status.WAITING, cause=fact.data["cause"], subject=fact.data["subject"])
     displaced = (step.displaced or step.escalation) if fact.data.get("displaces") else {}
     step = replace(step, proposal=fact.data["proposal"], resume_status=before, escalation=fact.data, withdrawn=False)
-    step = replace(step, displaced=displaced)
+    step = replace(step, displaced=displaced, before=None, effective_at=None)
+    step = replace(step, pending=step.pending if fact.data["cause"] == "code_changed" else {})
     return replace(step, **_judgement(fact)) if fact.data.get("judged") else step
 
 
 def _step_expired(step: StepState, fact: Fact) -> StepState:
-    return replace(step, status=Status.EXPIRED, resume_status="", finished_at=fact.at)
+    """What the policy names for this happens; where it names nothing, the step ends here."""
+    step, default = replace(step, resume_status=""), fact.data.get("default")
+    if default == "approve":
+        step = replace(step, escalation={}, reason=OUT_OF_TIME)
+    if default == "approve" and step.subject == "input":
+        return replace(step, status=Status.QUEUED, input=step.proposal, gate_passed=True)
+    if default == "approve":
+        return replace(step, status=Status.SUCCEEDED, output=step.proposal, error=None, finished_at=fact.at)
+    if default == "skip":
+        return _step_skipped(step, fact)
+    return replace(step, status=Status.EXPIRED, finished_at=fact.at)
 
 
 def _step_withdrawn(step: StepState, fact: Fact) -> StepState:
@@ -183,9 +210,17 @@ def _step_withdrawn(step: StepState, fact: Fact) -> StepState:
 
 def _step_decided(step: StepState, fact: Fact) -> StepState:
     decision = fact.data["decision"]
-    step = replace(step, decision=decision, decided_by=fact.actor, reason=fact.data["reason"], escalation={})
-    step = replace(step, crashes=0, losses=0)
-    return _after_decision(step, fact)
+    asked = replace(step, before=None, effective_at=None)
+    step = replace(asked, decision=decision, decided_by=fact.actor, reason=fact.data["reason"], escalation={})
+    step = _after_decision(replace(step, crashes=0, losses=0), fact)
+    if until := moment(fact.data.get("effective_at")):
+        return replace(step, effective_at=until, before=asked)
+    return step
+
+
+def _decision_revoked(step: StepState, fact: Fact) -> StepState:
+    """As if it had not been decided."""
+    return step.before or step
 
 
 def _after_decision(step: StepState, fact: Fact) -> StepState:
@@ -199,10 +234,15 @@ def _after_decision(step: StepState, fact: Fact) -> StepState:
         return replace(step, status=Status.REJECTED, finished_at=fact.at)
     if decision == "raise":
         return replace(step, status=Status.QUEUED, wake_at=None)
-    if decision == "retry":
-        return _queued_again(replace(step, remark=fact.data["reason"]))
-    if step.subject == "input":
-        return replace(step, status=Status.QUEUED, input=fact.data["value"], gate_passed=True)
+    if decision in ("retry", "send_back"):
+        sent_back = step.sent_back + (decision == "send_back")
+        return _queued_again(replace(step, remark=fact.data["reason"], sent_back=sent_back))
+    if decision == "skip":
+        said = {"output": fact.data["value"], "reason": fact.data["note"]}
+        return replace(step, status=Status.SKIPPED, finished_at=fact.at, **said)
+    if step.subject == "input" and decision != "take_over":
+        approved = fact.data.get("approved", "")
+        return replace(step, status=Status.QUEUED, input=fact.data["value"], gate_passed=True, approved=approved)
     return replace(step, status=Status.SUCCEEDED, output=fact.data["value"], error=None, finished_at=fact.at)
 
 
@@ -216,7 +256,7 @@ def copied(step: StepState) -> dict[str, Any]:
 # Where it stands, and what only matters until it has ended.
 NOT_COPIED = frozenset({
     "position", "tries", "crashes", "losses", "alone", "crash", "attempted_at", "escalation", "displaced", "resume_status",
-    "cancelled_status", "wake_at", "withdrawn", "budget",
+    "cancelled_status", "wake_at", "withdrawn", "budget", "pending", "sent_back", "approved", "effective_at", "before",
 })  # fmt: skip
 UNSAID = {one.name: one.default for one in fields(StepState) if one.default is not MISSING}
 UNSAID |= {one.name: one.default_factory() for one in fields(StepState) if one.default_factory is not MISSING}
@@ -309,6 +349,7 @@ CHANGES: dict[str, Callable[[StepState, Fact], StepState]] = {
     Kind.STEP_SKIPPED: _step_skipped,
     Kind.STEP_ESCALATED: _step_escalated,
     Kind.STEP_DECIDED: _step_decided,
+    Kind.DECISION_REVOKED: _decision_revoked,
     Kind.STEP_DEFERRED: _step_deferred,
     Kind.STEP_PARKED: _step_parked,
     Kind.STEP_EXPIRED: _step_expired,

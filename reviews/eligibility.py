@@ -1,0 +1,57 @@
+"""Who may decide a review, and why somebody may not: the rules, in words for the person whom they hold back."""
+
+from functools import cached_property
+
+from django.contrib.auth.models import User
+
+from reviews.models import Cause, Decision, Review, Risk
+from runs import access, commands
+
+Kind = Decision.Kind
+# What lets something happen, or a run go on with a person's word: for these there may have to be two people.
+LETS_GO_ON = frozenset(
+    {Kind.APPROVE, Kind.EDIT, Kind.TAKE_OVER, Kind.ANSWER, Kind.HAPPENED, Kind.NOT_HAPPENED, Kind.SKIP, Kind.RAISE}
+)
+
+
+class NotYours(commands.Refused):
+    """This person may not decide this review; the message says who may."""
+
+
+def lets_go_on(review: Review, kind: str) -> bool:
+    """Whether the decision is one that four eyes, or one's own request, are about."""
+    once_more = kind == Kind.RETRY and review.cause == Cause.OUTCOME_UNKNOWN
+    return kind in LETS_GO_ON or once_more
+
+
+class Eligibility:
+    """What one person may do with one review; each question is asked of the database once, and only where it matters."""
+
+    def __init__(self, review: Review, actor: User) -> None:
+        self.review, self.actor = review, actor
+
+    def why_not(self, kind: str = "") -> str:
+        """The sentence for who may not take this decision (without a kind: any), or ""."""
+        if not self.is_asked:
+            return f"This review is for the group {self.review.group}. Ask one of its members, or have it reassigned to you."
+        return self._why_not_go_on() if kind and lets_go_on(self.review, kind) else ""
+
+    @cached_property
+    def is_asked(self) -> bool:
+        review, actor = self.review, self.actor
+        if review.group_id is None or review.assignee_id == actor.pk or access.may_configure(actor):
+            return True
+        asked = [review.group_id, review.second_group_id if review.escalated_at else None]
+        return actor.groups.filter(pk__in=[group for group in asked if group]).exists()
+
+    def _why_not_go_on(self) -> str:
+        four_eyes, name = self.review.approvals > 1, self.actor.get_username()
+        if (four_eyes or self.review.risk == Risk.HIGH) and self.review.run.started_by == name:
+            return "You started this run, so somebody else must approve it. You may still reject it."
+        if four_eyes and name in self._authors:
+            return "You made the last change of the rule that asks here, so two others must approve it. You may reject it."
+        return ""
+
+    @cached_property
+    def _authors(self) -> set[str]:
+        return commands.authors(self.review.run_id, self.review.worker)

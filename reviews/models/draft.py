@@ -1,0 +1,25 @@
+"""What a reviewer has typed and not sent."""
+
+from django.conf import settings
+from django.db import models
+
+from reviews.models.review import Review
+
+
+class Draft(models.Model):
+    """The form of one decision as its reviewer left it: fields by their names. Sent, it is gone."""
+
+    review = models.ForeignKey(Review, on_delete=models.CASCADE, related_name="drafts")
+    reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=20)
+    data = models.JSONField(default=dict)
+    saved_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            # each keystroke is saved into one row
+            models.UniqueConstraint(fields=["review", "reviewer"], name="draft_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of review {self.review_id}, by {self.reviewer}"
