@@ -38,6 +38,7 @@ CAUSES = {
 
 
 MISSING_NAMED = 5
+OTHERS_NAMED = 2
 SPAWN = "spawn["  # with what the recorded worker of a step that starts children begins
 A_PERSON = "ask_human["  # with what the recorded worker of a question begins
 KINDS_OF_ERROR = ("AskHuman", "GiveUp", "TryLater", "crashed", "rejected", "unknown_agent", "unstorable")
@@ -66,9 +67,9 @@ def sentence(fact: Fact, titles: Mapping[int, str]) -> str:
 class Wait:
     """What a run waits for: a step, or several of which a person is asked; a deadline of theirs; children that are open.
 
-    `why` is what guard, or the worker, said of a step that it held back. `claimed` is who is at the reviews, and until
-    when. `before` is how many runs stand before it on the queue (None: it is not on it, or nobody knows), `processes` how
-    many job processes there are (None: nobody knows).
+    `why` is what guard, or the worker, said of a step that it held back, `others` for which other dependencies
+    further steps wait. `claimed` is who is at the reviews, and until when. `before` is how many runs stand before it on the
+    queue (None: it is not on it, or nobody knows), `processes` how many job processes there are (None: nobody knows).
     """
 
     step: Step | None = None
@@ -76,6 +77,7 @@ class Wait:
     expires: bool = False
     open_children: int = 0
     why: str = ""
+    others: tuple[str, ...] = ()
     claimed: tuple[tuple[str, datetime], ...] = ()
     before: int | None = None
     processes: int | None = None
@@ -109,15 +111,15 @@ def _waiting_for_process(wait: Wait) -> str:
 
 def _waiting_to_try_again(run: Run, step: Step | None) -> str:
     if step is None:
-        return f"It waits and goes on {_when(run.wake_at)}."
+        return f"It waits and goes on {when(run.wake_at)}."
     message = _short((step.error or {}).get("message", ""))
-    return f"It tries {_title(step)} again {_when(run.wake_at)}{f', which failed: {message}' if message else '.'}"
+    return f"It tries {_title(step)} again {when(run.wake_at)}{f', which failed: {message}' if message else '.'}"
 
 
 def _waiting_for_person(run: Run, wait: Wait) -> str:
     without = "without an answer" if wait.expires else "with another step"
-    until, step = f" It goes on {without} {_when(run.wake_at)}." if run.wake_at else "", wait.step
-    until = "".join(f" {who} is at it until {_when(till).removeprefix('at ')}." for who, till in wait.claimed) + until
+    until, step = f" It goes on {without} {when(run.wake_at)}." if run.wake_at else "", wait.step
+    until = "".join(f" {who} is at it until {when(till).removeprefix('at ')}." for who, till in wait.claimed) + until
     if wait.asked > 1:
         return f"It waits for a person at {wait.asked} steps.{until}"
     if step is None or step.cause not in CAUSES:
@@ -126,7 +128,7 @@ def _waiting_for_person(run: Run, wait: Wait) -> str:
 
 
 def _waiting_for_budget(run: Run, wait: Wait) -> str:
-    until = f"It goes on when the limit is raised, and looks again {_when(run.wake_at)}."
+    until = f"It goes on when the limit is raised, and looks again {when(run.wake_at)}."
     return f"{_upper(_title(wait.step))} is held back. {wait.why or HELD_BACK['budget']} {until}"
 
 
@@ -137,14 +139,19 @@ def _waiting_for_children(run: Run, wait: Wait) -> str:
 
 
 def _waiting_for_dependency(run: Run, wait: Wait) -> str:
-    return (
-        f"{_upper(_title(wait.step))} is held back. {wait.why or HELD_BACK[run.waiting_cause]} It goes on {_when(run.wake_at)}."
-    )
+    why = wait.why or HELD_BACK[run.waiting_cause]
+    return f"{_upper(_title(wait.step))} is held back. {why}{_held_by(wait.others)} It goes on {when(run.wake_at)}."
+
+
+def _held_by(others: tuple[str, ...]) -> str:
+    """The other dependencies, of which a few are named."""
+    named, more = others[:OTHERS_NAMED], len(others) - OTHERS_NAMED
+    return f" Other steps wait for {', '.join(named)}{f' and {more} more' if more > 0 else ''}." if named else ""
 
 
 def _too_early(run: Run, wait: Wait) -> str:
     why = f" ({_short(wait.why)})" if wait.why else ""
-    return f"{_upper(_title(wait.step))} said that it is too early{why}: it is called again {_when(run.wake_at)}."
+    return f"{_upper(_title(wait.step))} said that it is too early{why}: it is called again {when(run.wake_at)}."
 
 
 HELD_BACK = {
@@ -157,7 +164,7 @@ HELD_BACK = {
 _WAITS: dict[str, Callable[[Run, Wait], str]] = {
     **dict.fromkeys(HELD_BACK, _waiting_for_dependency),
     "budget": _waiting_for_budget,
-    "timer": lambda run, wait: f"It waits and goes on {_when(run.wake_at)}.",
+    "timer": lambda run, wait: f"It waits and goes on {when(run.wake_at)}.",
     "later": _too_early,
     "children": _waiting_for_children,
 }
@@ -167,7 +174,7 @@ def step_waits(kind: str, data: dict[str, Any]) -> str:
     """Why a step does not move, by the last of its events that says so; "" where a person is asked."""
     if kind == Kind.STEP_ESCALATED:
         return ""
-    at = _when(datetime.fromisoformat(data["wake_at"])) if data.get("wake_at") else "soon"
+    at = when(datetime.fromisoformat(data["wake_at"])) if data.get("wake_at") else "soon"
     if kind == Kind.ATTEMPT_FAILED:
         return f"It is tried again {at}."
     if kind == Kind.STEP_PARKED:
@@ -209,8 +216,8 @@ def _step(position: int | None, titles: Mapping[int, str]) -> str:
     return f"Step {position} ({title})" if title else f"Step {position}"
 
 
-def _when(at: datetime | None) -> str:
-    """With its day, where that is not today."""
+def when(at: datetime | None) -> str:
+    """As sentences say it: with its day, where that is not today."""
     if at is None:
         return "soon"
     at = at.astimezone(UTC)
@@ -243,7 +250,7 @@ def _parked(data: dict[str, Any], step: str, by: str) -> str:
     if data["cause"] == "children":
         return f"The run waits for {runs(len(data['runs']))} that it started; no process is held."
     wake_at = data.get("wake_at")
-    return f"The run waits and goes on {_when(datetime.fromisoformat(wake_at) if wake_at else None)}; no process is held."
+    return f"The run waits and goes on {when(datetime.fromisoformat(wake_at) if wake_at else None)}; no process is held."
 
 
 def _attempt_failed(data: dict[str, Any], step: str, by: str) -> str:

@@ -183,6 +183,9 @@ class Steps:
         data |= {"wake_at": min(times).isoformat()} if times else {}
         data |= {"runs": first.runs} if first.runs else {}
         data |= first.held
+        by = dict.fromkeys(next_.held["dependency"] for next_ in waiting if "dependency" in next_.held)
+        if others := [name for name in by if first.held and name != first.held.get("dependency")]:
+            data["others"] = others
         if first.cause == "person":
             data["steps"] = [next_.position for next_ in waiting if next_.cause == "person"]
         self._stop(Draft(Kind.RUN_PARKED, data, first.position))

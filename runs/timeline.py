@@ -71,6 +71,7 @@ class StepCard:
     original: int | None = None
     given_by: str = ""
     waits: str = ""
+    waits_until: datetime | None = None
     failures: list[Fact] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
 
@@ -180,8 +181,8 @@ def cards(run: Run, *, positions: Iterable[int] | None = None, before: int | Non
     made = {step.position: StepCard(step, original=_original(run, step)) for step in event_log.with_payloads(run.pk, found)}
     for position, review_id in run.reviews.filter(state="open", position__in=list(made)).values_list("position", "pk"):
         made[position].review_id = review_id
-    for position, why in waiting.steps(run.pk, found).items():
-        made[position].waits = why
+    for position, (why, until) in waiting.steps(run.pk, found).items():
+        made[position].waits, made[position].waits_until = why, until
     if run.forked_step in made:
         made[run.forked_step].given_by = _given_by(run)
     _add_history(run, {position: card for position, card in made.items() if card.is_eventful})

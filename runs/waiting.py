@@ -20,14 +20,18 @@ class OpenReview:
     claimed: tuple[str, datetime] | None
 
 
-def steps(run_id: int, found: Iterable[Step]) -> dict[int, str]:
-    """Position -> why this step does not move, of those that wait for something else than a person."""
+def steps(run_id: int, found: Iterable[Step]) -> dict[int, tuple[str, datetime | None]]:
+    """Position -> why this step does not move, and until when, of those that wait for something else than a person."""
     parked = [step.position for step in found if step.status in (StepStatus.RETRYING, StepStatus.WAITING)]
     if not parked:
         return {}
     said = event_log.rows(run_id).filter(step__in=parked, kind__in=describe.STEP_WAITS).values_list("step", "kind", "data")
     last = {position or 0: (kind, data) for position, kind, data in said}
-    return {position: describe.step_waits(kind, data) for position, (kind, data) in last.items()}
+    return {position: (describe.step_waits(kind, data), _moment(data)) for position, (kind, data) in last.items()}
+
+
+def _moment(data: dict[str, Any]) -> datetime | None:
+    return datetime.fromisoformat(data["wake_at"]) if data.get("wake_at") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class _Known:
             expires=bool(run.wake_at) and any(until and datetime.fromisoformat(until) == run.wake_at for until in deadlines),
             open_children=self.open.get(run.pk, 0),
             why=self.held.get(run.pk, self.deferred.get(place, {})).get("why", ""),
+            others=tuple(self.held.get(run.pk, {}).get("others", ())),
             claimed=tuple(review.claimed for review in reviews if review.claimed),
             before=self.queue.before.get(run.pk) if self.queue else None,
             processes=self.queue.processes if self.queue else None,

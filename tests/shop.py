@@ -8,6 +8,7 @@ from runs.models import Run
 from runs.reliability import guard, terms
 from runs.sdk import Run as Handle
 from runs.sdk import agent, worker
+from runs.sdk import call as sdk_call
 from tests.agents import Answer, Order
 
 DOES: dict[str, Callable[[], Any]] = {}
@@ -31,9 +32,17 @@ def forgets(text: str) -> str:
 WORKERS = {"buy": buy, "once": buy_once, "forgets": forgets}
 
 
+@worker(uses=("shop", "post", "desk", "mail"))
+def visit(text: str) -> str:
+    return str(call(text))
+
+
 @agent("buying", title="Buying", version="1")
 def buying(run: Handle, order: Order) -> Answer:
-    """Buys, with the worker that its text names."""
+    """Buys, with the worker that its text names; everywhere where it says so."""
+    if order.text == "several":
+        shops = ("shop", "post", "desk", "mail", "shop")
+        return Answer(said=str(run.gather(*(sdk_call(f"{n}", visit, text=name) for n, name in enumerate(shops)))))
     return Answer(said=run.step("buy", WORKERS[order.text], text=order.text))
 
 

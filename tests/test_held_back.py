@@ -10,7 +10,7 @@ from django.test import Client
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from runs import event_log
+from runs import event_log, waiting
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
 from runs.models import BreakerChange, held
 from runs.reliability import entry, guard, limiter, renewer, slots, store, terms
@@ -33,13 +33,25 @@ def test_a_step_waits_for_a_dependency_that_is_switched_off_and_goes_on_afterwar
     assert told["RunParked"]["why"] == told["StepDeferred"]["why"] == "shop is switched off: an admin can switch it on again."
     page, client = f"/runs/{run.pk}/", Client()
     client.force_login(people["operator"])
-    sentence = "is held back. shop is switched off: an admin can switch it on again. It goes on at"
+    sentence = "is held back. shop is switched off: an admin can switch it on again. It goes on <time data-counts"
     assert sentence in client.get(page).text
     assert "was held back for" in client.get(page).text
     assert again(run).status == "waiting"
     set_terms(enabled=True)
     run = again(run)
     assert (run.output, run.steps.get().attempt) == ({"said": "bought"}, 1), "waiting is no attempt"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_whose_steps_wait_for_several_dependencies_names_them() -> None:
+    for name in ("shop", "post", "desk", "mail"):
+        set_terms(name, enabled=False)
+    run = carried("several")
+    parked = told(run, "RunParked")
+    first, second, third = parked["others"]
+    assert {parked["dependency"], first, second, third} == {"shop", "post", "desk", "mail"}
+    waits = f"switched off: an admin can switch it on again. Other steps wait for {first}, {second} and 1 more."
+    assert waits in waiting.answer(run).sentence
 
 
 @pytest.mark.django_db

@@ -1,14 +1,15 @@
 """How values look on a page: the word, shape and tone of a status, durations and shares, the controls of forms."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django import template
 from django.forms import BoundField
 from django.utils import timezone
-from django.utils.safestring import SafeString
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
 
-from runs import sdk
+from runs import describe, sdk
 
 register = template.Library()
 
@@ -178,6 +179,22 @@ def control(field: BoundField) -> SafeString:
 
 
 # --- times ------------------------------------------------------------------------------------------------------------
+
+
+@register.filter
+def counted(at: datetime | None) -> SafeString:
+    """A time that is to come, as sentences say it; time.js makes it count: "in 12 seconds"."""
+    if at is None:
+        return format_html("{}", describe.when(at))
+    exact = at.astimezone(UTC)
+    element = '<time data-counts datetime="{}" title="{} UTC">{}</time>'
+    return format_html(element, exact.isoformat(), f"{exact:%Y-%m-%d %H:%M:%S}", describe.when(at))
+
+
+@register.filter
+def counting(sentence: SafeString, at: datetime | None) -> SafeString:
+    """The same within a sentence, which is escaped already."""
+    return mark_safe(sentence.replace(describe.when(at), counted(at), 1)) if at else sentence  # noqa: S308 - both are escaped
 
 
 @register.simple_tag

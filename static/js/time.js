@@ -8,16 +8,18 @@
     if (scale) return words.format(Math.trunc(seconds / scale[0]), scale[1]);
     return Math.abs(seconds) < 10 ? "just now" : words.format(Math.trunc(seconds), "second");
   };
-  const show = () => {
-    for (const element of document.querySelectorAll("time[datetime]")) {
+  const counted = (seconds) => (seconds < 1 ? "now" : seconds < 60 ? words.format(Math.trunc(seconds), "second") : relative(seconds));
+  const show = (which = "time[datetime]") => {
+    for (const element of document.querySelectorAll(which)) {
       const at = new Date(element.dateTime);
-      const text = relative((at - Date.now()) / 1000);
+      const text = ("counts" in element.dataset ? counted : relative)((at - Date.now()) / 1000);
       if (element.textContent !== text) element.textContent = text;
       element.title = exact.format(at);
     }
   };
   show();
   setInterval(show, 10_000);
-  document.addEventListener("htmx:afterSettle", show);
-  document.addEventListener("parts:shown", show);
+  setInterval(show, 1000, "time[data-counts]");
+  document.addEventListener("htmx:afterSettle", () => show());
+  document.addEventListener("parts:shown", () => show());
 })();
