@@ -1,85 +1,167 @@
-"""The rows of the inbox: which reviews, in which order, and which comes next."""
+"""The rows of the inbox: one page of what the filters let through, and how many there are."""
 
-from dataclasses import dataclass
-from urllib.parse import urlencode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
 
+from django.contrib.auth.models import Group
+from django.db.models import Count, F, IntegerField, OuterRef, Subquery, Window
+from django.db.models.functions import RowNumber
 from django.http import QueryDict
+from django.urls import reverse
 
-from reviews.models import Cause, Review, ReviewQuerySet
-from runs import sdk, waiting
+from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
+from reviews.models import Cause, Review, ReviewQuerySet, Risk
+from runs import access, sdk
+
+__all__ = ["Filters", "Listing", "Row", "agent_title", "changed_rows", "listing"]
 
 ROWS = 50  # of one page
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What the person wants to see, as the address carries it."""
-
-    cause: str = ""
-    agent: str = ""
-    text: str = ""
-
-    @classmethod
-    def read(cls, query: QueryDict) -> "Filters":
-        """Unknown causes and characters that no row can hold are dropped: a shared link must not break."""
-        cause = query.get("cause", "")
-        given = {name: query.get(name, "").replace("\x00", "").strip() for name in ("agent", "text")}
-        return cls(cause=cause if cause in Cause.values else "", agent=given["agent"], text=given["text"])
-
-    @property
-    def query(self) -> str:
-        """For links and form actions: "cause=gated&text=card", or ""."""
-        return urlencode({name: getattr(self, name) for name in ("cause", "agent", "text") if getattr(self, name)})
-
-    def reviews(self) -> ReviewQuerySet:
-        found = Review.objects.open().matching(cause=self.cause, agent=self.agent, text=self.text)
-        return found.in_turn()
-
-    def next(self, review: Review) -> Review | None:
-        """The one to look at after this one: the next newer, or the oldest there is."""
-        others = self.reviews().exclude(pk=review.pk)
-        return others.after(review).first() or others.first()
+FOLD = 3  # more alike reviews of one run than this are one row
+ALIKE = ("run", "title", "cause")
+MOST_COUNTED = 10_000  # of closed ones, which may be very many
+MOST_CHANGED = 200  # rows that a page may ask for at once
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One review of the list; `waits` says for what its run waits."""
+    """One review of the list, which may stand for others; `gone` once it no longer fits."""
 
     review: Review
     agent: str
-    waits: str
+    alike: int = 1
+    gone: bool = False
+
+    @property
+    def is_folded(self) -> bool:
+        return self.alike > FOLD
+
+    @property
+    def act(self) -> str:
+        """What is asked, in one line."""
+        return self.review.why if self.review.cause == Cause.QUESTION else self.review.run.input_text
+
+    @property
+    def is_late(self) -> bool:
+        return bool(self.review.due_at and self.review.due_at <= self._now)
+
+    @property
+    def left(self) -> str:
+        """How much time is left until it is due, in words as time.js finds them."""
+        return time_left((self.review.due_at - self._now).total_seconds()) if self.review.due_at else ""
+
+    @property
+    def _now(self) -> datetime:
+        """By the database's clock, when it was read (with_people)."""
+        now: datetime = self.review.read_at  # type: ignore[attr-defined]
+        return now
+
+    @property
+    def turn(self) -> str:
+        """Sorts as the inbox does."""
+        return f"{9 - self.review.risk} {self.review.opened_at.isoformat()} {self.review.pk:020}"
+
+    @property
+    def alike_query(self) -> str:
+        """The filter that shows what is folded into this row."""
+        of = {"run": str(self.review.run_id), "step": self.review.title, "cause": self.review.cause}
+        return Filters(**of).query
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listing:
     """One page of the list. `later` is the review after which the next page begins."""
 
     filters: Filters
-    rows: list[Row]
-    count: int
-    later: int | None
-    after: int | None
+    rows: Sequence[Row] = ()
+    later: int | None = None
+    after: int | None = None
+
+    @cached_property
+    def counts(self) -> dict[Tab, int]:
+        """How many each tab holds, by the other filters."""
+        tabs = self.filters.tabs()
+        counted = self.filters.but_the_tab().aggregate(**{tab: Count("pk", filter=within) for tab, within in tabs.items()})
+        return {Tab(tab): number for tab, number in counted.items()}
+
+    @property
+    def tab(self) -> Tab:
+        return Tab(self.filters.tab or Tab.ALL)
+
+    @cached_property
+    def count(self) -> int:
+        """Closed ones are counted to MOST_COUNTED."""
+        if self.filters.is_open:
+            return self.counts[self.tab]
+        return min(self.filters.reviews().order_by()[: MOST_COUNTED + 1].count(), MOST_COUNTED)
+
+    @property
+    def word(self) -> str:
+        """What is counted: "open", or "decided, filtered"."""
+        on = self.filters
+        state = Shown(on.state or (Shown.OPEN if on.is_open else Shown.ANY)).label.lower()
+        more = "+" if self.count == MOST_COUNTED and not on.is_open else ""
+        return f"{more} {state}{', filtered' if on.given(without='state') else ''}"
+
+    @property
+    def tabs(self) -> list[tuple[Tab, str, int]]:
+        """Each with the query that leads to it, and its count."""
+        return [(tab, self.filters.changed(tab="" if tab == Tab.ALL else tab), self.counts[tab]) for tab in Tab]
+
+    @property
+    def only_snoozed(self) -> bool:
+        """Whether there is something, but nothing that is awake."""
+        return self.filters.is_open and self.tab == Tab.ALL and not self.count and bool(self.counts[Tab.SNOOZED])
+
+    @property
+    def snoozed_url(self) -> str:
+        return f"{reverse('inbox')}?{self.filters.changed(tab=Tab.SNOOZED)}"
+
+    @property
+    def here(self) -> str:
+        """The query of this page of the list."""
+        return "&".join(filter(None, [self.filters.query, f"after={self.after}" if self.after else ""]))
 
     @property
     def later_query(self) -> str:
         return "&".join(filter(None, [self.filters.query, f"after={self.later}"]))
 
+    @property
+    def more_chosen(self) -> int:
+        """How many of the filters behind "More filters" are on."""
+        return len({"step", "risk", "group", "state", "by"} & set(self.filters.given()))
 
-def listing(query: QueryDict) -> Listing:
+    @cached_property
+    def chips(self) -> list[Chip]:
+        return self.filters.chips(self.groups if self.filters.group else {})
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """Those that reviews are sent to; the roles are none."""
+        found = Group.objects.exclude(name__in=access.GROUPS).order_by("name").values_list("pk", "name")
+        return {str(pk): name for pk, name in found}
+
+    risks = Risk.choices
+    states = [("" if state == Shown.OPEN else state.value, state.label) for state in Shown]
+
+
+def listing(query: QueryDict, viewer: Viewer | None = None) -> Listing:
     """The page that the address asks for."""
-    filters = Filters.read(query)
-    reviews = filters.reviews()
+    filters = Filters.read(query, viewer)
     start = _start(query.get("after", ""))
-    shown = reviews.after(start) if start else reviews
-    found = list(shown.with_people()[: ROWS + 1])
+    shown = _after(filters, start) if start else filters.reviews()
+    found = list(_folded(shown, filters).with_people()[: ROWS + 1])
     later = found[ROWS - 1].pk if len(found) > ROWS else None
-    waits = waiting.answers({review.run_id: review.run for review in found[:ROWS]}.values())
-    rows = [Row(review, agent_title(review.run.agent), _waits(waits.get(review.run_id))) for review in found[:ROWS]]
-    return Listing(filters, rows, reviews.count(), later, start.pk if start else None)
+    return Listing(filters, _rows(found[:ROWS]), later, start.pk if start else None)
 
 
-def _waits(why: waiting.Waits | None) -> str:
-    return why.sentence if why else ""
+def changed_rows(filters: Filters, ids: Iterable[int]) -> list[Row]:
+    """These as they are now: those that the filters no longer let through are gone."""
+    wanted = list(ids)[:MOST_CHANGED]
+    fitting = {review.pk: review for review in _folded(filters.reviews(), filters).filter(pk__in=wanted).with_people()}
+    others = Review.objects.filter(pk__in=set(wanted) - set(fitting)).with_people()
+    return [*_rows(fitting.values()), *(replace(row, gone=True) for row in _rows(others))]
 
 
 def agent_title(slug: str) -> str:
@@ -87,6 +169,38 @@ def agent_title(slug: str) -> str:
     return sdk.AGENTS[slug].title if slug in sdk.AGENTS else slug
 
 
+def time_left(seconds: float) -> str:
+    """ "1 h 40 min left", "under 1 min left", "3 min overdue"."""
+    minutes = int(abs(seconds)) // 60
+    days, hours = minutes // 1440, minutes // 60 % 24
+    parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "min")]
+    words = " ".join(f"{number} {unit}" for number, unit in parts if number) or "under 1 min"
+    return f"{words} {'left' if seconds > 0 else 'overdue'}"
+
+
+def _rows(reviews: Iterable[Review]) -> list[Row]:
+    return [Row(review, agent_title(review.agent), getattr(review, "alike", 1)) for review in reviews]
+
+
+def _folded(shown: ReviewQuerySet, filters: Filters) -> ReviewQuerySet:
+    """Of many alike of one run only the first, with their number: a run that floods leaves the others their place."""
+    if filters.run or not filters.is_open:
+        return shown
+    alike = [F(name) for name in ALIKE]
+    first = [F("risk").desc(), F("opened_at"), F("pk")]
+    places = (
+        filters.reviews()
+        .order_by()
+        .annotate(place=Window(RowNumber(), partition_by=alike, order_by=first), of=Window(Count("pk"), partition_by=alike))
+    )
+    same = filters.reviews().order_by().filter(**{name: OuterRef(name) for name in ALIKE}).values("run")
+    number = Subquery(same.annotate(number=Count("pk")).values("number"), output_field=IntegerField())
+    return shown.exclude(pk__in=places.filter(of__gt=FOLD, place__gt=1).values("pk")).annotate(alike=number)
+
+
+def _after(filters: Filters, start: Review) -> ReviewQuerySet:
+    return filters.reviews().after(start) if filters.is_open else filters.reviews().filter(pk__lt=start.pk)
+
+
 def _start(after: str) -> Review | None:
-    is_id = after.isdecimal() and len(after) < 19  # larger than any id of the database
-    return Review.objects.filter(pk=int(after)).first() if is_id else None
+    return Review.objects.filter(pk=int(after)).first() if is_id(after) else None

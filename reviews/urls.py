@@ -2,11 +2,18 @@
 
 from django.urls import path
 
-from reviews.views import bulk, claims, context, inbox, review
+from reviews.views import bulk, claims, context, history, inbox, review, saved
 
 urlpatterns = [
     path("reviews/", inbox.inbox_page, name="inbox"),
     path("reviews/list/", inbox.review_list, name="review_list"),
+    path("reviews/rows/", inbox.review_rows, name="review_rows"),
+    path("reviews/views/", saved.saved_views, name="saved_views"),
+    path("reviews/views/<int:view_id>/", saved.change_view, name="change_view"),
+    path("reviews/views/<int:view_id>/delete/", saved.delete_view, name="delete_view"),
+    path("reviews/history/", history.decision_list, name="decisions"),
+    path("reviews/history/export.<slug:form>", history.export_decisions, name="export_decisions"),
+    path("reviews/export.<slug:form>", history.export_reviews, name="export_reviews"),
     path("reviews/count/", inbox.review_count, name="review_count"),
     path("reviews/keys/", context.set_keys, name="review_keys"),
     path("reviews/bulk/", bulk.bulk_preview, name="bulk_preview"),

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Self
 
+import pgtrigger
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.db import models
@@ -54,10 +55,14 @@ class ReviewQuerySet(models.QuerySet["Review"]):
         """With what a row of the inbox shows, in the same query."""
         return self.select_related("run", "claim__reviewer", "group", "assignee").annotate(read_at=Now())
 
-    def matching(self, *, cause: str = "", agent: str = "", text: str = "") -> Self:
-        reviews = self.filter(cause=cause) if cause else self
-        reviews = reviews.filter(agent=agent) if agent else reviews
-        return reviews.filter(Q(title__icontains=text) | Q(run__input_text__icontains=text)) if text else reviews
+
+# By the database, so that no way of opening a review can forget it. Cut, because a proposal may be of megabytes.
+FILL_SEARCH_TEXT = """
+  INSERT INTO reviews_searchtext (review_id, text)
+  SELECT NEW.id, lower(left(concat_ws(' ', NEW.title, run.input_text, NEW.proposal::text), 4000))
+  FROM runs_run AS run WHERE run.id = NEW.run_id
+  ON CONFLICT (review_id) DO UPDATE SET text = excluded.text;
+  RETURN NULL;"""
 
 
 class Review(models.Model):
@@ -119,6 +124,14 @@ class Review(models.Model):
             models.Index(fields=["assignee"], condition=Q(state="open", assignee__isnull=False), name="review_assigned"),  # mine
             models.Index(fields=["run", "position"], name="review_of_step"),  # run page
             models.Index(fields=["worker", "cause", "-closed_at"], condition=Q(state="decided"), name="review_alike"),  # precedents
+        ]
+        triggers = [
+            pgtrigger.Trigger(
+                name="fill_search_text",
+                when=pgtrigger.After,
+                operation=pgtrigger.Insert | pgtrigger.UpdateOf("title", "proposal"),
+                func=FILL_SEARCH_TEXT,
+            ),
         ]
 
     def __str__(self) -> str:

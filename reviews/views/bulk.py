@@ -108,7 +108,7 @@ def _chosen(request: HttpRequest) -> list[Review]:
     if same:
         return bulk.identical(found(same[0]))
     if "all" in request.POST:
-        return list(Filters.read(request.GET).reviews().with_people()[: bulk.MOST + 1])
+        return list(Filters.read(request.GET, actor(request)).reviews().with_people()[: bulk.MOST + 1])
     ticked = Review.objects.filter(pk__in=_ids(request.POST.getlist("review")))
     return list(ticked.in_turn().with_people())
 

@@ -29,7 +29,7 @@ def only_opened(request: HttpRequest, review: Review) -> HttpResponse:
 def beside(request: HttpRequest) -> dict[str, object]:
     """What every page of the inbox shows beside the review: the list and its filters."""
     keys = single_keys(request.user)
-    return {"listing": listing(request.GET), "causes": Cause.choices, "agents": sdk.agents(), "single_keys": keys}
+    return {"listing": listing(request.GET, actor(request)), "causes": Cause.choices, "agents": sdk.agents(), "single_keys": keys}
 
 
 def address(review: Review, query: QueryDict) -> str:

@@ -61,7 +61,7 @@ def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | N
         reason=choice.reason() if choice and review.is_open else "",
     )
     messages.success(request, done(decision))
-    following = Filters.read(request.GET).next(review)
+    following = Filters.read(request.GET, actor(request)).next(review)
     return redirect(address(following, request.GET) if following else reverse("inbox"))
 
 

@@ -1,0 +1,130 @@
+"""Reviews and decisions as files: piece by piece, so that memory does not grow with their number."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db.models import QuerySet
+from django.http import Http404, StreamingHttpResponse
+from django.utils import timezone
+
+from reviews.models import Decision, Review
+
+PIECE = 500  # rows read and sent at a time
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # text that begins so is carried out by a spreadsheet
+Columns = Mapping[str, Callable[[Any], Any]]
+
+OF_REVIEW: Columns = {
+    "review": attrgetter("pk"),
+    "run": attrgetter("run_id"),
+    "agent": attrgetter("agent"),
+    "step": attrgetter("title"),
+    "cause": attrgetter("cause"),
+    "state": attrgetter("state"),
+    "risk": lambda review: review.get_risk_display(),
+    "why": attrgetter("why"),
+    "rule": attrgetter("rule"),
+    "confidence": attrgetter("confidence"),
+    "threshold": attrgetter("threshold"),
+    "opened_at": attrgetter("opened_at"),
+    "due_at": attrgetter("due_at"),
+    "closed_at": attrgetter("closed_at"),
+    "group": lambda review: str(review.group or ""),
+    "assignee": lambda review: str(review.assignee or ""),
+    "input": attrgetter("run.input_text"),
+    "proposal": attrgetter("proposal"),
+}
+OF_DECISION: Columns = {
+    "decided_at": attrgetter("decided_at"),
+    "decided_by": attrgetter("actor.username"),
+    "decision": attrgetter("kind"),
+    "reason": attrgetter("reason"),
+    "tag": attrgetter("tag"),
+    "final": attrgetter("final"),
+    "taken_back_at": attrgetter("revoked_at"),
+    "channel": attrgetter("channel"),
+    "seconds_open": lambda decision: round((decision.decided_at - decision.review.opened_at).total_seconds(), 3),
+    "review": attrgetter("review_id"),
+    "run": attrgetter("review.run_id"),
+    "agent": attrgetter("review.agent"),
+    "step": attrgetter("review.title"),
+    "cause": attrgetter("review.cause"),
+    "confidence": attrgetter("review.confidence"),
+    "threshold": attrgetter("review.threshold"),
+    "input": attrgetter("review.run.input_text"),
+    "proposal": attrgetter("review.proposal"),
+    "value": attrgetter("value"),
+}
+
+
+def as_file(form: str, name: str, rows: "QuerySet[Review] | QuerySet[Decision]", columns: Columns) -> StreamingHttpResponse:
+    """Every row, the newest first, in a file such as "reviews-2026-11-23.csv". Raises Http404 for an unknown form."""
+    if form not in FORMS:
+        raise Http404(f"There is no export as {form}: choose csv or json.")
+    kind, written = FORMS[form]
+    answer = StreamingHttpResponse(_sent(written(_pieces(rows), columns)), content_type=kind)
+    answer["Content-Disposition"] = f'attachment; filename="{name}-{timezone.now():%Y-%m-%d}.{form}"'
+    return answer
+
+
+async def _sent(pieces: Iterator[str]) -> AsyncIterator[str]:
+    """Django would first collect an iterator that is not asynchronous."""
+    while (piece := await sync_to_async(next)(pieces, None)) is not None:
+        yield piece
+
+
+def _pieces(rows: "QuerySet[Any]") -> Iterator[list[Any]]:
+    """Each is a question of its own: no cursor and no transaction stays open while somebody downloads slowly."""
+    rows = rows.order_by("-pk")
+    piece = list(rows[:PIECE])
+    while piece:
+        yield piece
+        piece = list(rows.filter(pk__lt=piece[-1].pk)[:PIECE])
+
+
+def _csv(pieces: Iterator[list[Any]], columns: Columns) -> Iterator[str]:
+    """With a mark at the beginning, by which spreadsheets know that it is UTF-8."""
+    yield "\ufeff" + _lines([list(columns)])
+    for piece in pieces:
+        yield _lines([[_cell(value(row)) for value in columns.values()] for row in piece])
+
+
+def _lines(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """As text; an apostrophe before what a spreadsheet would take for a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | int | float):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+
+
+def _json(pieces: Iterator[list[Any]], columns: Columns) -> Iterator[str]:
+    """One list; a line for each row."""
+    before = "[\n"
+    for piece in pieces:
+        records = [{name: value(row) for name, value in columns.items()} for row in piece]
+        yield before + ",\n".join(json.dumps(record, ensure_ascii=False, cls=DjangoJSONEncoder) for record in records)
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
+
+
+Written = Callable[[Iterator[list[Any]], Columns], Iterator[str]]
+FORMS: dict[str, tuple[str, Written]] = {
+    "csv": ("text/csv; charset=utf-8", _csv),
+    "json": ("application/json", _json),
+}
