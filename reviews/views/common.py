@@ -5,6 +5,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect
 
+from reviews import decisions
 from reviews.listing import Filters, listing
 from reviews.models import Cause, Review
 from reviews.models.preference import single_keys
@@ -28,8 +29,9 @@ def only_opened(request: HttpRequest, review: Review) -> HttpResponse:
 
 def beside(request: HttpRequest) -> dict[str, object]:
     """What every page of the inbox shows beside the review: the list and its filters."""
-    keys = single_keys(request.user)
-    return {"listing": listing(request.GET, actor(request)), "causes": Cause.choices, "agents": sdk.agents(), "single_keys": keys}
+    person = actor(request)
+    shown = {"listing": listing(request.GET, person), "causes": Cause.choices, "agents": sdk.agents()}
+    return shown | {"single_keys": single_keys(person), "undoable": decisions.undoable(person)}
 
 
 def address(review: Review, query: QueryDict) -> str:
