@@ -160,6 +160,11 @@ AGENTOPS_MODEL_API_KEY = env.str("AGENTOPS_MODEL_API_KEY", default="")
 CURRENCY = env.str("CURRENCY", default="USD")
 MODEL_PRICES = env.str("MODEL_PRICES", default="")
 
+# --- notices --------------------------------------------------------------------------------------------------------
+PUBLIC_URL = env.str("PUBLIC_URL", default=next(iter(CSRF_TRUSTED_ORIGINS), "http://127.0.0.1:8000"))  # of links in messages
+vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25" if PRODUCTION else "consolemail://"))
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="agentops@localhost")
+
 # --- sign-in --------------------------------------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "allauth.account.auth_backends.AuthenticationBackend"]
 AUTH_PASSWORD_VALIDATORS = [

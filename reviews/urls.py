@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from reviews.views import bulk, claims, context, history, inbox, review, saved
+from reviews.views import assignments, bulk, claims, context, history, inbox, review, saved
 
 urlpatterns = [
     path("reviews/", inbox.inbox_page, name="inbox"),
@@ -15,6 +15,7 @@ urlpatterns = [
     path("reviews/history/export.<slug:form>", history.export_decisions, name="export_decisions"),
     path("reviews/export.<slug:form>", history.export_reviews, name="export_reviews"),
     path("reviews/count/", inbox.review_count, name="review_count"),
+    path("reviews/next/", claims.next_review, name="next_review"),
     path("reviews/keys/", context.set_keys, name="review_keys"),
     path("reviews/bulk/", bulk.bulk_preview, name="bulk_preview"),
     path("reviews/bulk/decision/", bulk.decide_bulk, name="decide_bulk"),
@@ -27,4 +28,9 @@ urlpatterns = [
     path("reviews/<int:review_id>/decision/", review.decide_review, name="decide_review"),
     path("reviews/<int:review_id>/claim/", claims.claim_review, name="claim_review"),
     path("reviews/<int:review_id>/claim/release/", claims.release_review, name="release_review"),
+    path("reviews/<int:review_id>/here/", claims.here, name="review_here"),
+    path("reviews/<int:review_id>/take-over/", assignments.take_over_review, name="take_over_review"),
+    path("reviews/<int:review_id>/reassign/", assignments.reassign_review, name="reassign_review"),
+    path("reviews/<int:review_id>/snooze/", assignments.snooze_review, name="snooze_review"),
+    path("reviews/<int:review_id>/wake/", assignments.wake_review, name="wake_review"),
 ]

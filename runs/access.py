@@ -22,7 +22,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Admin": (
         "runs.view_run", "runs.start_run", "runs.control_run", "reviews.view_review", "reviews.decide_review",
         "runs.view_agentconfig", "runs.change_agentconfig", "runs.view_dependency", "runs.change_dependency", "runs.view_step",
-        "auth.view_user", "auth.add_user", "auth.change_user", "auth.view_group", "django_rq.admin",
+        "auth.view_user", "auth.add_user", "auth.change_user", "auth.view_group", "auth.add_group", "auth.change_group",
+        "reviews.view_route", "reviews.add_route", "reviews.change_route", "reviews.delete_route",
+        "reviews.view_channel", "reviews.add_channel", "reviews.change_channel", "reviews.delete_channel", "django_rq.admin",
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The two sentences that runs say to reviews, inside the transaction that makes them true."""
+"""What runs say to reviews; all but the last inside the transaction that makes them true."""
 
 from django.dispatch import Signal
 
@@ -6,3 +6,5 @@ from django.dispatch import Signal
 escalated = Signal()
 # It waits for a person no more: one step (StepExpired, StepWithdrawn), or each (RunCancelled). Arguments: run_id, fact.
 withdrawn = Signal()
+# The sweeper has made its round, and whoever has something of their own to look for may do so. No arguments, no transaction.
+swept = Signal()

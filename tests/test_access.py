@@ -53,6 +53,12 @@ TABLE: dict[str, tuple[str, str]] = {
     "decide_review": ("POST", "302 403 302 302 302 302"),
     "claim_review": ("POST", "302 403 302 302 302 302"),
     "release_review": ("POST", "302 403 302 302 302 302"),
+    "next_review": ("POST", "302 403 302 302 302 302"),
+    "review_here": ("POST", "302 403 200 200 200 200"),
+    "take_over_review": ("POST", "302 403 422 422 422 422"),
+    "reassign_review": ("POST", "302 403 422 422 422 422"),
+    "snooze_review": ("POST", "302 403 422 422 422 422"),
+    "wake_review": ("POST", "302 403 302 302 302 302"),
     "account_login": ("GET", "200 302 302 302 302 302"),
     "account_logout": ("GET", "302 200 200 200 200 200"),
     "account_inactive": ("GET", "200 200 200 200 200 200"),
@@ -66,6 +72,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "healthz": ("GET", "200 200 200 200 200 200"),
     "favicon": ("GET", "302 302 302 302 302 302"),
 }
+OF_A_REVIEW = ("review_here", "take_over_review", "reassign_review", "snooze_review", "wake_review")
 
 
 @pytest.fixture
@@ -90,7 +97,7 @@ def arguments(name: str, run: Run) -> list[Any]:
         return [run.pk]
     if name in ("bulk_result", "continue_bulk"):
         return [bulk_of("reviewer", run).pk]
-    if name in ("review", "review_news", "decide_review", "claim_review", "release_review"):
+    if name in ("review", "review_news", "decide_review", "claim_review", "release_review", *OF_A_REVIEW):
         return [Review.objects.get(run=run).pk]
     return []
 
@@ -154,7 +161,7 @@ def names(resolver: URLResolver) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["cancel_run", "retry_run", "decide_review", "claim_review", "release_review"])
+@pytest.mark.parametrize("name", ["cancel_run", "retry_run", "decide_review", "claim_review", "release_review", "wake_review"])
 def test_opening_the_address_of_a_form_changes_nothing_and_leads_to_its_page(
     name: str, waiting: Run, people: dict[str, User]
 ) -> None:

@@ -4,9 +4,8 @@ import json
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.utils import timezone
 
-from reviews import decisions, inbox, live
+from reviews import claims, decisions, live
 from reviews.models import Review
 from runs import commands, executor
 from tests import agents
@@ -29,9 +28,9 @@ async def test_opening_claiming_and_deciding_each_ring_with_a_number_and_no_cont
     there = await opened("/ws/inbox/", people["reviewer"])
     review = await sync_to_async(new_review)()
     assert await said(there) == {"changed": review.pk}
-    await sync_to_async(inbox.claim)(review, people["reviewer2"], now=timezone.now())
+    await sync_to_async(claims.claim)(review.pk, people["reviewer2"])
     assert await said(there) == {"changed": review.pk}
-    await sync_to_async(inbox.release)(review, people["reviewer2"])
+    await sync_to_async(claims.release)(review.pk, people["reviewer2"])
     assert await said(there) == {"changed": review.pk}
     await sync_to_async(decisions.decide)(review.pk, actor=people["reviewer2"], kind="approve", seen=review.fingerprint)
     assert await said(there) == {"changed": review.pk}

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.urls import reverse
+from django.utils import timezone
 
 from runs.models import Run
 
@@ -123,7 +124,7 @@ class Review(models.Model):
             models.Index(fields=["tell_at"], condition=Q(state="open", tell_at__isnull=False), name="review_tells"),  # sweeper
             models.Index(fields=["assignee"], condition=Q(state="open", assignee__isnull=False), name="review_assigned"),  # mine
             models.Index(fields=["run", "position"], name="review_of_step"),  # run page
-            models.Index(fields=["worker", "cause", "-closed_at"], condition=Q(state="decided"), name="review_alike"),  # precedents
+            models.Index(fields=["worker", "cause", "-closed_at"], condition=Q(state="decided"), name="review_alike"),  # alike
         ]
         triggers = [
             pgtrigger.Trigger(
@@ -143,6 +144,11 @@ class Review(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state == self.State.OPEN
+
+    @property
+    def is_snoozed(self) -> bool:
+        """By the database's clock where it was read along (with_people)."""
+        return bool(self.snoozed_until and self.snoozed_until > (getattr(self, "read_at", None) or timezone.now()))
 
     def held(self) -> "Claim | None":
         """The claim that is in force, by the database's clock; without a question where it was read along (with_people)."""

@@ -1,0 +1,51 @@
+"""Who has a review open now; a page that is open says so every 20 seconds."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models.functions import Now
+
+from reviews import live
+from reviews.models import Presence
+
+LIFE = timedelta(seconds=45)  # two beats may get lost
+
+ARRIVE = """
+    INSERT INTO reviews_presence (review_id, reviewer_id, seen_at) VALUES (%s, %s, statement_timestamp())
+    ON CONFLICT (review_id, reviewer_id) DO UPDATE SET seen_at = excluded.seen_at
+"""
+
+
+def beat(review_id: int, reviewer: User) -> None:
+    """The reviewer has the review open; others are told when that is new."""
+    here = Presence.objects.filter(review=review_id, reviewer=reviewer)
+    if here.filter(seen_at__gt=Now() - LIFE).update(seen_at=Now()):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(ARRIVE, [review_id, reviewer.pk])
+    live.nudge(review_id)
+
+
+def leave(review_id: int, reviewer: User) -> None:
+    """The page was left."""
+    here = Presence.objects.filter(review=review_id, reviewer=reviewer, seen_at__isnull=False)
+    if here.update(seen_at=None):
+        live.nudge(review_id)
+
+
+def others(review_ids: Collection[int], reviewer: User) -> dict[int, list[str]]:
+    """Review -> who else is looking at it, of those that somebody looks at; one question for a whole list."""
+    here = Presence.objects.filter(review__in=review_ids, seen_at__gt=Now() - LIFE, reviewer__is_active=True)
+    looking = here.exclude(reviewer=reviewer).order_by("reviewer__username").values_list("review", "reviewer__username")
+    found: dict[int, list[str]] = defaultdict(list)
+    for review_id, name in looking:
+        found[review_id].append(name)
+    return dict(found)
+
+
+def opened_at(review_id: int, reviewer: User) -> datetime | None:
+    """When the reviewer first had it open, where a page has said so."""
+    return Presence.objects.filter(review=review_id, reviewer=reviewer).values_list("since", flat=True).first()

@@ -1,0 +1,66 @@
+"""What comes due in the inbox without anybody's doing, looked for at each sweep."""
+
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.db import connection, transaction
+from django.db.models.functions import Now
+from django.dispatch import receiver
+
+from reviews import delivery, groups, live, notices
+from reviews.models import Claim, Review, ReviewEvent
+from runs import dispatch, signals
+
+BATCH = 100
+ASKED_SECONDS = 5  # between two calls to send what waits: one call sends it all
+
+REMOVED = "may no longer decide reviews"
+
+# one question, answered from partial indexes, where nothing is due
+DUE = """
+    SELECT
+        EXISTS (SELECT FROM reviews_review WHERE state = 'open' AND tell_at <= now()),
+        EXISTS (SELECT FROM reviews_review WHERE state = 'open' AND escalated_at IS NULL AND escalate_at <= now()),
+        EXISTS (SELECT FROM reviews_claim WHERE until > now())
+            OR EXISTS (SELECT FROM reviews_review WHERE state = 'open' AND assignee_id IS NOT NULL),
+        EXISTS (SELECT FROM reviews_notice WHERE delivery = 'waits')
+"""
+
+
+@receiver(signals.swept)
+def sweep(**kwargs: object) -> None:
+    """Tell, escalate, take claims back from whoever may no longer decide, and have waiting notices sent."""
+    with connection.cursor() as cursor:
+        cursor.execute(DUE)
+        telling, escalating, held, sending = cursor.fetchone()
+    if telling:
+        notices.tell_due()
+    if escalating:
+        notices.escalate_due()
+    if held:
+        take_back()
+    if sending and cache.add("agentops:notices", 1, timeout=ASKED_SECONDS):
+        dispatch.ask(delivery.JOB)
+
+
+def take_back() -> None:
+    """Whoever was removed, or lost the role, holds nothing any more: the database says who may decide."""
+    claims = Claim.objects.filter(until__gt=Now()).exclude(reviewer__in=groups.deciders())
+    assigned = Review.objects.open().filter(assignee__isnull=False).exclude(assignee__in=groups.deciders())
+    ids = [*claims.values_list("review", flat=True)[:BATCH], *assigned.values_list("pk", flat=True)[:BATCH]]
+    if not ids:
+        return
+    with transaction.atomic():
+        found = Review.objects.open().filter(pk__in=ids).select_related("assignee")
+        for review in found.select_for_update(skip_locked=True, of=("self",)):
+            for claim in claims.filter(review=review).select_related("reviewer"):
+                claim.delete()
+                _say(review, ReviewEvent.Kind.RELEASED, claim.reviewer)
+            if review.assignee and assigned.filter(pk=review.pk).exists():
+                _say(review, ReviewEvent.Kind.REASSIGNED, review.assignee)
+                review.assignee = None
+                review.save(update_fields=["assignee"])
+            live.nudge(review.pk)
+
+
+def _say(review: Review, kind: str, person: User) -> None:
+    ReviewEvent.objects.create(review=review, kind=kind, about=person.get_username(), note=REMOVED)

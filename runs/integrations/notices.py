@@ -1,0 +1,103 @@
+"""Mail, and messages to channels: services that apprise knows, and webhooks at addresses that somebody gave."""
+
+import logging
+from typing import Any
+from urllib.parse import urlsplit
+
+import apprise
+import httpx2
+from apprise.plugins.custom_json import NotifyJSON
+from django.core.mail import EmailMessage, get_connection
+
+from runs.engine.errors import GiveUp, TryLater
+from runs.reliability import addresses, guard
+
+MAIL = guard.declare("mail", kind="mail")
+CHANNELS = guard.declare("channels", kind="api")
+# Services whose host stands in apprise. What names a host of its own goes through our client, which checks where it leads.
+SERVICES = ("slack", "discord", "tgram", "gchat", "wxteams", "pagerduty", "opsgenie")
+WEBHOOKS = ("json", "jsons")
+EXAMPLES = "slack://tokenA/tokenB/tokenC/#reviews, or jsons://hooks.example.com/path for a webhook that takes JSON"
+logging.getLogger("apprise").setLevel(logging.ERROR)  # what it says of a failure is kept with the channel
+
+
+class NoSuchChannel(ValueError):
+    """The address of a channel that nobody can send to; its text says how to write one."""
+
+
+def send_mail(to: str, subject: str, text: str) -> None:
+    """Raises TryLater, GiveUp or AskHuman as guard does."""
+    guard.call(MAIL, lambda: _mailed(to, subject, text))
+
+
+def post(url: str, title: str, text: str) -> None:
+    """Raises as above, and NoSuchChannel."""
+    service = _service(url)
+    guard.call(CHANNELS, lambda: _posted_by_us(service, title, text) if _is_webhook(service) else _posted(service, title, text))
+
+
+def validate(url: str) -> None:
+    """Raises NoSuchChannel, and ValidationError for a webhook that leads where nobody may send us."""
+    service = _service(url)
+    if _is_webhook(service):
+        addresses.validate(_target(service))
+
+
+def masked(url: str) -> str:
+    """To show: without what is secret in it."""
+    try:
+        service = _service(url)
+    except NoSuchChannel:
+        return "an address that cannot be used"
+    if _is_webhook(service):
+        return f"{urlsplit(url).scheme}://{service.host}/..."
+    return str(service.url(privacy=True)).partition("?")[0]
+
+
+def _service(url: str) -> Any:
+    service = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(http_redirects=False), suppress_exceptions=True)
+    if service is None:
+        raise NoSuchChannel(f"This is no address of a channel. Write it as {EXAMPLES}.")
+    schemes = {scheme for one in (service.protocol, service.secure_protocol) if one for scheme in _texts(one)}
+    if schemes.isdisjoint((*SERVICES, *WEBHOOKS)):
+        raise NoSuchChannel(f"{service.service_name} is not among the services that may be used. Write it as {EXAMPLES}.")
+    return service
+
+
+def _texts(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _is_webhook(service: Any) -> bool:
+    return isinstance(service, NotifyJSON)
+
+
+def _target(service: Any) -> str:
+    port = f":{service.port}" if service.port else ""
+    return f"{'https' if service.secure else 'http'}://{service.host}{port}{service.fullpath or '/'}"
+
+
+def _mailed(to: str, subject: str, text: str) -> None:
+    connection = get_connection(timeout=guard.terms().read_timeout_seconds)
+    EmailMessage(subject, text, to=[to], connection=connection).send()
+
+
+def _posted(service: Any, title: str, text: str) -> None:
+    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:
+        sent = service.notify(body=text, title=title, notify_type=apprise.NotifyType.INFO)
+        lines = said.getvalue().strip().splitlines()
+    if not sent:
+        raise TryLater(lines[-1] if lines else f"{service.service_name} did not take the message.")
+
+
+def _posted_by_us(service: Any, title: str, text: str) -> None:
+    """What apprise would send, through the client that connects to public addresses alone."""
+    terms = guard.terms()
+    timeout = httpx2.Timeout(terms.read_timeout_seconds, connect=terms.connect_timeout_seconds)
+    body = {"version": service.json_version, "title": title, "message": text, "attachments": [], "type": "info"}
+    with addresses.client(timeout) as client:
+        response = client.post(_target(service), json=body, headers=service.headers, params=service.params)
+    if response.is_redirect or response.is_client_error:
+        raise GiveUp(f"The webhook answered {response.status_code} {response.reason_phrase}.")
+    if not response.is_success:
+        raise TryLater(f"The webhook answered {response.status_code} {response.reason_phrase}.")
