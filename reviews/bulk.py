@@ -1,205 +1,26 @@
-"""Many reviews decided together: which of them may be, what differs between them, and each carried out by decide()."""
+"""Many reviews decided together: each by decide(), with what came of it."""
 
-import json
-import uuid
-from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterable
+from contextlib import suppress
 
 from django.contrib.auth.models import User
-from django.core import signing
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 from pydantic import ValidationError
 
 from reviews import decisions
-from reviews.models import BulkDecision, BulkItem, Cause, Decision, Review, Risk
+from reviews.models import BulkDecision, BulkItem, Decision, Review
+from reviews.selection import KINDS, Seen, why_not
 from runs import commands, dispatch, live
 from runs.engine.canonical import Unstorable
 
-MOST = 1_000  # at once
 AT_ONCE = 50  # while the browser waits; more are carried out by a job process
-GOOD_FOR = timedelta(hours=1)  # a preview: what was seen longer ago is to be looked at again
-SALT = "reviews.bulk"
 JOB = "reviews.bulk.carry"
-Kind, Outcome = Decision.Kind, BulkItem.Outcome
-NEVER = (Cause.OUTCOME_UNKNOWN, Cause.BUDGET)  # each is looked up, or calculated, by itself
-CELL_LETTERS = 160
-MOST_COLUMNS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A button; `says` is what follows for each of them."""
-
-    kind: str
-    word: str
-    tone: str
-    says: str = ""
-
-
-CHOICES = (
-    Choice(Kind.APPROVE, "Approve", "success"),
-    Choice(Kind.REJECT, "Reject", "danger", "The supervisor of each run is told and may go another way; else that run fails."),
-    Choice(Kind.RETRY, "Try again", "primary", "Each is carried out once more."),
-    Choice(Kind.SKIP, "Skip", "primary", "Each run goes on without this step."),
-)
-KINDS = tuple(choice.kind for choice in CHOICES)  # each means the same for every review
-APPROVED = {
-    Cause.GATED: "Each is carried out with the input that is shown. Nothing has been done yet.",
-    Cause.LOW_CONFIDENCE: "Each run goes on with the result that is shown, as if it were certain.",
-    Cause.SAMPLE: "Each result is noted as right. The runs were not held up.",
-}
-
-
-class OutOfDate(Exception):
-    """What was shown is too old, or was not shown to this person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One value of a proposal, as far as it is shown; `more` is how many letters are not."""
-
-    text: str
-    more: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One review that would be decided, with what tells it from the others."""
-
-    review: Review
-    cells: list[Cell]
-
-
-@dataclass
-class Preview:
-    """What would be decided, and what would not. `beyond` is how many were not even looked at."""
-
-    actor: User
-    rows: list[Review]
-    excluded: dict[str, list[Review]]
-    beyond: int = 0
-
-    @property
-    def first(self) -> Review:
-        return self.rows[0]
-
-    @cached_property
-    def choices(self) -> list[Choice]:
-        """The decisions that each of them allows."""
-        allowed = (
-            [choice for choice in CHOICES if all(choice.kind in review.allowed for review in self.rows)] if self.rows else []
-        )
-        said = APPROVED.get(Cause(self.first.cause), "") if self.rows else ""
-        return [replace(choice, says=said) if choice.kind == Kind.APPROVE else choice for choice in allowed]
-
-    @cached_property
-    def alike(self) -> dict[str, Cell]:
-        """What every proposal says in the same words."""
-        return {name: _cell(value) for name, value in _fields(self.first).items() if name not in self.differing}
-
-    @cached_property
-    def differing(self) -> list[str]:
-        """The names of the fields that are not the same in all, in their order."""
-        names = dict.fromkeys(name for review in self.rows for name in _fields(review))
-        return [name for name in names if any(_fields(one).get(name) != _fields(self.first).get(name) for one in self.rows)]
-
-    @property
-    def columns(self) -> list[str]:
-        return self.differing[:MOST_COLUMNS]
-
-    @property
-    def hidden(self) -> list[str]:
-        """Fields that differ and have no column."""
-        return self.differing[MOST_COLUMNS:]
-
-    @property
-    def lines(self) -> list[Line]:
-        return [Line(review, [_cell(_fields(review).get(name)) for name in self.columns]) for review in self.rows]
-
-    @property
-    def without(self) -> int:
-        return sum(map(len, self.excluded.values()))
-
-    def sealed(self) -> str:
-        """Which reviews were shown to whom and when, and what of them: nobody can put another in."""
-        shown = [[review.pk, review.fingerprint] for review in self.rows]
-        told = {"id": str(uuid.uuid4()), "by": self.actor.pk, "at": timezone.now().isoformat(), "shown": shown}
-        return signing.dumps(told, salt=SALT, compress=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a person had before them when they decided: ids of reviews, each with its fingerprint."""
-
-    id: uuid.UUID
-    at: datetime
-    shown: list[tuple[int, str]]
-
-
-def preview(reviews: Iterable[Review], actor: User) -> Preview:
-    """Of these, in their order, those that may be decided together, and why the others may not."""
-    given, fit, groups = list(reviews), list[Review](), groups_of(actor)
-    excluded: dict[str, list[Review]] = {}
-    for review in given[:MOST]:
-        if why := why_not(review, actor, groups):
-            excluded.setdefault(why, []).append(review)
-        else:
-            fit.append(review)
-    commonest = Counter(map(_sort, fit)).most_common(1)
-    rows = [review for review in fit if _sort(review) == commonest[0][0]]
-    if others := [review for review in fit if _sort(review) != commonest[0][0]]:
-        excluded[f"Another agent, step or cause than “{rows[0].title}”: decide these by themselves."] = others
-    return Preview(actor, rows, excluded, len(given[MOST:]))
-
-
-def why_not(review: Review, actor: User, groups: Collection[int]) -> str:
-    """Why the review (read with_people) cannot be decided together with others by somebody of these groups, or ""."""
-    claim = review.held()
-    asked = {review.group_id, review.second_group_id if review.escalated_at else review.group_id}
-    if not review.is_open:
-        return "Closed meanwhile."
-    if review.risk == Risk.HIGH:
-        return "High risk: each of these is looked at by itself."
-    if review.approvals > 1:
-        return "Four eyes: each of these needs two people who look at it."
-    if review.cause in NEVER or not any(kind in review.allowed for kind in KINDS):
-        return "Each of these needs an answer of its own."
-    if review.group_id and not asked.intersection(groups):
-        return f"The group {review.group} is asked about these, and you are not in it."
-    if claim and claim.reviewer_id != actor.pk:
-        return f"{claim.reviewer} is at these now."
-    if review.snoozed_until and review.snoozed_until > timezone.now():
-        return "Snoozed: these come back by themselves."
-    return ""
-
-
-def groups_of(actor: User) -> set[int]:
-    return set(actor.groups.values_list("pk", flat=True))
-
-
-def identical(review: Review) -> list[Review]:
-    """The open reviews that ask exactly the same, this one among them."""
-    return list(Review.objects.open().filter(same=review.same).in_turn().with_people()[: MOST + 1]) if review.same else [review]
-
-
-def opened(sealed: str, actor: User) -> Seen:
-    """Raises OutOfDate."""
-    try:
-        told = signing.loads(sealed, salt=SALT, max_age=GOOD_FOR)
-    except signing.BadSignature as error:
-        raise OutOfDate from error
-    if told["by"] != actor.pk:
-        raise OutOfDate
-    return Seen(uuid.UUID(told["id"]), datetime.fromisoformat(told["at"]), [(pk, seen) for pk, seen in told["shown"]])
-
-
-# --- each by decide() ---------------------------------------------------------------------------------------------
+UNDO_SECONDS = 8.0  # after the last of them; the first has longer, so that all can be taken back together
+SECONDS_EACH = 0.1
+Outcome = BulkItem.Outcome
 
 
 def begin(seen: Seen, *, actor: User, kind: str, reason: str, tag: str = "", without: Iterable[int] = ()) -> BulkDecision:
@@ -234,20 +55,29 @@ def go_on(bulk: BulkDecision) -> None:
 def carry(bulk_id: str) -> None:
     """Decide what is left of it. Two who carry the same do no harm: each review is decided once."""
     bulk = BulkDecision.objects.get(pk=bulk_id)
-    for item in bulk.items.filter(outcome="").order_by("pk"):
-        outcome, said = _carried(bulk, item)
-        BulkItem.objects.filter(pk=item.pk, outcome="").update(outcome=outcome, said=said, at=timezone.now())
+    left = list(bulk.items.filter(outcome="").order_by("pk").values_list("pk", flat=True))
+    for place, item_id in enumerate(left):
+        if item := bulk.items.filter(pk=item_id, outcome="").first():
+            _carry(bulk, item, undo_seconds=UNDO_SECONDS + (len(left) - place) * SECONDS_EACH)
     live.flush()
 
 
-def _carried(bulk: BulkDecision, item: BulkItem) -> tuple[str, str]:
+def _carry(bulk: BulkDecision, item: BulkItem, *, undo_seconds: float) -> None:
+    outcome, said = _carried(bulk, item, undo_seconds)
+    kept = BulkItem.objects.filter(pk=item.pk, outcome="").update(outcome=outcome, said=said, at=timezone.now())
+    if not kept and outcome == Outcome.DECIDED and BulkItem.objects.filter(pk=item.pk, outcome=Outcome.UNDONE).exists():
+        decisions.undo(item.review_id, actor=bulk.actor)  # it was taken back at this very moment
+
+
+def _carried(bulk: BulkDecision, item: BulkItem, undo_seconds: float) -> tuple[str, str]:
     """What came of it; its actor is asked for anew, who may have lost the right meanwhile."""
     actor = User.objects.get(pk=bulk.actor_id)
     review = Review.objects.with_people().get(pk=item.review_id)
-    if review.is_open and (why := why_not(review, actor, groups_of(actor))):
+    if review.is_open and (why := why_not(review, actor)):
         return Outcome.REFUSED, why
+    said = {"kind": bulk.kind, "reason": bulk.reason, "tag": bulk.tag, "channel": "bulk", "bulk": bulk.pk}
     try:
-        decisions.decide(review.pk, actor=actor, kind=bulk.kind, seen=item.seen, reason=bulk.reason)
+        decisions.decide(review.pk, actor=actor, seen=item.seen, undo_seconds=undo_seconds, **said)
     except decisions.Conflict as conflict:
         return _after_another(bulk, conflict.review)
     except decisions.Stale as stale:
@@ -269,21 +99,14 @@ def _after_another(bulk: BulkDecision, review: Review) -> tuple[str, str]:
     return Outcome.TOO_LATE, f"{first.actor} decided “{first.get_kind_display()}” at {first.decided_at:%H:%M:%S} UTC."
 
 
-# --- what differs -------------------------------------------------------------------------------------------------
-
-
-def _sort(review: Review) -> tuple[str, str, str]:
-    return review.agent, review.worker, review.cause
-
-
-def _fields(review: Review) -> dict[str, Any]:
-    """Of what is proposed; a value without fields has one, without a name."""
-    return review.proposal if isinstance(review.proposal, dict) else {"": review.proposal}
-
-
-def _cell(value: Any) -> Cell:
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    return Cell(text[:CELL_LETTERS], max(0, len(text) - CELL_LETTERS))
+def undo(bulk: BulkDecision, *, actor: User) -> None:
+    """Take back what is not carried out yet, and leave the rest of it undecided."""
+    bulk.items.filter(outcome="").update(outcome=Outcome.UNDONE, at=timezone.now())
+    taken = Decision.objects.filter(bulk=bulk.pk, revoked_at=None, effective_at__gt=Now())
+    for review_id in list(taken.order_by("effective_at").values_list("review", flat=True)):
+        with suppress(commands.Refused):  # its time ran out meanwhile: it stays decided
+            decisions.undo(review_id, actor=actor)
+            bulk.items.filter(review=review_id).update(outcome=Outcome.UNDONE, at=timezone.now())
 
 
 dispatch.OFFERED[JOB] = carry

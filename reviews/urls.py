@@ -21,6 +21,7 @@ urlpatterns = [
     path("reviews/bulk/decision/", bulk.decide_bulk, name="decide_bulk"),
     path("reviews/bulk/<uuid:bulk_id>/", bulk.bulk_result, name="bulk_result"),
     path("reviews/bulk/<uuid:bulk_id>/continue/", bulk.continue_bulk, name="continue_bulk"),
+    path("reviews/bulk/<uuid:bulk_id>/undo/", bulk.undo_bulk, name="undo_bulk"),
     path("reviews/<int:review_id>/", review.review_page, name="review"),
     path("reviews/<int:review_id>/steps/", context.review_steps, name="review_steps"),
     path("reviews/<int:review_id>/diff/", context.review_diff, name="review_diff"),

@@ -49,6 +49,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "decide_bulk": ("POST", "302 403 302 302 302 302"),
     "bulk_result": ("GET", "302 403 200 200 200 200"),
     "continue_bulk": ("POST", "302 403 302 403 403 403"),
+    "undo_bulk": ("POST", "302 403 302 403 403 403"),
     "review_news": ("GET", "302 403 200 200 200 200"),
     "decide_review": ("POST", "302 403 302 302 302 302"),
     "claim_review": ("POST", "302 403 302 302 302 302"),
@@ -95,7 +96,7 @@ def arguments(name: str, run: Run) -> list[Any]:
         return [run.pk, "step-1"]
     if name in ("run", "run_events", "cancel_run", "retry_run"):
         return [run.pk]
-    if name in ("bulk_result", "continue_bulk"):
+    if name in ("bulk_result", "continue_bulk", "undo_bulk"):
         return [bulk_of("reviewer", run).pk]
     if name in ("review", "review_news", "decide_review", "claim_review", "release_review", *OF_A_REVIEW):
         return [Review.objects.get(run=run).pk]

@@ -14,13 +14,37 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from pydantic import BaseModel
 
-from reviews import bulk, decisions
+from reviews import bulk, decisions, selection
 from reviews.models import BulkDecision, Claim, Decision, Review
-from runs import commands, dispatch, executor
+from runs import commands, dispatch, executor, sdk
 from runs.models import Run
 
 pytestmark = pytest.mark.django_db
+
+
+class Order(BaseModel):
+    text: str
+    number: float
+
+
+class Answer(BaseModel):
+    said: str
+
+
+@sdk.worker
+def refund(amount: float, currency: str) -> str:
+    return f"refunded {amount}"
+
+
+@sdk.agent("refunding", title="Refunding", version="1")
+def refunding(run: sdk.Run, order: Order) -> Answer:
+    """Refunds after a person approved it; says so when one did not."""
+    try:
+        return Answer(said=run.step("refund", refund.gated("Money leaves."), amount=order.number, currency="EUR"))
+    except sdk.Rejected as rejected:
+        return Answer(said=f"not refunded: {rejected.reason}")
 
 
 def opened(slug: str, text: str = "hello", number: int = 3) -> Review:
@@ -35,6 +59,12 @@ def client(people: dict[str, User]) -> Client:
     browser = Client()
     browser.force_login(people["reviewer"])
     return browser
+
+
+@pytest.fixture(autouse=True)
+def carried_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "UNDO_SECONDS", 0.0)
+    monkeypatch.setattr(bulk, "SECONDS_EACH", 0.0)
 
 
 def preview(client: Client, *reviews: Review, query: str = "", **more: Any) -> HttpResponse:
@@ -65,19 +95,19 @@ def ended(review: Review) -> Any:
 
 
 def test_the_preview_says_what_differs_what_is_the_same_and_decides_nothing(client: Client) -> None:
-    first, second = opened("paying", "first order", 3), opened("paying", "second order", 4)
+    first, second = opened("refunding", "first order", 3), opened("refunding", "second order", 4)
     html = preview(client, first, second).content.decode()
     assert "Decide 2 reviews together" in html
     same, differs = html.split("What differs")
-    assert "Ledger" in same.split("The same in all")[1]
+    assert "Currency" in same.split("The same in all")[1]
     assert [text for text in ("first order", "second order", "<td>3\n", "<td>4\n") if text not in differs] == []
     assert states(first, second) == ["open", "open"]
 
 
 def test_what_cannot_be_decided_together_is_named_with_the_reason(client: Client, people: dict[str, User]) -> None:
-    fit = [opened("paying"), opened("paying")]
+    fit = [opened("refunding"), opened("refunding")]
     other = opened("asking")
-    unknown, risky, eyes, held, snoozed, closed, foreign = (opened("paying") for _ in range(7))
+    unknown, risky, eyes, held, snoozed, closed, foreign = (opened("refunding") for _ in range(7))
     Review.objects.filter(pk=unknown.pk).update(cause="outcome_unknown")
     Review.objects.filter(pk=foreign.pk).update(group=Group.objects.create(name="Night shift"))
     Review.objects.filter(pk=risky.pk).update(risk=2)
@@ -85,12 +115,12 @@ def test_what_cannot_be_decided_together_is_named_with_the_reason(client: Client
     Review.objects.filter(pk=snoozed.pk).update(snoozed_until=timezone.now() + timedelta(hours=1))
     Claim.objects.create(review=held, reviewer=people["reviewer2"], until=timezone.now() + timedelta(minutes=5))
     decisions.decide(closed.pk, actor=people["reviewer2"], kind="approve", seen=closed.fingerprint)
-    shown = bulk.preview(Review.objects.in_turn().with_people().filter(pk__gte=fit[0].pk), people["reviewer"])
+    shown = selection.preview(Review.objects.in_turn().with_people().filter(pk__gte=fit[0].pk), people["reviewer"])
     assert shown.rows == fit
     assert {why.split(":")[0]: reviews for why, reviews in shown.excluded.items()} == {
-        "Another agent, step or cause than “Pay”": [other],
+        "Another agent, step or cause than “Refund”": [other],
         "Each of these needs an answer of its own.": [unknown],
-        "The group Night shift is asked about these, and you are not in it.": [foreign],
+        "This review is for the group Night shift. Ask one of its members, or have it reassigned to you.": [foreign],
         "High risk": [risky],
         "Four eyes": [eyes],
         "Snoozed": [snoozed],
@@ -105,7 +135,7 @@ def test_what_cannot_be_decided_together_is_named_with_the_reason(client: Client
 
 def test_nothing_chosen_or_nothing_that_fits_says_so(client: Client) -> None:
     assert "You have chosen no review" in client.post(reverse("bulk_preview"), follow=True).content.decode()
-    review = opened("paying")
+    review = opened("refunding")
     Review.objects.filter(pk=review.pk).update(cause="outcome_unknown")
     html = preview(client, review).content.decode()
     assert "Nothing to decide together" in html
@@ -113,12 +143,12 @@ def test_nothing_chosen_or_nothing_that_fits_says_so(client: Client) -> None:
 
 
 def test_all_that_match_the_filter_and_no_others(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = [opened("paying", f"wanted {number}") for number in range(3)]
-    other = opened("paying", "not this one")
+    wanted = [opened("refunding", f"wanted {number}") for number in range(3)]
+    other = opened("refunding", "not this one")
     html = preview(client, query="text=wanted", all="1").content.decode()
     assert all(f'value="{review.pk}"' in html for review in wanted)
     assert f'value="{other.pk}"' not in html
-    monkeypatch.setattr(bulk, "MOST", 2)
+    monkeypatch.setattr(selection, "MOST", 2)
     page = preview(client, query="text=wanted", all="1")
     assert "More than 2 match" in page.content.decode()
     decide(client, page, "approve")
@@ -126,8 +156,8 @@ def test_all_that_match_the_filter_and_no_others(client: Client, monkeypatch: py
 
 
 def test_identical_questions_are_decided_once(client: Client) -> None:
-    same = [opened("paying", "one text", 7), opened("paying", "another text", 7)]
-    other = opened("paying", "one text", 8)
+    same = [opened("refunding", "one text", 7), opened("refunding", "another text", 7)]
+    other = opened("refunding", "one text", 8)
     page = preview(client, same=str(same[0].pk))
     assert "They are identical" in page.content.decode()
     decide(client, page, "approve")
@@ -135,7 +165,7 @@ def test_identical_questions_are_decided_once(client: Client) -> None:
 
 
 def test_a_long_value_is_cut_and_says_so_and_nothing_is_hidden_in_it(client: Client) -> None:
-    review = opened("paying")
+    review = opened("refunding")
     Review.objects.filter(pk=review.pk).update(proposal={"note": "<b>\u202eall is paid" + "\n" * 300 + "pay twice"})
     html = preview(client, review).content.decode()
     assert "letters more: open the review" in html
@@ -147,19 +177,22 @@ def test_a_long_value_is_cut_and_says_so_and_nothing_is_hidden_in_it(client: Cli
 
 
 def test_each_is_decided_by_itself_and_its_run_goes_on(client: Client, people: dict[str, User]) -> None:
-    reviews = [opened("paying", number=number) for number in (3, 4, 5)]
+    reviews = [opened("refunding", number=number) for number in (3, 4, 5)]
     page = preview(client, *reviews)
     answer = decide(client, page, "approve", without=[reviews[2].pk])
     assert outcomes(answer) == {"decided": 2}
     assert states(*reviews) == ["decided", "decided", "open"]
-    assert [ended(review) for review in reviews[:2]] == [{"said": "paid 3.0"}, {"said": "paid 4.0"}]
+    assert [ended(review) for review in reviews[:2]] == [{"said": "refunded 3.0"}, {"said": "refunded 4.0"}]
     taken = Decision.objects.order_by("pk")
-    assert {(one.actor, one.seen_fingerprint == one.review.fingerprint) for one in taken} == {(people["reviewer"], True)}
+    assert {(one.actor, one.channel, one.seen_fingerprint == one.review.fingerprint) for one in taken} == {
+        (people["reviewer"], "bulk", True)
+    }
+    assert len({one.bulk for one in taken}) == 1
     assert "Done" in client.get(answer.headers["Location"]).content.decode()
 
 
 def test_a_rejection_needs_a_reason_and_what_was_left_out_stays_so(client: Client) -> None:
-    reviews = [opened("paying"), opened("paying")]
+    reviews = [opened("refunding"), opened("refunding")]
     page = preview(client, *reviews)
     refused = decide(client, page, "reject", without=[reviews[1].pk])
     assert refused.status_code == 422
@@ -167,18 +200,18 @@ def test_a_rejection_needs_a_reason_and_what_was_left_out_stays_so(client: Clien
     assert re.search(rf'value="{reviews[1].pk}"[^>]*checked', refused.content.decode())
     assert states(*reviews) == ["open", "open"]
     assert outcomes(decide(client, page, "reject", reason="not ours")) == {"decided": 2}
-    assert ended(reviews[0]) == {"said": "not paid: not ours"}
+    assert ended(reviews[0]) == {"said": "not refunded: not ours"}
 
 
 @pytest.mark.parametrize("decision", ["edit", "answer", "fork", "cancel", "nonsense", ""])
 def test_a_decision_that_is_none_for_many_is_refused(client: Client, decision: str) -> None:
-    review = opened("paying")
+    review = opened("refunding")
     assert decide(client, preview(client, review), decision).status_code == 422
     assert states(review) == ["open"]
 
 
 def test_what_happened_meanwhile_is_said_of_each(client: Client, people: dict[str, User]) -> None:
-    fine, first, changed, held, withdrawn = (opened("paying", number=number) for number in range(3, 8))
+    fine, first, changed, held, withdrawn = (opened("refunding", number=number) for number in range(3, 8))
     page = preview(client, fine, first, changed, held, withdrawn)
     decisions.decide(first.pk, actor=people["reviewer2"], kind="reject", seen=first.fingerprint, reason="no")
     Review.objects.filter(pk=changed.pk).update(fingerprint="f" * 64)
@@ -197,12 +230,12 @@ def test_what_happened_meanwhile_is_said_of_each(client: Client, people: dict[st
 
 
 def test_sent_twice_it_is_decided_once_and_another_page_cannot_be_made_up(client: Client, people: dict[str, User]) -> None:
-    reviews = [opened("paying"), opened("paying")]
+    reviews = [opened("refunding"), opened("refunding")]
     page = preview(client, *reviews)
     first, second = decide(client, page, "approve"), decide(client, page, "reject", reason="no")
     assert first.headers["Location"] == second.headers["Location"]
     assert Decision.objects.filter(kind="approve").count() == Decision.objects.count() == 2
-    other, late = Client(), opened("paying")
+    other, late = Client(), opened("refunding")
     other.force_login(people["reviewer2"])
     page = preview(client, late)
     assert "look again" in decide(other, page, "approve", follow=True).content.decode()
@@ -212,10 +245,27 @@ def test_sent_twice_it_is_decided_once_and_another_page_cannot_be_made_up(client
 
 
 def test_an_opened_address_decides_nothing(client: Client) -> None:
-    review = opened("paying")
+    review = opened("refunding")
     for name in ("bulk_preview", "decide_bulk"):
         assert "Nothing was done" in client.get(reverse(name), follow=True).content.decode()
     assert states(review) == ["open"]
+
+
+def test_all_of_it_is_taken_back_while_there_is_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "UNDO_SECONDS", 60.0)
+    reviews = [opened("refunding", number=number) for number in (3, 4, 5)]
+    answer = decide(client, preview(client, *reviews), "approve")
+    assert [ended(review) for review in reviews] == [None] * 3
+    begun = BulkDecision.objects.get()
+    assert "Undo" in client.get(answer.headers["Location"]).content.decode()
+    begun.items.filter(review=reviews[2]).update(outcome="", at=None)  # as if nobody had come to it
+    client.post(reverse("undo_bulk", args=[begun.pk]))
+    assert outcomes(answer) == {"undone": 3}
+    assert states(*reviews) == ["open"] * 3
+    bulk.carry(str(begun.pk))
+    assert states(*reviews) == ["open"] * 3
+    assert "Undo" not in client.get(answer.headers["Location"]).content.decode()
+    assert outcomes(decide(client, preview(client, *reviews), "approve")) == {"decided": 3}
 
 
 # --- many: by a job process ---------------------------------------------------------------------------------------
@@ -227,11 +277,15 @@ def test_many_are_left_to_a_job_and_one_that_ended_can_be_gone_on_with(
     monkeypatch.setattr(bulk, "AT_ONCE", 1)
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(dispatch, "ask", lambda *job: asked.append(job))
-    reviews = [opened("paying", number=number) for number in (3, 4, 5)]
+    reviews = [opened("refunding", number=number) for number in (3, 4, 5)]
     answer = decide(client, preview(client, *reviews), "approve")
     begun = BulkDecision.objects.get()
     assert asked == [(bulk.JOB, str(begun.pk))]
     assert outcomes(answer) == {"": 3}
+    # the first is decided, and the process ends before it says so
+    decisions.decide(
+        reviews[0].pk, actor=people["reviewer"], kind="approve", seen=reviews[0].fingerprint, channel="bulk", bulk=begun.pk
+    )
     assert 'hx-trigger="every 1s"' in client.get(answer.headers["Location"]).content.decode()
     BulkDecision.objects.update(begun_at=timezone.now() - timedelta(minutes=1))
     silent = client.get(answer.headers["Location"]).content.decode()
@@ -249,8 +303,8 @@ def test_many_are_left_to_a_job_and_one_that_ended_can_be_gone_on_with(
 
 def test_who_lost_the_right_meanwhile_decides_no_more(people: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "AT_ONCE", 0)
-    review, actor = opened("paying"), people["reviewer"]
-    seen = bulk.opened(bulk.preview([review], actor).sealed(), actor)
+    review, actor = opened("refunding"), people["reviewer"]
+    seen = selection.opened(selection.preview([review], actor).sealed(), actor)
     begun = bulk.begin(seen, actor=actor, kind="approve", reason="")
     actor.groups.clear()
     bulk.carry(str(begun.pk))
@@ -259,7 +313,7 @@ def test_who_lost_the_right_meanwhile_decides_no_more(people: dict[str, User], m
 
 
 def test_the_preview_asks_as_much_of_many_as_of_few(client: Client) -> None:
-    reviews = [opened("paying", number=number) for number in range(2, 8)]
+    reviews = [opened("refunding", number=number) for number in range(2, 8)]
     preview(client, *reviews[:2])
     with CaptureQueriesContext(connection) as few:
         preview(client, *reviews[:2])

@@ -6,6 +6,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 
@@ -22,7 +23,7 @@ class BulkDecision(models.Model):
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     kind = models.CharField(max_length=20, choices=Decision.Kind)
     reason = models.TextField(blank=True, default="")
-    tag = models.CharField(max_length=40, blank=True, default="")
+    tag = models.CharField(max_length=40, choices=Decision.Tag, blank=True, default="")
     previewed_at = models.DateTimeField()
     begun_at = models.DateTimeField()
 
@@ -36,6 +37,12 @@ class BulkDecision(models.Model):
     def left(self) -> int:
         """How many nobody has come to yet."""
         return self.items.filter(outcome="").count()
+
+    @property
+    def can_be_undone(self) -> bool:
+        """Some of it is not carried out yet."""
+        taken = Decision.objects.filter(bulk=self.pk, revoked_at=None, effective_at__gt=Now())
+        return taken.exists() or self.left > 0
 
     @property
     def is_silent(self) -> bool:
@@ -52,6 +59,7 @@ class BulkItem(models.Model):
         TOO_LATE = "too_late", "Somebody was first"
         CHANGED = "changed", "It has changed"
         REFUSED = "refused", "Refused"
+        UNDONE = "undone", "Taken back"
 
     bulk = models.ForeignKey(BulkDecision, on_delete=models.CASCADE, related_name="items")
     review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="+")

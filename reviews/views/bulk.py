@@ -10,7 +10,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
-from reviews import bulk
+from reviews import bulk, selection
 from reviews.forms import REASON_LETTERS
 from reviews.listing import Filters
 from reviews.models import BulkDecision, BulkItem, Decision, Review
@@ -29,6 +29,9 @@ class BulkForm(forms.Form):
     reason.help_text = "A rejection needs one: the supervisor of each run reads it. Trying again hands it to the worker."
     reason.widget = forms.Textarea({"class": "form-control", "rows": 2, "maxlength": REASON_LETTERS})
 
+    tag = forms.ChoiceField(required=False, choices=[("", "Not said"), *Decision.Tag.choices], label="Class of the reason")
+    tag.widget.attrs["class"] = "form-select w-auto"
+
     def clean_reason(self) -> str:
         reason: str = self.cleaned_data["reason"].strip()
         if not reason and self.data.get("decision") == Decision.Kind.REJECT:
@@ -46,7 +49,7 @@ def bulk_preview(request: HttpRequest) -> HttpResponse:
     if not chosen:
         messages.info(request, NONE_CHOSEN)
         return redirect(_inbox(request))
-    return _shown(request, bulk.preview(chosen, actor(request)), BulkForm())
+    return _shown(request, selection.preview(chosen, actor(request)), BulkForm())
 
 
 @require_http_methods(["GET", "POST"])
@@ -57,8 +60,8 @@ def decide_bulk(request: HttpRequest) -> HttpResponse:
         return _only_opened(request)
     kind, form = request.POST.get("decision", ""), BulkForm(request.POST)
     try:
-        seen = bulk.opened(request.POST.get("seen", ""), actor(request))
-    except bulk.OutOfDate:
+        seen = selection.opened(request.POST.get("seen", ""), actor(request))
+    except selection.OutOfDate:
         messages.warning(request, OUT_OF_DATE)
         return redirect(_inbox(request))
     if not form.is_valid():
@@ -74,7 +77,7 @@ def decide_bulk(request: HttpRequest) -> HttpResponse:
     except commands.Refused as refused:
         form.add_error(None, str(refused))
         return _again(request, seen, form)
-    return redirect(f"{begun.get_absolute_url()}?{Filters.read(request.GET).query}")
+    return redirect(f"{begun.get_absolute_url()}?{Filters.read(request.GET, actor(request)).query}")
 
 
 @require_GET
@@ -86,7 +89,7 @@ def bulk_result(request: HttpRequest, bulk_id: uuid.UUID) -> HttpResponse:
     counts = [(word, sum(item.outcome == outcome for item in items)) for outcome, word in BulkItem.Outcome.choices]
     done = sum(count for _, count in counts)
     shown = {"bulk": decided, "items": items, "counts": counts, "done": done, "left": len(items) - done}
-    shown |= {"query": Filters.read(request.GET).query, "is_mine": decided.actor_id == actor(request).pk}
+    shown |= {"query": Filters.read(request.GET, actor(request)).query, "is_mine": decided.actor_id == actor(request).pk}
     return render(request, "reviews/_bulk_result.html" if "part" in request.GET else "reviews/bulk_result.html", shown)
 
 
@@ -94,21 +97,37 @@ def bulk_result(request: HttpRequest, bulk_id: uuid.UUID) -> HttpResponse:
 @access.permits(access.may_decide)
 def continue_bulk(request: HttpRequest, bulk_id: uuid.UUID) -> HttpResponse:
     """Carry out what is left, where whoever did so has ended."""
-    decided = get_object_or_404(BulkDecision, pk=bulk_id)
+    decided = _own(request, bulk_id)
     if request.method == "POST":
-        if decided.actor_id != actor(request).pk:
-            raise PermissionDenied
         bulk.go_on(decided)
-    return redirect(f"{decided.get_absolute_url()}?{Filters.read(request.GET).query}")
+    return redirect(f"{decided.get_absolute_url()}?{Filters.read(request.GET, actor(request)).query}")
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_decide)
+def undo_bulk(request: HttpRequest, bulk_id: uuid.UUID) -> HttpResponse:
+    """Take back what is not carried out yet."""
+    decided = _own(request, bulk_id)
+    if request.method == "POST":
+        bulk.undo(decided, actor=actor(request))
+    return redirect(f"{decided.get_absolute_url()}?{Filters.read(request.GET, actor(request)).query}")
+
+
+def _own(request: HttpRequest, bulk_id: uuid.UUID) -> BulkDecision:
+    """To look at is any reviewer's; what follows is its actor's alone."""
+    decided = get_object_or_404(BulkDecision, pk=bulk_id)
+    if decided.actor_id != actor(request).pk:
+        raise PermissionDenied
+    return decided
 
 
 def _chosen(request: HttpRequest) -> list[Review]:
     """Those that were ticked, those that match the filter of the page, or those that ask exactly the same."""
     same = _ids([request.POST.get("same", "")])
     if same:
-        return bulk.identical(found(same[0]))
+        return selection.identical(found(same[0]))
     if "all" in request.POST:
-        return list(Filters.read(request.GET, actor(request)).reviews().with_people()[: bulk.MOST + 1])
+        return list(Filters.read(request.GET, actor(request)).reviews().with_people()[: selection.MOST + 1])
     ticked = Review.objects.filter(pk__in=_ids(request.POST.getlist("review")))
     return list(ticked.in_turn().with_people())
 
@@ -118,21 +137,21 @@ def _ids(given: list[str]) -> list[int]:
     return [int(one) for one in given if one.isdecimal() and len(one) < 19]
 
 
-def _again(request: HttpRequest, seen: bulk.Seen, form: BulkForm) -> HttpResponse:
+def _again(request: HttpRequest, seen: selection.Seen, form: BulkForm) -> HttpResponse:
     """The preview of what was seen, as it is now, with what does not fit."""
     reviews = Review.objects.filter(pk__in=[pk for pk, _ in seen.shown]).in_turn().with_people()
-    return _shown(request, bulk.preview(reviews, actor(request)), form, status=422)
+    return _shown(request, selection.preview(reviews, actor(request)), form, status=422)
 
 
-def _shown(request: HttpRequest, preview: bulk.Preview, form: BulkForm, *, status: int = 200) -> HttpResponse:
+def _shown(request: HttpRequest, preview: selection.Preview, form: BulkForm, *, status: int = 200) -> HttpResponse:
     page = ReviewPage(preview.first, []) if preview.rows else None
     left_out = _ids(request.POST.getlist("without"))
-    shown = {"preview": preview, "page": page, "form": form, "left_out": left_out, "most": bulk.MOST}
-    return render(request, "reviews/bulk.html", shown | {"query": Filters.read(request.GET).query}, status=status)
+    shown = {"preview": preview, "page": page, "form": form, "left_out": left_out, "most": selection.MOST}
+    return render(request, "reviews/bulk.html", shown | {"query": Filters.read(request.GET, actor(request)).query}, status=status)
 
 
 def _inbox(request: HttpRequest) -> str:
-    return f"{reverse('inbox')}?{Filters.read(request.GET).query}"
+    return f"{reverse('inbox')}?{Filters.read(request.GET, actor(request)).query}"
 
 
 def _only_opened(request: HttpRequest) -> HttpResponse:
