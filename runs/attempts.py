@@ -4,14 +4,14 @@ import random
 import time
 from asyncio import CancelledError
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from django.conf import settings
 
-from runs import event_log, keeper, sdk
+from runs import escalations, event_log, keeper, sdk
 from runs.answers import Accepted, AnyWorker, described, masked_by
 from runs.engine import budget, divergence, outcome, policy
 from runs.engine.canonical import clean, normalise
@@ -19,37 +19,15 @@ from runs.engine.errors import NoBudget
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import mask, secrets, unmask
 from runs.engine.outcome import ALONE_AFTER, Ending, crashed, is_poison, lost, why_crashed
-from runs.engine.policy import ALLOWED, Cause, Subject
-from runs.engine.state import Status, StepState
-from runs.engine.step import after_crash, moment
-from runs.models import Run
-from runs.nexts import Alone, Attempt, Done, Next, Open, Refused
+from runs.engine.policy import ALLOWED, Cause, Subject, Verdict
+from runs.engine.state import UNDO, Status, StepState
+from runs.engine.step import action, after_crash, moment
+from runs.models import open_reviews
+from runs.nexts import Alone, Attempt, Done, Next, Open, Refused, refusal
+from runs.passes import Pass, has_come
 
 LEAST_SECONDS = 0.1  # an attempt at the end of a step's time still has these
 MOST_DEFERRALS = 3  # short ones of a step that the process waits for; then the run is parked for each
-
-
-@dataclass(slots=True)
-class Pass:
-    """What its steps know of one pass through a supervisor."""
-
-    log: event_log.RunLog
-    held: keeper.Held
-    woken_for: datetime | None = None  # the time for which the run was parked, where it has come
-    lost_owner: str = ""  # whom this process took the run over from
-    ending: Ending | None = None  # of the process that the present attempt had to itself
-    offers_process: bool = False  # whether a step can be given a process to itself
-    asks_for_more: int = 0  # the step at which a person is asked, because the run has come to one of its ceilings
-    _in_hand: int | None = None
-
-    def others(self, position: int) -> int | None:
-        """What else was in hand of the process that was lost: runs, and steps of this one. None where nobody knows."""
-        if not self.lost_owner:
-            return None
-        if self._in_hand is None:
-            self._in_hand = Run.objects.in_hand_of(self.lost_owner).exclude(pk=self.log.run_id).count()
-        steps = self.log.state.steps.values()
-        return self._in_hand + sum(step.status == Status.RUNNING and step.position != position for step in steps)
 
 
 class OneStep:
@@ -59,6 +37,7 @@ class OneStep:
         """`real` is the input as the supervisor gave it; in the request, what the worker masks is masked."""
         self.here, self.log, self.position, self.worker, self.request = here, here.log, position, worker, request
         self.real = real
+        self.policy = policy.policy_of(here.log.state.config, worker.name)
         self.deferrals = 0
         self.took: dict[str, int] = {}  # the last attempt
 
@@ -93,8 +72,22 @@ class OneStep:
         asked.drafts[:0] = [] if step else [Draft(Kind.STEP_REQUESTED, request, self.position)]
         return asked
 
-    def begin(self) -> Next:
+    def first(self, *, in_line: bool = True) -> Next:
         """The first move."""
+        return self._held() or self.over(in_line=in_line) or self.begin()
+
+    def _held(self) -> Next | None:
+        """A decision that can still be taken back is not carried out; from one that cannot, this pass goes on."""
+        step = self.log.state.steps.get(self.position)
+        if step is None or step.effective_at is None:
+            return None
+        if not has_come(step.effective_at, self.here.woken_for):
+            return Open(UNDO, self.position, step.effective_at)
+        self.log.relies_on[self.position] = step.effective_at
+        return None
+
+    def begin(self) -> Next:
+        """Given that nothing holds it up."""
         step = self.log.state.steps.get(self.position)
         if step is None:
             return self._first()
@@ -142,7 +135,7 @@ class OneStep:
 
     def _first(self) -> Next:
         request = self._overridden()
-        if self.worker.asks or self.worker.gate:
+        if self.worker.asks or self._gate(request["input"]).needs_person:
             asked = self._ask_first(request["input"])
             asked.drafts.insert(0, Draft(Kind.STEP_REQUESTED, request, self.position))
             return asked
@@ -160,17 +153,33 @@ class OneStep:
 
     def _ask_first(self, value: Any) -> Open:
         """Before anything is executed: a question, or a gate whose reviewer decides about the input."""
-        about: dict[str, Any] = {} if self.worker.within is None else deadline(self.worker.within)
         if self.worker.asks:
-            return self._escalate(Cause.QUESTION, Subject.OUTPUT, why=value["question"], **about)
-        return self._escalate(Cause.GATED, Subject.INPUT, why=self.worker.gate, proposal=value, **about)
+            return self._escalate(Cause.QUESTION, Subject.OUTPUT, why=value["question"])
+        verdict = self._gate(value)
+        return self._escalate(Cause.GATED, Subject.INPUT, why=verdict.why, proposal=value, verdict=verdict)
+
+    def _gate(self, value: Any) -> Verdict:
+        """Whether a person must approve the input first: by the code, or by the policy."""
+        verdict = policy.before(self.policy, value)
+        why = " ".join(filter(None, [self.worker.gate, verdict.why]))
+        return replace(verdict, needs_person=bool(why), why=why)
+
+    def _action(self, step: StepState) -> str:
+        """What would be carried out now, as a fingerprint to be compared with what was approved."""
+        return action(self.log.run_id, step, worker=self.worker.name, effect=self.worker.effect, value=step.input)
+
+    def _ask_again(self, step: StepState) -> Open:
+        why = f"What would be carried out is no longer what {step.decided_by} approved. Nothing was executed. {self.worker.gate}"
+        return self._escalate(Cause.GATED, Subject.INPUT, why=why, proposal=step.input)
 
     def _again(self, step: StepState) -> Next:
         """A step that was begun: after a wait, a decision, a cancel that was taken back, or a process that died in it."""
         if step.status == Status.WAITING:
             return self._still_open(step)
-        if self.worker.asks or (self.worker.gate and not step.gate_passed):
+        if self.worker.asks or not (step.gate_passed or not self._gate(step.input).needs_person):
             return self._ask_first(step.input)
+        if step.gate_passed and step.approved not in ("", self._action(step)):
+            return self._ask_again(step)
         if step.status == Status.RETRYING and step.wake_at and not has_come(step.wake_at, self.here.woken_for):
             return Open("retry" if step.error else "later", self.position, step.wake_at)
         if step.status == Status.RUNNING:
@@ -181,12 +190,9 @@ class OneStep:
 
     def _still_open(self, step: StepState) -> Open:
         """A question that was withdrawn when the run ended stands again as it stood; else it stands still."""
-        if not step.withdrawn:
-            return Open("person", self.position, step.deadline)
-        asked = step.escalation
-        if "within_seconds" in asked:
-            asked = asked | deadline(asked["within_seconds"])
-        return Open("person", self.position, when(asked), [Draft(Kind.STEP_ESCALATED, asked, self.position)])
+        if step.pending or step.withdrawn:
+            return self._put(escalations.anew(step.pending or step.escalation))
+        return Open("person", self.position, step.deadline)
 
     def _ending(self, step: StepState) -> Ending:
         """How the process of the attempt ended; where nobody saw it, only that it is gone."""
@@ -238,17 +244,25 @@ class OneStep:
     # --- after the attempt ----------------------------------------------------------------------------------------
 
     def _accept(self, accepted: "Accepted") -> Next:
-        judgement = accepted.judgement
+        judgement, confidence, threshold = accepted.judgement, None, self.log.state.config["threshold"]
         if judgement:
-            threshold = self.log.state.config["threshold"]
-            judgement = judgement | {"threshold": threshold}
-            verdict = policy.judge(judgement["confidence"], threshold)
-            if verdict.needs_person:
-                why = " ".join(filter(None, [verdict.why, judgement.pop("why")]))
-                about = {"proposal": accepted.stored, "judged": True} | judgement
-                return self._escalate(Cause.LOW_CONFIDENCE, Subject.OUTPUT, why=why, **about)
-        succeeded = Draft(Kind.STEP_SUCCEEDED, {"output": accepted.stored} | judgement | self.took, self.position)
+            judgement = judgement | {"threshold": policy.threshold_of(self.policy, threshold)}
+            confidence = judgement["confidence"]
+        verdict = policy.after(
+            self.policy, accepted.stored, judged=bool(judgement), confidence=confidence, threshold=threshold
+        )  # fmt: skip
+        if verdict.needs_person:
+            why = " ".join(filter(None, [verdict.why, judgement.pop("why", "")]))
+            about = judgement | {"judged": True, "threshold": policy.threshold_of(self.policy, threshold)}
+            return self._escalate(verdict.cause, Subject.OUTPUT, why=why, proposal=accepted.stored, verdict=verdict, **about)
+        sampled = {"sampled": True} if self._is_drawn() else {}
+        succeeded = Draft(Kind.STEP_SUCCEEDED, {"output": accepted.stored} | judgement | self.took | sampled, self.position)
         return Done(self.worker.output.validate_python(accepted.stored), [succeeded])
+
+    def _is_drawn(self) -> bool:
+        """For a look at its quality, where nobody has looked at it."""
+        step, share = self.recorded, self.policy.sample_share
+        return not step.gate_passed and policy.is_drawn(share, self.log.run_id, step.name)
 
     def _after_failure(self, error: BaseException) -> Next:
         step = self.recorded
@@ -335,12 +349,22 @@ class OneStep:
         failed |= {"wake_at": wake_at.isoformat()}
         return Open("retry", self.position, wake_at, [Draft(Kind.ATTEMPT_FAILED, failed, self.position)])
 
-    def _escalate(self, cause: Cause, subject: Subject, *, why: str, proposal: Any = None, **about: Any) -> Open:
-        worker = self.worker
-        schema = worker.input_model.model_json_schema() if subject == Subject.INPUT else worker.output.json_schema()
-        data = {"cause": cause, "subject": subject, "proposal": proposal, "why": clean(why), "schema": schema}
-        data |= {"allowed": list(ALLOWED[cause])} | about
-        return Open("person", self.position, when(data), [Draft(Kind.STEP_ESCALATED, normalise(data), self.position)])
+    def _escalate(self, cause: Cause, subject: Subject, *, why: str, verdict: Verdict | None = None, **about: Any) -> Open:
+        step = self.log.state.steps.get(self.position)
+        asked = escalations.question(
+            self.worker, cause, subject, step=step, terms=self.policy, why=why, verdict=verdict, **about
+        )  # fmt: skip
+        return self._put(asked)
+
+    def _put(self, asked: dict[str, Any]) -> Open:
+        """The question to a person; where the run has no room for another review, the step waits with it."""
+        if self.here.has_room_for(self.position, asked):
+            escalated = Draft(Kind.STEP_ESCALATED, asked, self.position)
+            return Open("person", self.position, escalations.until(asked), [escalated])
+        step = self.log.state.steps.get(self.position)
+        parked = Draft(Kind.STEP_PARKED, {"cause": open_reviews.CAUSE, "question": asked}, self.position)
+        why = "As many of its reviews are open as may be at once."
+        return Open(open_reviews.CAUSE, self.position, None, [] if step and step.pending else [parked], held={"why": why})
 
 
 def difference(step: StepState, request: dict[str, Any] | None, steps: Mapping[int, StepState]) -> Next | None:
@@ -356,31 +380,6 @@ def difference(step: StepState, request: dict[str, Any] | None, steps: Mapping[i
         data["displaces"] = True  # this question is asked again after "retry"
     drafts = [Draft(Kind.STEP_WITHDRAWN, {}, step.position)] if step.asked else []  # one question at a time
     return Open("person", step.position, drafts=[*drafts, Draft(Kind.STEP_ESCALATED, data, step.position)])
-
-
-def refusal(step: StepState) -> Refused:
-    """The end of a step that came to no result, as its supervisor hears it."""
-    if step.status == Status.EXPIRED:
-        return Refused(sdk.Expired(step.position, step.title, step.deadline), step.position)
-    if step.decision == "finish":
-        return Refused(sdk.BudgetExhausted(step.title, step.decided_by), step.position)
-    did = "says that it did not happen" if step.decision == "not_happened" else "rejected it"
-    return Refused(sdk.Rejected(step.reason, step.decided_by, did), step.position)
-
-
-def has_come(moment: datetime, woken_for: datetime | None) -> bool:
-    """Whether that time has come by the database's clock, which has already found that `woken_for` has."""
-    return (woken_for is not None and moment <= woken_for) or moment <= event_log.now()
-
-
-def deadline(within_seconds: float) -> dict[str, Any]:
-    """Until when a person may decide, from now on."""
-    until = event_log.now() + timedelta(seconds=within_seconds)
-    return {"within_seconds": within_seconds, "deadline": until.isoformat()}
-
-
-def when(escalation: dict[str, Any]) -> datetime | None:
-    return datetime.fromisoformat(escalation["deadline"]) if "deadline" in escalation else None
 
 
 def held_by(deferred: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,9 @@ DECISIONS = {
     "finish": "left out, to finish with what there is,",
     "fork": "answered with a fork of the run",
     "cancel": "answered with a cancel of the run",
+    "take_over": "taken over, with a result,",
+    "send_back": "sent back for changes",
+    "skip": "skipped",
 }
 CAUSES = {
     Cause.GATED: "a person must approve it first",
@@ -87,6 +90,8 @@ def waiting(run: Run, wait: Wait) -> str:
     """Why the run does not move now, or "" when it moves or has ended."""
     if run.cancel_requested and not run.ended:
         return f"It is being cancelled: its present step may take another {settings.CANCEL_SECONDS:g} s, then it is cut off."
+    if run.status == RunStatus.QUEUED and run.wake_at and run.wake_at > datetime.now(UTC):
+        return _waiting_for_undo(run, wait)
     if run.status == RunStatus.QUEUED:
         return _waiting_for_process(wait)
     if run.status == RunStatus.RUNNING and run.lease_until and run.lease_until < datetime.now(UTC):
@@ -107,6 +112,10 @@ def _waiting_for_process(wait: Wait) -> str:
         return "It is the next that a free job process takes."
     stand = "1 call stands" if wait.before == 1 else f"{wait.before:,} calls stand"
     return f"It waits for a free job process: {stand} before it."
+
+
+def _waiting_for_undo(run: Run, wait: Wait) -> str:
+    return f"The decision can still be taken back: it is carried out {when(run.wake_at)}."
 
 
 def _waiting_to_try_again(run: Run, step: Step | None) -> str:
@@ -130,6 +139,11 @@ def _waiting_for_person(run: Run, wait: Wait) -> str:
 def _waiting_for_budget(run: Run, wait: Wait) -> str:
     until = f"It goes on when the limit is raised, and looks again {when(run.wake_at)}."
     return f"{_upper(_title(wait.step))} is held back. {wait.why or HELD_BACK['budget']} {until}"
+
+
+def _waiting_for_room(run: Run, wait: Wait) -> str:
+    what = f"{_upper(_title(wait.step))} waits to be put to a person" if run.waiting_step else "It has not begun"
+    return f"{what}. {wait.why} It goes on by itself when some of them are decided."
 
 
 def _waiting_for_children(run: Run, wait: Wait) -> str:
@@ -166,7 +180,9 @@ _WAITS: dict[str, Callable[[Run, Wait], str]] = {
     "budget": _waiting_for_budget,
     "timer": lambda run, wait: f"It waits and goes on {when(run.wake_at)}.",
     "later": _too_early,
+    "undo": _waiting_for_undo,
     "children": _waiting_for_children,
+    "reviews": _waiting_for_room,
 }
 
 
@@ -177,6 +193,8 @@ def step_waits(kind: str, data: dict[str, Any]) -> str:
     at = when(datetime.fromisoformat(data["wake_at"])) if data.get("wake_at") else "soon"
     if kind == Kind.ATTEMPT_FAILED:
         return f"It is tried again {at}."
+    if kind == Kind.STEP_PARKED and "question" in data:
+        return "It waits to be put to a person: as many reviews of its run are open as may be at once."
     if kind == Kind.STEP_PARKED:
         return "It waits for other runs." if data["cause"] == "children" else f"It goes on {at}."
     if "dependency" in data:
@@ -247,6 +265,8 @@ def _run_succeeded(data: dict[str, Any], step: str, by: str) -> str:
 def _parked(data: dict[str, Any], step: str, by: str) -> str:
     if data["cause"] == "person":
         return "The run waits for a person; no process is held."
+    if data["cause"] == "reviews":
+        return f"The run waits until fewer reviews are open; no process is held. {data['why']}"
     if data["cause"] == "children":
         return f"The run waits for {runs(len(data['runs']))} that it started; no process is held."
     wake_at = data.get("wake_at")
@@ -272,7 +292,14 @@ def _deferred(data: dict[str, Any], step: str, by: str) -> str:
 
 
 def _step_parked(data: dict[str, Any], step: str, by: str) -> str:
+    if "question" in data:
+        return f"{step} waits to be put to a person: as many reviews of its run are open as may be at once."
     return f"{step} waits for other runs." if data["cause"] == "children" else f"{step} waits."
+
+
+def _expired(data: dict[str, Any], step: str, by: str) -> str:
+    done = {"approve": " It was approved, as its policy says.", "skip": " It was skipped, as its policy says."}
+    return f"Nobody decided about {_lower(step)} in time.{done.get(data.get('default', ''), '')}"
 
 
 def _succeeded(data: dict[str, Any], step: str, by: str) -> str:
@@ -344,9 +371,12 @@ SENTENCES: dict[str, Say] = {
     Kind.STEP_SKIPPED: lambda data, step, by: f"{step} was skipped: {_short(data['note'])} {_short(data['why'])}",
     Kind.STEP_ESCALATED: _escalated,
     Kind.STEP_DECIDED: _decided,
+    Kind.DECISION_REVOKED: lambda data, step, by: (
+        f"{by} took back the decision about {_lower(step)}: it waits for a person again."
+    ),
     Kind.STEP_DEFERRED: _deferred,
     Kind.STEP_PARKED: _step_parked,
-    Kind.STEP_EXPIRED: lambda data, step, by: f"Nobody decided about {_lower(step)} in time.",
+    Kind.STEP_EXPIRED: _expired,
     Kind.STEP_WITHDRAWN: lambda data, step, by: f"Nobody needs to decide about {_lower(step)} any more.",
     Kind.STEP_COPIED: lambda data, step, by: f"{step} was taken over from run {data['run']} as it was recorded.",
 }

@@ -295,7 +295,8 @@ WITH taken AS (
     SELECT count(*) FROM reviews_review AS review WHERE review.agent = run.agent AND review.state = 'open' AND cause <> 'sample'
     ) >= (SELECT reviews_per_agent FROM runs_agentconfig AS config WHERE config.slug = run.agent) AS must_wait
 )
-SELECT taken.fence, taken.lease_owner, taken.last_seq, taken.must_wait, e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
+SELECT taken.fence, taken.lease_owner, taken.last_seq, taken.must_wait,
+  e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
 FROM taken JOIN runs_event AS e ON e.run_id = taken.id ORDER BY e.seq
 """
 # A row that somebody else has locked is skipped: waiting for it could deadlock, and the next round finds it free.

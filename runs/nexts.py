@@ -6,6 +6,7 @@ from typing import Any
 
 from runs import sdk
 from runs.engine.events import Draft
+from runs.engine.state import Status, StepState
 
 
 @dataclass(slots=True)
@@ -56,3 +57,13 @@ class Alone:
 
 
 Next = Attempt | Done | Refused | Open | Alone
+
+
+def refusal(step: StepState) -> Refused:
+    """The end of a step that came to no result, as its supervisor hears it."""
+    if step.status == Status.EXPIRED:
+        return Refused(sdk.Expired(step.position, step.title, step.deadline), step.position)
+    if step.decision == "finish":
+        return Refused(sdk.BudgetExhausted(step.title, step.decided_by), step.position)
+    did = "says that it did not happen" if step.decision == "not_happened" else "rejected it"
+    return Refused(sdk.Rejected(step.reason, step.decided_by, did), step.position)

@@ -11,13 +11,15 @@ from pydantic import BaseModel
 
 from runs import dispatch, event_log, keeper, sdk
 from runs.answers import AnyWorker, fitting, masked_by
-from runs.attempts import OneStep, Pass, difference, has_come
+from runs.attempts import OneStep, difference
 from runs.engine.canonical import clean, digest, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import mask, secrets
 from runs.engine.outcome import Ending
 from runs.engine.state import Status, StepState
+from runs.models import open_reviews
 from runs.nexts import Alone, Attempt, Done, Next, Open, Refused
+from runs.passes import Pass, has_come
 
 NAME_LETTERS = 120
 ROOM_SECONDS = 5.0  # how long a run waits where no process of its own can be had for it
@@ -63,6 +65,7 @@ class Steps:
         self.missing: list[dict[str, Any]] = []  # what the run will end without: step, title, note
         self.refused: dict[int, int] = {}  # id of a raised Rejected or Expired -> position of its step
         self.stopped = False
+        self.revoked = False  # a decision that this pass went on from was taken back
 
     def perform(self, name: str, worker: AnyWorker, inputs: dict[str, Any]) -> Any:
         """What run.step does: return the recorded result, or have the worker make one."""
@@ -71,7 +74,7 @@ class Steps:
             step = self.reach(name, worker, inputs)
             if "seconds" in self.log.state.config.get("budget", ()):
                 self.write_results()  # what the last step took counts
-            next_ = step.changed() or step.over() or step.begin()
+            next_ = step.changed() or step.first()
             while isinstance(next_, Attempt):
                 self._start(next_)
                 next_ = step.follow(step.execute(step.recorded))
@@ -98,6 +101,15 @@ class Steps:
                 return
             parked = Draft(Kind.STEP_PARKED, {"cause": "timer", "wake_at": wake_at.isoformat()}, self.position)
             self.settle(Open("timer", self.position, wake_at, [parked]))
+
+    def decision(self, name: str) -> sdk.Decided | None:
+        """What run.decision does."""
+        if name not in self.names:
+            raise ValueError(f"The run has not come to a step named {name!r}, so nobody has decided about it.")
+        step = next((one for one in self.log.state.steps.values() if one.name == name), None)
+        if step is None or not step.decision:
+            return None
+        return sdk.Decided(step.decision, step.decided_by, step.reason, step.proposal)
 
     def end(self) -> None:
         """The supervisor has returned: nothing recorded may be left over, no cancel unheard."""
@@ -201,6 +213,11 @@ class Steps:
         wake_at = event_log.now() + timedelta(seconds=ROOM_SECONDS)
         self.write(Draft(Kind.RUN_PARKED, {"cause": "retry", "wake_at": wake_at.isoformat()}, position or None), release=True)
 
+    def wait_for_reviews(self) -> NoReturn:
+        """Before its first step, until fewer reviews of its agent are open."""
+        why = "Its agent is paused: as many of its reviews are open as may be at once."
+        self._stop(Draft(Kind.RUN_PARKED, {"cause": open_reviews.CAUSE, "why": why}))
+
     def _stop(self, last: Draft) -> NoReturn:
         self.write(last, release=True)
         self.stopped = True
@@ -214,8 +231,13 @@ class Steps:
             raise Stopped
         if self.log.state.cancel_requested:
             self._stop(Draft(Kind.RUN_CANCELLED))
-        if hand_over.is_set():
+        if self.must_leave:
             self._stop(Draft(Kind.RUN_RELEASED))
+
+    @property
+    def must_leave(self) -> bool:
+        """No further step is begun in this pass."""
+        return self.log.state.cancel_requested or self.revoked or hand_over.is_set()
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -235,7 +257,7 @@ class Steps:
         return lambda: not self.held.lost and time.monotonic() < end
 
     def record(self, *drafts: Draft, release: bool = False) -> bool:
-        """Append what is unwritten and these; False when a cancel came: what happened stays unwritten, the rest is dropped."""
+        """Append what is unwritten and these; False when a cancel or an undo came: what happened stays unwritten."""
         together, asked = [*self.unwritten, *drafts], time.monotonic()
         try:
             self.log.append(*together, release=release, may_wait=self.may_wait())
@@ -243,8 +265,17 @@ class Steps:
         except event_log.CancelRequested:
             self.unwritten = [draft for draft in together if draft.kind not in NOT_AFTER_CANCEL]
             return False
+        except event_log.DecisionRevoked:
+            self.unwritten = [draft for draft in together if draft.kind in TAKINGS or self._was_begun(draft)]
+            self.log.relies_on, self.revoked = {}, True
+            return False
         self.unwritten = []
         return True
+
+    def _was_begun(self, draft: Draft) -> bool:
+        """It says what came of an attempt whose start is written."""
+        step = self.log.state.steps.get(draft.step or 0)
+        return step is not None and step.status == Status.RUNNING
 
     def succeed(self, output: Any) -> None:
         """End the run with its output, completed partially where something is missing."""
@@ -259,10 +290,11 @@ class Steps:
 
     def _finish(self, last: Draft) -> None:
         """Nobody is asked about a run that has ended."""
-        asked = [step.position for step in self.log.state.steps.values() if step.asked]
+        asked = [step.position for step in self.log.state.steps.values() if step.asked or step.pending]
         self.write(*(Draft(Kind.STEP_WITHDRAWN, {}, position) for position in asked), last, release=True)
 
 
+TAKINGS = {Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER}
 # What has not happened yet when a cancel is heard: these are not written any more.
 NOT_AFTER_CANCEL = {
     Kind.STEP_STARTED,

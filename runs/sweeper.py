@@ -10,7 +10,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 from redis.exceptions import RedisError
 
-from runs import budgets, children, dependencies, dispatch, signals
+from runs import budgets, children, dependencies, dispatch, floods, signals
 from runs.models import Run
 from runs.reliability import budget as reserved
 from runs.reliability.store import Unavailable
@@ -36,6 +36,7 @@ def sweep() -> int:
     dependencies.wake()
     reserved.give_back()
     budgets.wake()
+    floods.wake()
     signals.swept.send_robust(sender=None)  # what fails there is logged, and holds up no run
     cache.set(BEAT, time.time(), timeout=BEAT_SECONDS)
     return len(calls)

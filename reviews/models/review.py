@@ -115,10 +115,13 @@ class Review(models.Model):
         permissions = [("decide_review", "May decide reviews")]
         constraints = [
             # a step asks one question at a time
-            models.UniqueConstraint(fields=["run", "position"], condition=Q(state="open"), name="review_open_once"),
+            models.UniqueConstraint(
+                fields=["run", "position"], condition=Q(state="open") & ~Q(cause="sample"), name="review_open_once"
+            ),
         ]
         indexes = [
             models.Index(fields=["-risk", "opened_at", "id"], condition=Q(state="open"), name="review_inbox"),  # inbox in turn
+            models.Index(fields=["agent", "cause"], condition=Q(state="open"), name="review_of_agent"),  # caps against floods
             models.Index(fields=["same"], condition=Q(state="open"), name="review_same"),  # identical questions
             models.Index(fields=["escalate_at"], condition=Q(state="open", escalated_at=None), name="review_escalates"),
             models.Index(fields=["tell_at"], condition=Q(state="open", tell_at__isnull=False), name="review_tells"),  # sweeper

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -59,6 +59,7 @@ class Verdict:
     why: str = ""
     cause: Cause = Cause.LOW_CONFIDENCE
     is_unclear: bool = False  # nobody could evaluate it
+    rule: str = ""  # of the policy that says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def after(policy: Policy, result: Any, *, judged: bool, confidence: float | None
     if verdict.needs_person or policy.when == When.NEVER:
         return verdict
     if judged or (policy.when == When.THRESHOLD and policy.worker):
-        return judge(confidence, threshold_of(policy, threshold))
+        return replace(judge(confidence, threshold_of(policy, threshold)), rule=policy.rule)
     return verdict
 
 
@@ -150,7 +151,7 @@ def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
     if known and (policy.subject != subject or policy.when in (When.THRESHOLD, When.NEVER)):
         return Verdict(False)
     if policy.when == When.ALWAYS:
-        return Verdict(True, f"{policy.name}: always.", Cause.GATED)
+        return Verdict(True, f"{policy.rule}.", Cause.GATED, rule=policy.rule)
     try:
         if not known:
             raise Unclear("it is of a newer version of agentops")
@@ -158,8 +159,9 @@ def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
             return Verdict(False)
     except Unclear as unclear:
         why = f"{policy.name} could not be evaluated: {unclear}. What cannot be evaluated goes to a person."
-        return Verdict(True, why, Cause.GATED, is_unclear=True)
-    return Verdict(True, f"{policy.rule}. It is {condition.shown(condition.at(value, policy.path))}.", Cause.GATED)
+        return Verdict(True, why, Cause.GATED, is_unclear=True, rule=policy.rule)
+    why = f"{policy.rule}. It is {condition.shown(condition.at(value, policy.path))}."
+    return Verdict(True, why, Cause.GATED, rule=policy.rule)
 
 
 def risk_of(policy: Policy, cause: str, effect: str) -> str:

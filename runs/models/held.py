@@ -12,6 +12,7 @@ from runs.models.event import Event
 from runs.models.run import HELD_BACK, Run, RunStatus
 
 CAUSES = HELD_BACK
+SAID = (*CAUSES, "reviews")  # causes of waits whose event says why
 NAME = KT("data__dependency")
 MOST_WAITING = 5000  # of those behind budgets that one sweep looks at
 
@@ -54,7 +55,7 @@ def behind_budgets() -> dict[int, list[tuple[int, Decimal]]]:
 
 def said(given: Iterable[Run]) -> dict[int, dict[str, Any]]:
     """Run -> what parked it: `dependency` and `why`. Nothing is asked where none of them is held back."""
-    held = [run.pk for run in given if run.status == RunStatus.WAITING and run.waiting_cause in CAUSES]
+    held = [run.pk for run in given if run.status == RunStatus.WAITING and run.waiting_cause in SAID]
     if not held:
         return {}
     parked = Event.objects.filter(run__in=held, seq=F("run__last_seq"))

@@ -1,0 +1,59 @@
+"""A step's question to a person as it is recorded: what the policy adds to it, and what becomes of it without an answer."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from runs import event_log, sdk
+from runs.answers import AnyWorker
+from runs.engine import policy
+from runs.engine.canonical import clean, normalise
+from runs.engine.policy import Cause, Default, Policy, Subject, Verdict, allowed
+from runs.engine.state import StepState
+
+UNTIMED = (Cause.BUDGET, Cause.CODE_CHANGED)  # these are about the run, not about what a policy is for
+
+
+def question(
+    worker: AnyWorker, cause: Cause, subject: Subject, *, step: StepState | None, terms: Policy, why: str, proposal: Any = None,
+    verdict: Verdict | None = None, **about: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The data of its StepEscalated. `verdict` is what the policy said, where it is that which sends it here."""
+    schema = worker.input_model.model_json_schema() if subject == Subject.INPUT else worker.output.json_schema()
+    effect, skips = step.effect if step else worker.effect, sdk.skip_of(worker) is not None
+    said = {"cause": cause, "subject": subject, "proposal": proposal, "why": clean(why), "schema": schema}
+    said |= {"allowed": allowed(cause, subject, sent_back=step.sent_back if step else 0, may_skip=skips)}
+    said |= {"risk": policy.risk_of(terms, cause, effect)} | _named(terms, verdict)
+    if cause not in UNTIMED and (times := [time for time in (worker.within, terms.within_seconds) if time is not None]):
+        terms = replace(terms, default=Default.EXPIRE) if verdict and verdict.is_unclear else terms
+        about |= {"within_seconds": min(times), "default": policy.default_of(terms, cause, effect, can_skip=skips)}
+    return anew(normalise(said | about))
+
+
+def _named(terms: Policy, verdict: Verdict | None) -> dict[str, Any]:
+    if not terms.id:
+        return {}
+    named: dict[str, Any] = {"policy": {"id": terms.id, "version": terms.version}, "approvals": terms.approvals}
+    return named | ({"rule": verdict.rule} if verdict and verdict.rule else {})
+
+
+def anew(asked: dict[str, Any]) -> dict[str, Any]:
+    """The question as it is put now: its time begins now."""
+    if "within_seconds" not in asked:
+        return asked
+    return asked | {"deadline": (event_log.now() + timedelta(seconds=asked["within_seconds"])).isoformat()}
+
+
+def until(asked: dict[str, Any]) -> datetime | None:
+    """Until when a person may decide."""
+    return datetime.fromisoformat(asked["deadline"]) if "deadline" in asked else None
+
+
+def expired(step: StepState) -> dict[str, Any]:
+    """The data of its StepExpired: what happens now that nobody has decided, as the policy said when it was asked."""
+    match step.escalation.get("default"):
+        case Default.APPROVE if policy.may_approve(step.cause, step.effect, step.escalation.get("risk", "high")):
+            return {"default": Default.APPROVE}
+        case Default.SKIP if (worker := sdk.find_worker(step.worker)) and (skip := sdk.skip_of(worker)):
+            return {"default": Default.SKIP, "note": skip.note, "output": normalise(worker.dump(skip.value))}
+    return {}

@@ -1,0 +1,58 @@
+"""What the steps of one pass through a supervisor know of it, and of one another."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from runs import escalations, event_log, keeper
+from runs.engine.outcome import Ending
+from runs.engine.policy import Subject
+from runs.engine.state import Status
+from runs.models import Run, open_reviews
+
+
+@dataclass(slots=True)
+class Pass:
+    """What its steps know of one pass through a supervisor."""
+
+    log: event_log.RunLog
+    held: keeper.Held
+    woken_for: datetime | None = None  # the time for which the run was parked, where it has come
+    lost_owner: str = ""  # whom this process took the run over from
+    ending: Ending | None = None  # of the process that the present attempt had to itself
+    offers_process: bool = False  # whether a step can be given a process to itself
+    asks_for_more: int = 0  # the step at which a person is asked, because the run has come to one of its ceilings
+    _in_hand: int | None = None
+    _open: set[int] | None = None  # the steps that a person is asked about
+    _open_elsewhere: int = 0  # the reviews of the runs above it and below
+
+    def others(self, position: int) -> int | None:
+        """What else was in hand of the process that was lost: runs, and steps of this one. None where nobody knows."""
+        if not self.lost_owner:
+            return None
+        if self._in_hand is None:
+            self._in_hand = Run.objects.in_hand_of(self.lost_owner).exclude(pk=self.log.run_id).count()
+        steps = self.log.state.steps.values()
+        return self._in_hand + sum(step.status == Status.RUNNING and step.position != position for step in steps)
+
+    def has_room_for(self, position: int, asked: dict[str, Any]) -> bool:
+        """Whether a person may be asked about one more step; what is gated, or of high risk, always finds room."""
+        if self._open is None:
+            self._open = {step.position for step in self.log.state.steps.values() if step.asked}
+            self._open_elsewhere = self._count_elsewhere()
+        most = self.log.state.config.get("reviews", {}).get("run")
+        is_urgent = asked["risk"] == "high" or asked["subject"] == Subject.INPUT or asked["cause"] in escalations.UNTIMED
+        if most and not is_urgent and len(self._open | {position}) + self._open_elsewhere > most:
+            return False
+        self._open.add(position)
+        return True
+
+    def _count_elsewhere(self) -> int:
+        state = self.log.state
+        has_family = state.parent_id or any(step.worker.startswith("spawn[") for step in state.steps.values())
+        return open_reviews.of_family(self.log.run_id, but=self.log.run_id) if has_family else 0
+
+
+def has_come(moment: datetime, woken_for: datetime | None) -> bool:
+    """Whether that time has come by the database's clock, which has already found that `woken_for` has."""
+    return (woken_for is not None and moment <= woken_for) or moment <= event_log.now()

@@ -1,0 +1,175 @@
+"""Changes what an admin wants of a policy, once it is checked against the code: fields that are there, values of their type."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.forms import model_to_dict
+
+from runs import operations, sdk
+from runs.engine import policy as terms
+from runs.engine.condition import NUMBER, holds
+from runs.engine.policy import Cause, Default, Subject, When
+from runs.models import Policy
+
+ORDERING = (">", ">=", "<", "<=")
+TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
+
+
+def configure(pk: int | None = None, *, by: str, **changes: Any) -> Policy:
+    """Make a policy, or change one and raise its version; runs that have started keep what they started with.
+
+    What changes nothing makes no version. Raises Policy.DoesNotExist, and django's ValidationError, which names the field.
+    """
+    with transaction.atomic():
+        row = Policy.objects.select_for_update().get(pk=pk) if pk else Policy()
+        before = model_to_dict(row) if pk else {}
+        for name, value in changes.items():
+            setattr(row, name, value)
+        check(row)
+        row.full_clean()
+        if model_to_dict(row) != before:
+            row.version, row.changed_by = row.version + bool(pk), by
+            row.save()
+    return row
+
+
+def check(row: Policy) -> None:
+    """Make the row whole, and its value of the type of its field. Raises ValidationError for what could not be carried out."""
+    if row.agent not in sdk.AGENTS:
+        raise ValidationError({"agent": "There is no such agent."})
+    if row.worker and row.worker not in sdk.WORKERS:
+        raise ValidationError({"worker": f"The code has no worker {row.worker}."})
+    if row.when == When.CONDITION:
+        _check_condition(row)
+    else:
+        row.path, row.operator, row.value = "", "", None
+    _check_default(row)
+
+
+def workers(row: Policy) -> list[sdk.Worker[..., Any]]:
+    """Those that it is about."""
+    return [sdk.WORKERS[row.worker]] if row.worker else operations.workers_of(sdk.AGENTS[row.agent])
+
+
+def _check_default(row: Policy) -> None:
+    if row.default == Default.EXPIRE:
+        return
+    if row.within_seconds is None:
+        raise ValidationError({"within_seconds": "Say how long a person may take, or let it expire."})
+    for worker in workers(row):
+        if row.default == Default.SKIP and sdk.skip_of(worker) is None:
+            told = f"{worker.title} cannot be skipped: its fallback is no skip(...) in the code."
+            raise ValidationError({"default": f"{told} Let it expire{'' if row.worker else ', or name a worker'}."})
+        if row.default == Default.APPROVE:
+            _check_approval(row, worker)
+
+
+def _check_approval(row: Policy, worker: sdk.Worker[..., Any]) -> None:
+    effects = {worker.effect, worker.fallback.effect if isinstance(worker.fallback, sdk.Worker) else "none"}
+    if effects != {"none"}:
+        told = f"{worker.title} changes something outside, so the clock may not approve it. Let it expire."
+        raise ValidationError({"default": told})
+    if not terms.may_approve(Cause.GATED, "none", row.risk):
+        raise ValidationError({"default": "What is of high risk may not be approved by the clock. Let it expire."})
+
+
+# --- conditions ---------------------------------------------------------------------------------------------------
+
+
+def _check_condition(row: Policy) -> None:
+    if not row.operator:
+        raise ValidationError({"operator": "Say how the field is compared."})
+    found = [schema for schema in _schemas(row) if schema is not None]
+    if row.worker and not found:
+        what = "input" if row.subject == Subject.INPUT else "result"
+        raise ValidationError({"path": f"The {what} of {sdk.WORKERS[row.worker].title} has no {row.path}.{_known(row)}"})
+    if row.operator == "is empty":
+        row.value = None
+        return
+    types = {str(schema.get("type", "")) for schema in found}
+    row.value = _typed(row.value, types)
+    if row.operator in ORDERING:
+        _check_order(row)
+
+
+def _check_order(row: Policy) -> None:
+    """A value that is not even in an order with itself is in none."""
+    try:
+        holds(row.value, "", row.operator, row.value)
+    except terms.Unclear:
+        told = "Enter a number, or a date such as 2026-11-23: only these are more or less than others."
+        raise ValidationError({"value": told}) from None
+
+
+def _typed(value: Any, types: set[str]) -> Any:
+    """What was typed, as the type of the field, or of the items of a list; where nobody knows it, as it looks."""
+    if not isinstance(value, str):
+        if value is None:
+            raise ValidationError({"value": "Say with what it is compared."})
+        return value
+    text, known = value.strip(), types and "" not in types
+    if NUMBER.fullmatch(text) and (not known or types & {"number", "integer"}):
+        return float(text) if "." in text else int(text)
+    if text.lower() in TRUTHS and (not known or "boolean" in types):
+        return TRUTHS[text.lower()]
+    if known and not types & {"string", "null", "object", "array"}:
+        raise ValidationError({"value": f"Enter {' or '.join(sorted(A[one] for one in types if one in A))}."})
+    if not text:
+        raise ValidationError({"value": "Say with what it is compared."})
+    return text
+
+
+A = {"number": "a number", "integer": "a whole number", "boolean": "yes or no"}
+
+
+def _schemas(row: Policy) -> Iterator[dict[str, Any] | None]:
+    """What the code says of the field: one schema for each type that it may be of."""
+    for worker in workers(row):
+        whole = _whole(row, worker)
+        found = _within([whole], row.path.split(".") if row.path else [], whole.get("$defs", {}))
+        for schema in found:
+            yield from [schema.get("items", {})] if row.operator == "contains" and schema.get("type") == "array" else [schema]
+
+
+def _whole(row: Policy, worker: sdk.Worker[..., Any]) -> dict[str, Any]:
+    return worker.input_model.model_json_schema() if row.subject == Subject.INPUT else worker.output.json_schema()
+
+
+def _within(schemas: list[dict[str, Any]], path: list[str], known: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas at the path: an empty one where anything may stand there, none where nothing can."""
+    plain = [one for schema in schemas for one in _plain(schema, known)]
+    if not path:
+        return plain
+    inner = [found for schema in plain if (found := _part(schema, path[0])) is not None]
+    return _within(inner, path[1:], known) if inner else []
+
+
+def _part(schema: dict[str, Any], name: str) -> dict[str, Any] | None:
+    if not schema:
+        return {}
+    if schema.get("type") == "array":
+        return dict(schema.get("items", {})) if name.isdecimal() else None
+    if name in schema.get("properties", {}):
+        return dict(schema["properties"][name])
+    more = schema.get("additionalProperties", False) if schema.get("type") == "object" else False
+    return (more if isinstance(more, dict) else {}) if more else None
+
+
+def _plain(schema: dict[str, Any], known: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Without references and alternatives."""
+    if "$ref" in schema:
+        yield from _plain(known.get(schema["$ref"].rpartition("/")[2], {}), known)
+    elif "anyOf" in schema or "oneOf" in schema or "allOf" in schema:
+        for one in schema.get("anyOf") or schema.get("oneOf") or schema["allOf"]:
+            yield from _plain(one, known)
+    else:
+        yield schema
+
+
+def _known(row: Policy) -> str:
+    """What may be named instead."""
+    whole = _whole(row, sdk.WORKERS[row.worker])
+    names = [name for schema in _plain(whole, whole.get("$defs", {})) for name in schema.get("properties", {})]
+    return f" It has: {', '.join(names)}." if names else " Leave it empty for the whole of it."

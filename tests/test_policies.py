@@ -1,0 +1,421 @@
+"""Policies: every condition, and what they do to real steps, before and after execution, at a deadline, and to a sample."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from pydantic import BaseModel
+
+from reviews.models import Cause, Review, Risk
+from runs import audit, commands, event_log, executor, policies, sdk
+from runs.engine import condition
+from runs.engine import policy as judging
+from runs.engine.condition import Unclear, holds
+from runs.engine.events import Kind
+from runs.models import Policy, Run
+from runs.sdk import Result, agent, skip, worker
+from tests.agents import Answer, Order
+
+pytestmark = pytest.mark.django_db
+ORDER = {
+    "amount": 120.5,
+    "paid": "42.00",
+    "by": "2026-11-23",
+    "items": [{"n": 1}, {"n": 20}],
+    "tags": ["a"],
+    "ok": True,
+    "no": None,
+}
+
+
+# --- conditions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "operator", "value", "expected"),
+    [
+        ("amount", ">", 100, True), ("amount", ">", 120.5, False), ("amount", ">=", 120.5, True), ("amount", "<", "121", True),
+        ("amount", "<=", 120, False), ("amount", "=", 120.5, True), ("amount", "!=", 120.5, False), ("paid", ">", 41.99, True),
+        ("paid", "=", 42, True), ("paid", "=", "42.0", False), ("by", ">", "2026-01-01", True),
+        ("by", "<", "2026-01-01T10:00:00", False),
+        ("items.1.n", ">", 19, True), ("items.0.n", ">", 19, False), ("tags", "contains", "a", True),
+        ("tags", "contains", "b", False),
+        ("by", "contains", "-11-", True), ("by", "contains", "X", False), ("ok", "=", True, True), ("ok", "!=", True, False),
+        ("no", "is empty", None, True), ("no", "=", "x", False), ("no", "!=", "x", True), ("amount", "is empty", None, False),
+        ("tags", "is empty", None, False), ("", "is empty", None, False),
+    ],
+)  # fmt: skip
+def test_a_condition_holds_or_not(path: str, operator: str, value: Any, expected: bool) -> None:
+    assert holds(ORDER, path, operator, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "operator", "value"),
+    [
+        ("missing", ">", 1), ("items.2.n", ">", 1), ("items.x", "=", 1), ("amount.cents", ">", 1), ("ok", ">", 0), ("no", ">", 0),
+        ("by", ">", 5), ("by", ">", "tomorrow"), ("by", "<", "2026-01-01T10:00:00+00:00"), ("ok", "=", 1), ("tags", "=", "a"),
+        ("amount", "contains", 1), ("amount", "resembles", 1), ("amount", "", 1), ("amount", ">", None), ("amount", ">", True),
+        ("items.-1.n", ">", 1), ("missing", "is empty", None),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_is_said(path: str, operator: str, value: Any) -> None:
+    with pytest.raises(Unclear):
+        holds(ORDER, path, operator, value)
+
+
+def test_what_is_masked_is_not_compared() -> None:
+    with pytest.raises(Unclear, match="masked"):
+        holds({"card": "•••"}, "card", "contains", "4")
+
+
+def made(**said: Any) -> judging.Policy:
+    return judging.Policy.read({"id": 12, "version": 3, **said})
+
+
+CHECKED = {"when": "condition", "path": "amount", "operator": ">", "value": 100}
+
+
+@pytest.mark.parametrize(
+    ("said", "judged", "confidence", "asks_before", "asks_after"),
+    [
+        ({}, True, 0.7, "", "low_confidence"), ({}, True, 0.8, "", ""), ({}, True, None, "", "low_confidence"),
+        ({}, False, None, "", ""),
+        ({"worker": "w"}, False, None, "", "low_confidence"), ({"threshold": 0.5}, True, 0.7, "", ""),
+        ({"threshold": 0.99}, True, 0.98, "", "low_confidence"), ({"when": "never"}, True, None, "", ""),
+        ({"when": "always"}, True, 1.0, "", "gated"), ({"when": "always", "subject": "input"}, True, 1.0, "gated", ""),
+        ({"when": "always", "subject": "input"}, True, 0.1, "gated", "low_confidence"),
+        (CHECKED, True, 1.0, "", "gated"), (CHECKED | {"value": 200}, True, 1.0, "", ""),
+        (CHECKED | {"value": 200}, True, 0.1, "", "low_confidence"), (CHECKED | {"subject": "input"}, False, None, "gated", ""),
+        (CHECKED | {"path": "x"}, True, 1.0, "", "gated"), (CHECKED | {"path": "x", "subject": "input"}, True, 1.0, "gated", ""),
+        (CHECKED | {"operator": "like"}, True, 1.0, "", "gated"), ({"when": "sometimes"}, True, 1.0, "gated", "gated"),
+        (CHECKED | {"subject": "both"}, True, 1.0, "gated", "gated"),
+    ],
+)  # fmt: skip
+def test_a_policy_says_when_a_person_is_asked(
+    said: dict[str, Any], judged: bool, confidence: float | None, asks_before: str, asks_after: str
+) -> None:
+    terms = made(**said)
+    before = judging.before(terms, ORDER)
+    after = judging.after(terms, ORDER, judged=judged, confidence=confidence, threshold=0.8)
+    assert (before.cause if before.needs_person else "", after.cause if after.needs_person else "") == (asks_before, asks_after)
+    assert all(verdict.why for verdict in (before, after) if verdict.needs_person)
+
+
+def test_the_reviewer_reads_the_rule_and_the_value() -> None:
+    terms = made(**CHECKED)
+    assert terms.rule == "Policy 12, version 3: amount > 100"
+    assert judging.after(terms, ORDER, judged=False, confidence=None, threshold=0.8).why == f"{terms.rule}. It is 120.5."
+    assert len(made(**CHECKED | {"path": "x" * 200}).rule) <= judging.RULE_LETTERS
+
+
+def test_the_workers_own_policy_wins_whole() -> None:
+    config = {"policies": [{"worker": "", "when": "always"}, {"worker": "w", "when": "never"}]}
+    assert [judging.policy_of(config, name).when for name in ("w", "other")] == ["never", "always"]
+    assert judging.policy_of({"policies": []}, "w") == judging.policy_of({}, "w") == judging.NONE
+
+
+@pytest.mark.parametrize(
+    ("default", "cause", "effect", "risk", "can_skip", "expected"),
+    [
+        ("approve", "gated", "none", "", True, "approve"), ("approve", "low_confidence", "none", "low", False, "approve"),
+        ("approve", "gated", "none", "high", True, "expire"), ("approve", "gated", "idempotent", "low", True, "expire"),
+        ("approve", "gated", "once", "low", True, "expire"), ("approve", "failed", "none", "", True, "expire"),
+        ("approve", "outcome_unknown", "once", "low", True, "expire"), ("skip", "failed", "none", "", True, "skip"),
+        ("skip", "failed", "none", "", False, "expire"), ("skip", "outcome_unknown", "once", "", True, "expire"),
+        ("skip", "question", "none", "", True, "expire"), ("expire", "gated", "none", "", True, "expire"),
+        ("explode", "gated", "none", "", True, "expire"),
+    ],
+)  # fmt: skip
+def test_a_timeout_approves_nothing_irreversible(
+    default: str, cause: str, effect: str, risk: str, can_skip: bool, expected: str
+) -> None:
+    assert judging.default_of(made(default=default, risk=risk), cause, effect, can_skip=can_skip) == expected
+
+
+def test_the_risk_is_the_policys_or_follows_from_what_the_step_does() -> None:
+    risks = [judging.risk_of(judging.NONE, "failed", effect) for effect in ("none", "idempotent", "once")]
+    assert risks == ["normal", "normal", "high"]
+    assert judging.risk_of(made(risk="low"), "gated", "once") == "low"
+    assert judging.risk_of(made(risk="low"), "outcome_unknown", "once") == "high"
+
+
+def test_the_same_steps_are_drawn_by_whoever_draws() -> None:
+    drawn = [judging.is_drawn(0.25, run, "step") for run in range(4000)]
+    assert drawn == [judging.is_drawn(0.25, run, "step") for run in range(4000)]
+    assert 800 < sum(drawn) < 1200
+    assert (judging.is_drawn(0.0, 1, "x"), judging.is_drawn(1.0, 1, "x")) == (False, True)
+
+
+def test_a_value_in_a_sentence_is_one_short_line() -> None:
+    shown = condition.shown("a\nfake banner " * 50)
+    assert len(shown) <= condition.SHOWN_LETTERS
+    assert "\n" not in shown
+
+
+# --- real steps -----------------------------------------------------------------------------------------------------
+
+
+class Sum(BaseModel):
+    cents: int
+    note: str = ""
+
+
+CALLED: list[int] = []
+ANSWERS: dict[str, Any] = {}
+
+
+@worker
+def quote(cents: int) -> Sum:
+    CALLED.append(cents)
+    return Sum(cents=cents)
+
+
+@worker
+def estimate(cents: int) -> Result[Sum]:
+    return Result(Sum(cents=cents), ANSWERS.get("confidence"), why="it looked so")
+
+
+@worker(effect="once")
+def transfer(cents: int) -> Sum:
+    CALLED.append(cents)
+    return Sum(cents=cents)
+
+
+@worker(fallback=skip("There is no rating."))
+def rating(cents: int) -> Sum | None:
+    raise sdk.GiveUp("no rater")
+
+
+WORKERS: dict[str, sdk.Worker[..., Any]] = {"quote": quote, "estimate": estimate, "transfer": transfer, "rating": rating}
+
+
+@agent("quoting", title="Quoting", version="1", threshold=0.8)
+def quoting(run: sdk.Run, order: Order) -> Answer:
+    """Quotes its number with the worker that its text names; says so when nobody decided in time."""
+    one = {"quote": quote, "estimate": estimate, "transfer": transfer, "rating": rating}[order.text]
+    try:
+        found = run.step("quote", one, cents=order.number)
+    except sdk.Expired:
+        return Answer(said="too late")
+    except sdk.Rejected as rejected:
+        return Answer(said=f"no: {rejected.reason}")
+    return Answer(said=str(found and found.cents))
+
+
+@pytest.fixture(autouse=True)
+def blank(people: dict[str, User]) -> None:
+    CALLED.clear()
+    ANSWERS.clear()
+
+
+def policy(worker_: sdk.Worker[..., Any] | None = quote, **terms: Any) -> Policy:
+    return policies.configure(by="admin", agent="quoting", worker=worker_.name if worker_ else "", **terms)
+
+
+def started(what: str = "quote", number: int = 500) -> Run:
+    return advanced(commands.start("quoting", {"text": what, "number": number}, by="operator"))
+
+
+def advanced(run: Run) -> Run:
+    executor.advance(run.pk, owner="test")
+    run.refresh_from_db()
+    assert audit.first_wrong(run.pk) == ""
+    return run
+
+
+def asked(run: Run) -> Review:
+    return Review.objects.open().get(run=run)
+
+
+def decide(run: Run, decision: str, **more: Any) -> Run:
+    review = asked(run)
+    commands.decide(run.pk, review.position, decision, by="reviewer", fingerprint=review.fingerprint, **more)
+    review.delete()
+    return advanced(run)
+
+
+LARGE = {"when": "condition", "path": "cents", "operator": ">", "value": 100}
+
+
+def test_a_condition_on_the_input_is_asked_before_anything_happens() -> None:
+    row = policy(**LARGE, subject="input", risk="high", approvals=2, within_seconds=60)
+    assert (started(number=100).status, CALLED) == ("succeeded", [100])
+    run = started(number=101)
+    review = asked(run)
+    assert (run.status, CALLED) == ("waiting", [100])
+    assert (review.cause, review.subject, review.risk, review.approvals) == ("gated", "input", Risk.HIGH, 2)
+    assert (review.rule, review.default) == (f"Policy {row.pk}, version 1: cents > 100", "expire")
+    assert review.due_at is not None
+    assert review.why == f"{review.rule}. It is 101."
+    assert decide(run, "edit", value={"cents": 7}).output == {"said": "7"}
+    assert CALLED == [100, 7]
+
+
+def test_a_condition_on_the_result_is_asked_before_the_run_goes_on() -> None:
+    policy(**LARGE, subject="output")
+    run = started(number=101)
+    assert (run.status, CALLED, asked(run).proposal) == ("waiting", [101], {"cents": 101, "note": ""})
+    assert {"approve", "edit", "reject"} <= set(asked(run).allowed)
+    assert decide(run, "approve").output == {"said": "101"}
+    assert CALLED == [101]
+
+
+def test_what_cannot_be_evaluated_goes_to_a_person_and_no_clock_approves_it() -> None:
+    policy(None, when="condition", subject="input", path="cents", operator="=", value="5", within_seconds=60)
+    Policy.objects.update(path="nowhere", default="approve")
+    run = started()
+    assert (run.status, CALLED, asked(run).default) == ("waiting", [], "expire")
+    assert "could not be evaluated: there is no nowhere" in asked(run).why
+
+
+def test_never_switches_off_the_threshold_but_no_gate_of_the_code() -> None:
+    assert started("estimate").status == "waiting"
+    policy(estimate, when="never")
+    assert started("estimate").status == "succeeded"
+    policies.configure(by="admin", agent="paying", when="never")
+    run = advanced(commands.start("paying", {"text": "rent", "number": 5}, by="operator"))
+    assert (run.status, asked(run).cause, asked(run).risk, asked(run).rule) == ("waiting", "gated", Risk.HIGH, "")
+
+
+def test_a_policys_threshold_counts_and_is_recorded() -> None:
+    ANSWERS["confidence"] = 0.85
+    assert started("estimate").status == "succeeded"
+    policy(estimate, threshold=0.9)
+    review = asked(started("estimate"))
+    assert (review.cause, review.threshold, review.confidence) == ("low_confidence", 0.9, 0.85)
+    assert review.rule.endswith("confidence under 0.9")
+
+
+def test_a_fact_under_a_threshold_of_its_own_has_no_confidence_and_needs_a_person() -> None:
+    policy(quote, threshold=0.1)
+    review = asked(started())
+    assert (review.cause, review.confidence, review.threshold) == ("low_confidence", None, 0.1)
+
+
+def test_a_run_keeps_the_policies_it_started_with() -> None:
+    run = commands.start("quoting", {"text": "quote", "number": 500}, by="operator")
+    row = policy(**LARGE)
+    assert advanced(run).status == "succeeded"
+    assert started().status == "waiting"
+    policies.configure(row.pk, by="admin", enabled=False)
+    assert started().status == "succeeded"
+
+
+# --- at the deadline --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("terms", "what", "output", "status"),
+    [
+        ({**LARGE, "subject": "input", "default": "approve"}, "quote", "500", "succeeded"),
+        ({**LARGE, "subject": "output", "default": "approve"}, "quote", "500", "succeeded"),
+        ({**LARGE, "subject": "input", "default": "expire"}, "quote", "too late", "succeeded"),
+        ({"when": "always", "subject": "input", "default": "skip"}, "rating", "None", "partial"),
+    ],
+)
+def test_at_the_deadline_happens_what_the_policy_names(terms: dict[str, Any], what: str, output: str, status: str) -> None:
+    policy(WORKERS[what], **terms, within_seconds=1)
+    run = started(what)
+    review = asked(run)
+    assert review.default == terms["default"]
+    time_passes(run)
+    run = advanced(run)
+    assert (run.status, run.output) == (status, {"said": output})
+    review.refresh_from_db()
+    assert (review.state, review.decisions.count()) == ("expired", 0), "no person said anything"
+    event = event_log.rows(run.pk).get(kind=Kind.STEP_EXPIRED)
+    assert (event.actor, event.data.get("default", "expire")) == ("", terms["default"])
+
+
+def time_passes(run: Run) -> None:
+    """Until the deadline of a second has come."""
+    while event_log.now() <= run.wake_at:
+        pass
+
+
+def test_the_clock_approves_nothing_irreversible_even_where_the_row_says_so() -> None:
+    with pytest.raises(ValidationError, match="the clock may not approve it"):
+        policy(transfer, when="always", subject="input", within_seconds=1, default="approve")
+    row = policy(transfer, when="always", subject="input", within_seconds=1, risk="low")
+    Policy.objects.filter(pk=row.pk).update(default="approve")
+    run = started("transfer")
+    assert asked(run).default == "expire"
+    time_passes(run)
+    assert (advanced(run).output, CALLED) == ({"said": "too late"}, [])
+
+
+# --- a sample ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_is_shown_to_people_and_holds_nothing_up() -> None:
+    policy(None, sample_share=1.0)
+    run = started()
+    review = asked(run)
+    assert (run.status, review.cause, review.risk, review.proposal) == (
+        "succeeded",
+        Cause.SAMPLE,
+        Risk.LOW,
+        {"cents": 500, "note": ""},
+    )
+    assert review.allowed == list(judging.OF_A_SAMPLE)
+    assert event_log.rows(run.pk).get(kind=Kind.STEP_SUCCEEDED).data["sampled"] is True
+
+
+def test_what_a_person_saw_already_is_not_drawn() -> None:
+    policy(**LARGE, subject="input", sample_share=1.0)
+    assert decide(started(), "approve").status == "succeeded"
+    assert not Review.objects.open().exists()
+
+
+def test_nobody_is_shown_more_samples_than_the_agent_may_have_open() -> None:
+    policy(None, sample_share=1.0)
+    commands.configure("quoting", by="admin", reviews_per_agent=2)
+    assert {started().status for _ in range(3)} == {"succeeded"}
+    assert Review.objects.open().count() == 2
+
+
+# --- what an admin may write --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("terms", "field", "told"),
+    [
+        ({"agent": "nobody"}, "agent", "no such agent"), ({"worker": "quote.nothing"}, "worker", "no worker"),
+        ({"when": "condition"}, "operator", "Say how"), (LARGE | {"path": "euros"}, "path", "It has: cents, note"),
+        (LARGE | {"value": "many"}, "value", "a whole number"),
+        (LARGE | {"path": "note", "value": "more"}, "value", "Enter a number, or a date"),
+        (LARGE | {"value": ""}, "value", "whole number"),
+        (LARGE | {"subject": "input", "path": "note"}, "path", "The input of Quote"),
+        ({"threshold": 1.5}, "threshold", "less than or equal to 1"),
+        ({"sample_share": -1}, "sample_share", "greater than or equal to 0"),
+        ({"default": "skip"}, "within_seconds", "how long"),
+        ({"default": "skip", "within_seconds": 5}, "default", "cannot be skipped"),
+        ({"default": "approve", "within_seconds": 5, "risk": "high"}, "default", "high risk"),
+        ({"approvals": 3}, "approvals", "not a valid choice"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_could_not_be_carried_out_is_refused_at_its_field(terms: dict[str, Any], field: str, told: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        policies.configure(by="admin", **{"agent": "quoting", "worker": quote.name} | terms)
+    assert told in " ".join(refused.value.message_dict[field])
+    assert not Policy.objects.exists()
+
+
+def test_values_take_the_type_of_their_field() -> None:
+    row = policy(**LARGE | {"value": "0100"})
+    assert row.value == 100
+    assert policies.configure(row.pk, by="admin", path="note", operator="contains", value="100").value == "100"
+    assert policies.configure(row.pk, by="admin", operator="is empty").value is None
+
+
+def test_versions_are_kept_and_two_policies_of_one_worker_are_refused() -> None:
+    row = policy(**LARGE)
+    assert policies.configure(row.pk, by="admin", value=100).version == 1
+    changed = policies.configure(row.pk, by="admin2", value=200)
+    assert (changed.version, changed.changed_by) == (2, "admin2")
+    with pytest.raises(ValidationError, match="has a policy already"):
+        policy(when="never")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Policy.objects.create(agent="quoting", worker=quote.name)
