@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         if path in OWN_PATHS:
             body = self._body()
             return self._send(body if isinstance(body, Answer) else self.outside.own(self.command, path, body, query))
-        visit = self.outside.visits.came(path, self.headers.get("Idempotency-Key", ""))
+        visit = self.outside.visits.came(path, self.headers.get("Idempotency-Key", ""), self.client_address[1])
         try:
             self._meet(path, visit)
         finally:

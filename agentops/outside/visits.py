@@ -18,6 +18,7 @@ class Visit:
     at: float
     until: float | None = None
     fault: str = ""
+    port: int = 0  # of the client: the same for all requests of one connection
 
 
 @dataclass
@@ -27,9 +28,9 @@ class Visits:
     _all: list[Visit] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def came(self, path: str, key: str) -> Visit:
+    def came(self, path: str, key: str, port: int) -> Visit:
         with self._lock:
-            visit = Visit(path, key, time.time())
+            visit = Visit(path, key, time.time(), port=port)
             self._all.append(visit)
         return visit
 

@@ -1,8 +1,10 @@
 """Writes through a language model: any provider of pydantic-ai, or a server that speaks OpenAI's dialect."""
 
 import asyncio
+import os
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -85,8 +87,8 @@ def _written(output_type: type[Output], instructions: str, prompt: str) -> Outpu
 
     # Small local models fail at tool calls but keep to a schema; the big providers do well with either.
     wanted: Any = NativeOutput(output_type) if settings.AGENTOPS_MODEL_BASE_URL else output_type
-    agent: Agent[None, Output] = Agent(_model(), output_type=wanted, instructions=instructions, name="draft")
-    result = asyncio.run(agent.run(prompt))
+    agent: Agent[None, Output] = Agent(_home.model(), output_type=wanted, instructions=instructions, name="draft")
+    result = _home.done(agent.run(prompt))
     usage = result.usage
     guard.used(usage.total_tokens, prices.cost(name(), usage.input_tokens, usage.output_tokens))
     return result.output
@@ -121,6 +123,49 @@ def _provider(provider: str) -> "Provider[Any]":
     from pydantic_ai.providers import infer_provider
 
     return infer_provider(provider)
+
+
+class _Home:
+    """Where the calls of this process run: one event loop in a thread of its own, and a client that keeps its connections."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._kept: tuple[object, Any] | None = None
+
+    def done(self, call: Coroutine[Any, Any, T]) -> T:
+        """What it comes to. The thread that waits may be given up; the client's own timeouts end the call."""
+        return asyncio.run_coroutine_threadsafe(call, self._running()).result()
+
+    def model(self) -> "Model":
+        """Anew where the configuration or a timeout has changed."""
+        terms = guard.terms()
+        timeouts = terms.connect_timeout_seconds, terms.read_timeout_seconds
+        wanted = (name(), settings.AGENTOPS_MODEL_BASE_URL, settings.AGENTOPS_MODEL_API_KEY, timeouts)
+        with self._lock:
+            if self._kept is None or self._kept[0] != wanted:
+                self._kept = wanted, _model()
+            found: Model = self._kept[1]
+            return found
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="model", daemon=True).start()
+            return self._loop
+
+
+_home = _Home()
+
+
+def _after_fork() -> None:
+    """Neither the thread nor the connections survive a fork."""
+    global _home
+    _home = _Home()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _timeout(kind: Callable[..., T]) -> T | None:
