@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
+from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 
 from agentops import reach
@@ -78,6 +79,20 @@ def critical_workers_name_a_fallback(app_configs: Sequence[Any] | None, **kwargs
     """What matters most must not fail without anybody having said what happens then."""
     bare = [sdk.WORKERS[name] for name in sorted(sdk.WORKERS) if operations.is_bare(sdk.WORKERS[name])]
     return [Error(_without_fallback(worker), id="agentops.E011") for worker in bare]
+
+
+@register()
+def what_happens_once_calls_one_dependency(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Where the second has no room, the first was called already, and the step cannot begin anew."""
+    several = [worker for worker in sdk.WORKERS.values() if worker.effect == "once" and len(worker.uses) > 1]
+    return [checks.Warning(_once_in_several(worker), id="agentops.W012") for worker in sorted(several, key=lambda one: one.name)]
+
+
+def _once_in_several(worker: sdk.Worker[..., Any]) -> str:
+    return (
+        f'The worker {worker.name} has effect="once" and uses {" and ".join(worker.uses)}: where one of them has no room '
+        "after another was called, a person must find out what happened. Make a worker for each, or make it idempotent."
+    )
 
 
 def _without_fallback(worker: sdk.Worker[..., Any]) -> str:

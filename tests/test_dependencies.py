@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection
 from django.test import Client
 
+from agentops import checks
 from reviews import decisions
 from runs import audit, dependencies, event_log
 from runs.models import BreakerChange, Dependency, Run, held
@@ -148,6 +149,12 @@ def test_uses_must_name_dependencies(uses: Any) -> None:
         worker(uses=uses)(pays)
 
 
+def test_a_worker_that_may_happen_once_and_calls_two_dependencies_is_warned_of() -> None:
+    told = [one.msg for one in checks.what_happens_once_calls_one_dependency(None) if "shop.buy" in one.msg]
+    assert len(told) == 1
+    assert told[0].startswith('The worker shop.buy_once has effect="once" and uses shop and post: where one of them has no room')
+
+
 @pytest.mark.django_db
 def test_a_step_calls_only_what_its_worker_names() -> None:
     assert carried("buy").output == {"said": "bought"}
@@ -222,7 +229,7 @@ def test_of_who_closes_a_breaker_and_who_restores_it_the_person_wins() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("decision", ["retry", "edit", "reject"])
+@pytest.mark.parametrize("decision", ["retry", "take_over", "reject"])
 def test_what_is_held_back_is_sent_to_people_who_decide_in_its_place(decision: str, people: dict[str, User]) -> None:
     set_terms(enabled=False)
     runs = [carried("buy") for _ in range(3)]
@@ -233,12 +240,12 @@ def test_what_is_held_back_is_sent_to_people_who_decide_in_its_place(decision: s
     assert "operator sent it to the inbox instead of waiting: today is the deadline" in review.why
     assert held.counts() == {"shop": 1}
     set_terms(enabled=True)
-    value = {"edit": "bought by hand"}.get(decision)
+    value = {"take_over": "bought by hand"}.get(decision)
     decisions.decide(review.pk, actor=people["reviewer"], kind=decision, seen=review.fingerprint, value=value, reason="so be it")
     run = again(run)
     assert (run.status, run.output) == {
         "retry": ("succeeded", {"said": "bought"}),
-        "edit": ("succeeded", {"said": "bought by hand"}),
+        "take_over": ("succeeded", {"said": "bought by hand"}),
         "reject": ("failed", None),
     }[decision]
 
