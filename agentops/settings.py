@@ -150,6 +150,9 @@ GATHER_THREADS = env.int("GATHER_THREADS", default=8)
 CHILDREN_LIMIT = env.int("CHILDREN_LIMIT", default=10_000)
 ALLOWED_PRIVATE_NETWORKS = env.list("ALLOWED_PRIVATE_NETWORKS", default=[])  # where URLs of people and agents may lead
 
+# --- reviews ----------------------------------------------------------------------------------------------------------
+UNDO_SECONDS = env.float("UNDO_SECONDS", default=0 if AGENTOPS_ENV == "test" else 8)  # a decision can be taken back so long
+
 # --- the shipped agent ----------------------------------------------------------------------------------------------
 MODEL_CACHE = Path(env.str("AGENTOPS_MODEL_CACHE", default=str(AGENTOPS_LOCAL / "models")))
 CARD_PROCESSOR_URL = env.str("CARD_PROCESSOR_URL", default="http://127.0.0.1:8010")
@@ -176,6 +179,7 @@ if AGENTOPS_ENV == "test":
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
 ACCOUNT_ADAPTER = "agentops.accounts.NobodySignsUp"
 ACCOUNT_LOGOUT_ON_GET = False
 LOGIN_URL = "account_login"

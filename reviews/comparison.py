@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
@@ -26,12 +27,26 @@ class Change:
 
 
 def changes(before: Any, after: Any) -> list[Change]:
-    """The fields that differ; for values without fields, the one change there is."""
-    if not (isinstance(before, dict) and isinstance(after, dict)):
-        return [] if before == after else [Change("", words(_text(before), _text(after)))]
-    names = [*before, *(name for name in after if name not in before)]
-    differing = [name for name in names if before.get(name) != after.get(name)]
-    return [Change(name, words(_text(before.get(name)), _text(after.get(name)))) for name in differing]
+    """The fields that differ, each by its path ("address.street"); for values without fields, the one change there is."""
+    return [Change(path, words(_text(old), _text(new))) for path, old, new in _differing(before, after, "")]
+
+
+def _differing(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if before == after:
+        return
+    old, new = _fields(before), _fields(after)
+    if old is None or new is None:
+        yield path, before, after
+        return
+    for name in [*old, *(name for name in new if name not in old)]:
+        yield from _differing(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """What has parts that can be named: an object, and a list of objects by their places. A list of words is one text."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {str(place): item for place, item in enumerate(value)}
+    return value if isinstance(value, dict) and value else None
 
 
 def words(before: str, after: str) -> list[Part]:
@@ -52,4 +67,6 @@ def words(before: str, after: str) -> list[Part]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return "\n".join(map(str, value))
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,11 +1,33 @@
-"""Says what follows from a decision, before it is taken."""
+"""Says what follows from a decision, before it is taken: in one sentence, and by the name of the act."""
+
+from typing import Any
 
 from reviews.models import Cause, Decision, Review
 from runs import describe, sdk
+from runs.engine.act import Part, plain, said, short
 from runs.engine.budget import DAY
+from runs.engine.policy import MOST_SENT_BACK, Subject
 
 Kind = Decision.Kind
-SAID = {
+MOST_FIELDS = 3  # of a value, where no template names what is done
+ELSE_FAILS = "The supervisor hears your reason and may go another way; else the run fails."
+LEFT_OUT = "“{title}” is left out: {note} The run goes on without it, and ends as completed partially."
+OF_A_RESULT = {
+    Kind.EDIT: "The run goes on with your correction in the place of the result.",
+    Kind.REJECT: "The result is thrown away. " + ELSE_FAILS,
+    Kind.SEND_BACK: "The worker begins anew with your remark. It was sent back {sent_back} of {most} times that it may be.",
+    Kind.SKIP: LEFT_OUT,
+}
+SAID: dict[tuple[str, str], str] = {
+    (Cause.GATED, Kind.EDIT): "“{title}” is carried out with the input as you leave it here.",
+    (Cause.GATED, Kind.REJECT): "“{title}” is not carried out. " + ELSE_FAILS,
+    (Cause.GATED, Kind.TAKE_OVER): "“{title}” is not carried out: you did it yourself. The run goes on with what you enter.",
+    (Cause.GATED, Kind.SKIP): LEFT_OUT,
+    (Cause.FAILED, Kind.RETRY): "“{title}” is tried again, and its worker gets your remark.",
+    (Cause.FAILED, Kind.TAKE_OVER): "“{title}” is not tried again. The run goes on with the result that you give here.",
+    (Cause.FAILED, Kind.REJECT): "“{title}” is given up. " + ELSE_FAILS,
+    (Cause.FAILED, Kind.SKIP): LEFT_OUT,
+    (Cause.QUESTION, Kind.REJECT): "The question stays without an answer. " + ELSE_FAILS,
     (Cause.CODE_CHANGED, Kind.RETRY): (
         "The code is compared with this step once more. Choose it when the code is again as it was; else it stops here again."
     ),
@@ -26,15 +48,60 @@ SAID = {
         "fails.{others}"
     ),
     (Cause.BUDGET, Kind.CANCEL): "The run ends here. What its steps did stays done.{others}",
+    (Cause.SAMPLE, Kind.APPROVE): "You record that the result was right. Nothing else happens.",
+    (Cause.SAMPLE, Kind.EDIT): "You record what would have been right. The run went on with the result as it was.",
+    (Cause.SAMPLE, Kind.REJECT): "You record that the result was wrong. The run went on with it.",
 }
 OTHERS = " Other runs of this agent that need more wait until midnight UTC, and nobody is asked about them again today."
 
 
 def of(review: Review, kind: str) -> str:
     """One or two sentences, or "" where the button says it all."""
-    said = SAID.get((Cause(review.cause), Kind(kind)), "")
-    said = said.replace("{others}", OTHERS if _is_of_a_day(review) else "")
-    return said.format(title=review.title, position=review.position, prefix=_prefix(review.position), version=_version(review))
+    of_a_result = review.cause in (Cause.GATED, Cause.LOW_CONFIDENCE) and review.subject == Subject.OUTPUT
+    sentence = OF_A_RESULT.get(Kind(kind), "") if of_a_result else SAID.get((review.cause, kind), "")
+    sentence = sentence.replace("{others}", OTHERS if _is_of_a_day(review) else "")
+    about = {"title": review.title, "position": review.position, "prefix": _prefix(review.position), "version": _version(review)}
+    if kind == Kind.SEND_BACK:
+        about |= {"sent_back": _sent_back(review), "most": MOST_SENT_BACK}
+    if kind == Kind.SKIP:
+        about |= {"note": _note(review)}
+    return sentence.format(**about)
+
+
+def act(review: Review) -> str:
+    """What is asked, in one line: "Refund 42.00 EUR to customer C-1004". It holds what agents and customers wrote."""
+    return review.why if review.cause == Cause.QUESTION else plain(parts(review))
+
+
+def parts(review: Review, value: Any = None) -> list[Part]:
+    """The same, what was written by others apart from our words; with another value (an edited one) in place of the proposal."""
+    proposal = review.proposal if value is None else value
+    worker = sdk.find_worker(review.worker)
+    if worker and worker.says and review.subject == Subject.INPUT and isinstance(proposal, dict):
+        return said(worker.says, proposal)
+    if proposal is None or review.cause == Cause.BUDGET:
+        return [Part(review.title)]
+    return [Part(f"{review.title}, "), *_main_fields(proposal)]
+
+
+def _main_fields(value: Any) -> list[Part]:
+    if not isinstance(value, dict):
+        return [Part(short(value), given=True)]
+    shown: list[Part] = []
+    for name, inner in list(value.items())[:MOST_FIELDS]:
+        shown += [Part(f"{', ' if shown else ''}{name.replace('_', ' ')} "), Part(short(inner), given=True)]
+    return shown
+
+
+def _sent_back(review: Review) -> int:
+    about = {"review__run": review.run_id, "review__position": review.position}
+    return Decision.objects.filter(kind=Kind.SEND_BACK, final=True, revoked_at=None, **about).count()
+
+
+def _note(review: Review) -> str:
+    worker = sdk.find_worker(review.worker)
+    skip = sdk.skip_of(worker) if worker else None
+    return skip.note if skip else ""
 
 
 def _is_of_a_day(review: Review) -> bool:

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from reviews import background
+from reviews.choices import Choice
 from reviews.comparison import Change, changes
-from reviews.forms import Choice
 from reviews.listing import agent_title
 from reviews.models import Cause, Claim, Decision, Review
 from runs import describe, sdk, timeline
@@ -182,6 +182,12 @@ class ReviewPage:
     def deadline(self) -> datetime | None:
         """Until when somebody may decide."""
         return timeline.deadlines(self.review.run_id, [self.review.position]).get(self.review.position)
+
+    @cached_property
+    def asked_anew(self) -> Review | None:
+        """The question about this step that is open now, where this one is not."""
+        others = Review.objects.open().filter(run=self.review.run_id, position=self.review.position)
+        return others.exclude(pk=self.review.pk).first()
 
     @property
     def why_closed(self) -> str:

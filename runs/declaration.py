@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticUserError
 from typing_extensions import TypeVar
 
+from runs.engine import act
 from runs.engine.backoff import LONGEST_WAIT_SECONDS
 from runs.engine.canonical import clean
 
@@ -45,6 +46,7 @@ class Worker(Generic[P, R]):
     critical: bool = False
     fallback: Any = None  # another Worker, ask_human, or a Skip
     gate: str = ""
+    says: str = ""  # what a person reads who is to approve it: "Refund {amount_cents:money} EUR to {customer}"
     attempts: int | None = None
     timeout: float | None = None  # seconds for one attempt
     total_timeout: float | None = None  # seconds for all of them, with the waits between
@@ -255,6 +257,14 @@ def check_fallback_inputs(name: str, given: type[BaseModel], other: str, taken: 
     required = {field for field, info in taken.model_fields.items() if info.is_required()}
     if unfit := (given.model_fields.keys() - taken.model_fields.keys()) | (required - given.model_fields.keys()):
         raise BadDeclaration(f"The fallback {other} takes other inputs than {name} ({_list(unfit)}): make them the same.")
+
+
+def check_says(name: str, says: object, inputs: type[BaseModel]) -> None:
+    """What names the act before it is approved is made of the inputs alone."""
+    if not isinstance(says, str) or (says and "\n" in says):
+        raise BadDeclaration(f'says of {name} must be one line of text, as in says="Refund {{amount}} to {{customer}}".')
+    if wrong := act.problem(says, inputs.model_fields):
+        raise BadDeclaration(f"says of {name} cannot be used: {wrong}.")
 
 
 def check_skip(name: str, note: object, value: Any, output: TypeAdapter[Any]) -> None:

@@ -53,7 +53,7 @@ def worker(function: Callable[P, R | Result[R]], /) -> Worker[P, R]: ...
 def worker(
     *, title: str = "", effect: Effect = "none", critical: bool = False, fallback: Any = None, gated: str = "",
     attempts: int | None = None, timeout: float | None = None, total_timeout: float | None = None,
-    masked: tuple[str, ...] = (), uses: str | tuple[str, ...] = (),
+    masked: tuple[str, ...] = (), uses: str | tuple[str, ...] = (), says: str = "",
 ) -> "Decorator": ...  # fmt: skip
 def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a worker: annotated keyword parameters in, a Result[T] (judged) or a plain T (a fact) out.
@@ -67,7 +67,7 @@ def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     return lambda function: _declare(function, **options)
 
 
-OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout", "total_timeout", "masked", "uses")
+OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout", "total_timeout", "masked", "uses", "says")
 
 
 class Decorator(Protocol):
@@ -170,6 +170,7 @@ def _check(made: Worker[..., Any]) -> None:
     for what, limit in (("timeout", made.timeout), ("total timeout", made.total_timeout)):
         if limit is not None and not limit > 0:
             raise BadDeclaration(f"The worker {made.name} has a {what} of {limit:g} s; it needs more than 0.")
+    declaration.check_says(made.name, made.says, made.input_model)
     declaration.check_masked(made.name, made.masked, made.input_model, made.output)
     if isinstance(made.fallback, Skip):
         declaration.check_skip(made.name, made.fallback.note, made.fallback.value, made.output)

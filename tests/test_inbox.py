@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pytest_django import DjangoAssertNumQueries
 
 from reviews import decisions
-from reviews.models import Review
+from reviews.models import Decision, Review
 from runs import commands, executor, sdk
 from runs.models import Run
 from tests import agents
@@ -141,14 +141,14 @@ def test_a_cursor_that_names_no_review_shows_the_beginning(client: Client, after
 def test_the_page_says_why_what_and_offers_exactly_what_is_allowed(client: Client) -> None:
     agents.FAILURES["tired"] = [sdk.GiveUp("the bank said no")]
     for slug, text, why, allowed in [
-        ("paying", "x", "Money leaves the house.", {"approve", "edit", "reject"}),
-        ("guessing", "x", "because of its length", {"approve", "edit", "reject", "retry"}),
+        ("paying", "x", "Money leaves the house.", {"approve", "edit", "reject", "take_over"}),
+        ("guessing", "x", "because of its length", {"approve", "edit", "reject", "send_back"}),
         ("asking", "x", "Which colour for x?", {"answer", "reject"}),
-        ("stumbling", "tired", "the bank said no", {"retry", "edit", "reject"}),
+        ("stumbling", "tired", "the bank said no", {"retry", "take_over", "reject"}),
     ]:
         html = page(client, opened(slug, text))
         assert why in html
-        offered = {kind for kind in ("approve", "edit", "reject", "retry", "answer") if f'name="decision" value="{kind}"' in html}
+        offered = {kind for kind in Decision.Kind.values if f'name="decision" value="{kind}"' in html}
         assert offered == allowed, slug
 
 
@@ -187,10 +187,11 @@ def test_a_review_that_never_was_is_a_404(client: Client) -> None:
 
 def test_a_decision_leads_to_the_next_review_of_the_same_filter(client: Client) -> None:
     first, other, following = opened("paying", "one"), opened("guessing", "two"), opened("paying", "three")
-    response = decide(client, first, "approve", query="cause=gated")
+    response = decide(client, first, "approve", query="cause=gated", reason="Owed.")
     assert response.url == f"/reviews/{following.pk}/?cause=gated"  # type: ignore[attr-defined]
     assert f"Approved review {first.pk}." in client.get(response.url).content.decode()  # type: ignore[attr-defined]
-    assert decide(client, following, "approve", query="cause=gated").url == reverse("inbox")  # type: ignore[attr-defined]
+    response = decide(client, following, "approve", query="cause=gated", reason="Owed.")
+    assert response.url == reverse("inbox")  # type: ignore[attr-defined]
     assert state(other) == "open"
 
 
@@ -228,9 +229,10 @@ def test_a_rejection_without_a_reason_is_refused_beside_the_field(client: Client
     assert review.decision.reason == "Too dear."
 
 
-def test_a_remark_goes_with_the_retry(client: Client) -> None:
+def test_a_result_is_sent_back_with_a_remark(client: Client) -> None:
     review = opened("guessing")
-    assert decide(client, review, "retry", reason="Look again.").status_code == 302
+    assert decide(client, review, "send_back").status_code == 422
+    assert decide(client, review, "send_back", reason="Look again.").status_code == 302
     executor.advance(review.run_id, owner="test")
     review.run.refresh_from_db()
     assert review.run.status == "succeeded"  # the worker is sure once it has a remark
@@ -298,7 +300,7 @@ def test_a_claim_is_shown_to_others_who_may_still_decide(client: Client, people:
     assert "reviewer2" in client.get(reverse("inbox")).content.decode()
     refused = client.post(reverse("claim_review", args=[review.pk]), follow=True).content.decode()
     assert f"reviewer2 is at review {review.pk}. You can still decide it." in refused
-    assert decide(client, review, "approve").status_code == 302
+    assert decide(client, review, "approve", reason="Owed.").status_code == 302
 
 
 def test_only_the_claimer_gives_a_claim_back(client: Client, people: dict[str, User]) -> None:

@@ -7,8 +7,8 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from reviews.choices import choices
 from reviews.comparison import changes
-from reviews.forms import choices
 from reviews.models import Preference
 from reviews.presentation import ReviewPage
 from reviews.views.common import actor, found

@@ -1,25 +1,24 @@
-"""One review, and what a person decides about it."""
+"""The page of one review."""
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
-from django.urls import reverse
-from django.views.decorators.http import require_GET, require_http_methods
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
 
-from reviews import decisions
-from reviews.forms import Choice, choices
-from reviews.listing import Filters
-from reviews.models import Review
-from reviews.presentation import ReviewPage, done
-from reviews.views.common import actor, address, beside, found, only_opened
-from runs import access, commands
+from reviews import decisions, drafts
+from reviews.choices import Choice, choices
+from reviews.comparison import changes
+from reviews.eligibility import Eligibility
+from reviews.models import Decision, Review
+from reviews.presentation import ReviewPage
+from reviews.views.common import actor, beside, found
+from runs import access
 
 
 @require_GET
 @access.permits(access.may_review)
 def review_page(request: HttpRequest, review_id: int) -> HttpResponse:
     review = found(review_id)
-    return _answer(request, review, choices(review))
+    return answer(request, review, None)
 
 
 @require_GET
@@ -29,43 +28,15 @@ def review_news(request: HttpRequest, review_id: int) -> HttpResponse:
     return render(request, "reviews/_news.html", {"page": ReviewPage(found(review_id), [])})
 
 
-@require_http_methods(["GET", "POST"])
-@access.permits(access.may_decide)
-def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
-    """302 to the next review; 400 not allowed, 409 somebody was first or it changed, 422 what was typed does not fit."""
-    review, kind = found(review_id), request.POST.get("decision", "")
-    if request.method == "GET":
-        return only_opened(request, review)
-    offered = choices(review, chosen=kind, data=request.POST)
-    choice = next((choice for choice in offered if choice.kind == kind), None)
-    if choice and review.is_open and not choice.is_valid():
-        return _answer(request, review, offered, status=200 if choice.asks_for_rows() else 422)
-    try:
-        return _decided(request, review, kind, choice)
-    except decisions.Conflict as conflict:
-        typed = choice.typed() if choice else None
-        return _answer(request, conflict.review, [], status=409, too_late=True, typed=typed)
-    except decisions.Stale as stale:
-        return _answer(request, review, offered, status=409, trouble=str(stale))
-    except commands.Refused as refused:
-        return _answer(request, review, choices(review), status=400, trouble=str(refused))
-
-
-def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | None) -> HttpResponse:
-    decision = decisions.decide(
-        review.pk,
-        actor=actor(request),
-        kind=kind,
-        seen=request.POST.get("seen", ""),
-        value=choice.value() if choice and review.is_open else None,
-        reason=choice.reason() if choice and review.is_open else "",
-    )
-    messages.success(request, done(decision))
-    following = Filters.read(request.GET, actor(request)).next(review)
-    return redirect(address(following, request.GET) if following else reverse("inbox"))
-
-
-def _answer(request: HttpRequest, review: Review, offered: list[Choice], *, status: int = 200, **more: object) -> HttpResponse:
-    """The page of a review, whatever just happened to it."""
-    shown = {"page": ReviewPage(review, offered), "may_decide": access.may_decide(request.user)}
+def answer(
+    request: HttpRequest, review: Review, offered: list[Choice] | None, *, status: int = 200, **more: object
+) -> HttpResponse:  # fmt: skip
+    """The page of a review, whatever just happened to it; without choices those that this person has, with their draft."""
+    draft, first = drafts.of(review, actor(request)), decisions.pending(review) if review.approvals > 1 else None
+    if offered is None:
+        offered = choices(review, draft=draft if review.is_open else None, actor=actor(request))
+    shown = {"page": ReviewPage(review, offered), "may_decide": access.may_decide(request.user), "draft": draft}
+    shown |= {"why_not": Eligibility(review, actor(request)).why_not(), "first": first}
+    shown |= {"first_changes": changes(review.proposal, first.value) if first and first.kind == Decision.Kind.EDIT else []}
+    shown |= {"draft_typed": drafts.typed(draft) if draft else None}
     return render(request, "reviews/review.html", beside(request) | shown | more, status=status)

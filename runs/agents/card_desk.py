@@ -283,6 +283,7 @@ def on_transaction(action: Action, candidates: list[Transaction], *, about: str)
 @worker(
     title="Freeze the card", effect="idempotent", critical=True, fallback=ask_human,
     gated="Freezing a card stops every payment with it.", uses=("bank", "card-processor"),
+    says="Freeze card {card} of customer {customer}",
 )  # fmt: skip
 def freeze_card(customer: Customer, card: str) -> Done:
     bank.check_card(card, customer=customer)
@@ -293,6 +294,7 @@ def freeze_card(customer: Customer, card: str) -> Done:
 @worker(
     title="Replace the card", effect="idempotent", critical=True, fallback=ask_human,
     gated="Replacing a card blocks the old one for good.", uses=("bank", "card-processor"),
+    says="Block card {card} of customer {customer} for good and send a new one",
 )  # fmt: skip
 def replace_card(customer: Customer, card: str) -> Done:
     bank.check_card(card, customer=customer)
@@ -300,14 +302,20 @@ def replace_card(customer: Customer, card: str) -> Done:
     return Done(deed="card_replaced", reference=receipt.reference)
 
 
-@worker(title="Refund the fee", effect="idempotent", critical=True, fallback=ask_human, uses=("bank", "card-processor"))
+@worker(
+    title="Refund the fee", effect="idempotent", critical=True, fallback=ask_human, uses=("bank", "card-processor"),
+    says="Refund {amount_cents:money} EUR to customer {customer}",
+)  # fmt: skip
 def refund_fee(customer: Customer, transaction: str, amount_cents: Cents) -> Done:
     bank.check_transaction(transaction, customer=customer, part="fee", amount_cents=amount_cents)
     receipt = card_processor.refund_fee(transaction, amount_cents=amount_cents, key=current_step().key)
     return Done(deed="fee_refunded", reference=receipt.reference, amount_cents=amount_cents)
 
 
-@worker(title="Reverse the charge", effect="idempotent", critical=True, fallback=ask_human, uses=("bank", "card-processor"))
+@worker(
+    title="Reverse the charge", effect="idempotent", critical=True, fallback=ask_human, uses=("bank", "card-processor"),
+    says="Give {amount_cents:money} EUR back to customer {customer}",
+)  # fmt: skip
 def reverse_charge(customer: Customer, transaction: str, amount_cents: Cents) -> Done:
     bank.check_transaction(transaction, customer=customer, part="amount", amount_cents=amount_cents)
     receipt = card_processor.reverse_charge(transaction, amount_cents=amount_cents, key=current_step().key)
@@ -344,7 +352,10 @@ INSTRUCTIONS = (
 )
 
 
-@worker(title="Queue the reply", effect="idempotent", critical=True, fallback=ask_human, uses="bank")
+@worker(
+    title="Queue the reply", effect="idempotent", critical=True, fallback=ask_human, uses="bank",
+    says="Send customer {customer} this reply: {reply}",
+)  # fmt: skip
 def queue_reply(customer: str, queue: Queue, done: Done, reply: str) -> Queued:
     """Hand the reply to the bank for sending; the step's key makes it one reply, however often it is tried."""
     return bank.queue_reply(

@@ -1,0 +1,142 @@
+"""What a person decides about a review, takes back, or keeps as a draft."""
+
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods
+
+from reviews import confirmation, decisions, drafts
+from reviews.choices import Choice, choices
+from reviews.comparison import changes
+from reviews.eligibility import lets_go_on
+from reviews.listing import Filters
+from reviews.models import Decision, Review, Risk
+from reviews.presentation import done
+from reviews.views.common import actor, address, found, only_opened
+from reviews.views.review import answer
+from runs import access, commands
+
+FIRST_OF_TWO = "Review {id}: 1 of 2 approvals. Somebody else must approve it too."
+ALREADY = "You have already decided review {id}."
+CONFIRM = "The risk is high: give your password once more, then approve. What you typed is kept."
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_decide)
+def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
+    """302 to the next review; 400 or 403 not allowed, 409 somebody was first or it changed, 422 what was typed does not fit."""
+    review, kind = found(review_id), request.POST.get("decision", "")
+    if request.method == "GET":
+        return only_opened(request, review)
+    offered = choices(review, chosen=kind, data=request.POST, actor=actor(request))
+    choice = next((choice for choice in offered if choice.kind == kind), None)
+    if choice and review.is_open and not choice.is_valid():
+        return answer(request, review, offered, status=200 if choice.asks_for_rows() else 422)
+    if choice and review.is_open and not _is_checked(request, review, choice):
+        return answer(request, review, offered)
+    if review.is_open and _must_confirm(request, review, kind):
+        return _to_password(request, review)
+    try:
+        return _decided(request, review, kind, choice)
+    except decisions.Conflict as conflict:
+        return _too_late(request, conflict.review, choice)
+    except decisions.Stale as stale:
+        return answer(request, review, offered, status=409, trouble=str(stale))
+    except decisions.NotYours as not_yours:
+        return answer(request, review, offered, status=403, trouble=str(not_yours))
+    except commands.Refused as refused:
+        return answer(request, review, choices(review, actor=actor(request)), status=400, trouble=str(refused))
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_decide)
+def undo_review(request: HttpRequest, review_id: int) -> HttpResponse:
+    """302 to the review, which is open again; 403 it is another's decision, 409 it is too late."""
+    review = found(review_id)
+    if request.method == "GET":
+        return only_opened(request, review)
+    try:
+        decisions.undo(review_id, actor=actor(request))
+    except decisions.NotYours as not_yours:
+        return answer(request, review, choices(review, actor=actor(request)), status=403, trouble=str(not_yours))
+    except commands.Refused as refused:
+        return answer(request, review, choices(review, actor=actor(request)), status=409, trouble=str(refused))
+    messages.success(request, f"Taken back: review {review_id} is open again.")
+    return redirect(address(review, request.GET))
+
+
+@require_http_methods(["GET", "POST"])
+@access.permits(access.may_decide)
+def draft_review(request: HttpRequest, review_id: int) -> HttpResponse:
+    """POST keeps what is typed (204), or discards it and leads back to the review; 413 it is too long."""
+    review = found(review_id)
+    if request.method == "GET":
+        return only_opened(request, review)
+    if "discard" in request.POST:
+        drafts.discard(review, actor(request))
+        return redirect(address(review, request.GET))
+    if review.is_open:
+        try:
+            drafts.save(review, actor(request), request.POST)
+        except commands.Refused as refused:
+            return HttpResponse(str(refused), status=413)
+    return HttpResponse(status=204)
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | None) -> HttpResponse:
+    fits = choice is not None and choice.is_valid()
+    decision = decisions.decide(
+        review.pk,
+        actor=actor(request),
+        kind=kind,
+        seen=request.POST.get("seen", ""),
+        value=choice.value() if choice and fits else None,
+        reason=choice.reason() if choice and fits else "",
+        tag=choice.tag() if choice and fits else "",
+        undo_seconds=settings.UNDO_SECONDS,
+    )
+    messages.success(request, _said(decision))
+    following = Filters.read(request.GET, actor(request)).next(review)
+    return redirect(address(following, request.GET) if following else reverse("inbox"))
+
+
+def _said(decision: Decision) -> str:
+    if decision.is_repeated:
+        return ALREADY.format(id=decision.review_id)
+    return done(decision) if decision.final else FIRST_OF_TWO.format(id=decision.review_id)
+
+
+def _too_late(request: HttpRequest, review: Review, choice: Choice | None) -> HttpResponse:
+    """Who was first, and what was typed beside it; it is kept as a draft as well."""
+    typed = choice.typed() if choice else None
+    if typed:
+        drafts.save(review, actor(request), request.POST)
+    decided = review.decision
+    went_on_with = (decided.value if decided.value is not None else review.proposal) if decided else None
+    is_alike = choice is not None and choice.is_typed and went_on_with is not None
+    differences = changes(went_on_with, typed) if is_alike else []
+    return answer(request, review, [], status=409, too_late=True, typed=typed, differences=differences)
+
+
+def _is_checked(request: HttpRequest, review: Review, choice: Choice) -> bool:
+    """What is edited at high risk, or where somebody asks for it, is shown as changes before it is sent."""
+    if choice.is_checked(review.proposal if choice.about_proposal else None, request.POST.get("checked", "")):
+        return True
+    return not (choice.must_check or "check" in request.POST)
+
+
+def _must_confirm(request: HttpRequest, review: Review, kind: str) -> bool:
+    return review.risk == Risk.HIGH and lets_go_on(review, kind) and not confirmation.is_recent(request)
+
+
+def _to_password(request: HttpRequest, review: Review) -> HttpResponse:
+    drafts.save(review, actor(request), request.POST)
+    messages.info(request, CONFIRM)
+    return redirect(f"{reverse('account_reauthenticate')}?{urlencode({'next': address(review, request.GET)})}")
