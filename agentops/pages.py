@@ -16,7 +16,7 @@ from django.utils.functional import SimpleLazyObject
 from django.views.decorators.csrf import requires_csrf_token
 from django.views.defaults import server_error
 
-from reviews.models import Review
+from reviews import notices
 from runs import access
 
 LARGEST_MB = settings.DATA_UPLOAD_MAX_MEMORY_SIZE / 1_000_000
@@ -40,15 +40,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Chrome:
-    """`sample_world`: the sample accounts may be here, so the sign-in page says where their password is."""
+    """`unread`: of notices, None where the reader gets none. `sample_world`: the sample accounts may be here."""
 
     navigation: list[Item]
+    unread: int | None
     sample_world: bool
 
 
 def chrome(request: HttpRequest) -> dict[str, Any]:
     """Context processor; asks the database only where a template uses it."""
-    return {"chrome": SimpleLazyObject(lambda: Chrome(_navigation(request), settings.AGENTOPS_ENV == "development"))}
+    return {"chrome": SimpleLazyObject(lambda: _chrome(request))}
 
 
 @requires_csrf_token
@@ -70,13 +71,18 @@ def failed(request: HttpRequest) -> HttpResponse:
 AWAY_SECONDS = 5
 
 
-def _navigation(request: HttpRequest) -> list[Item]:
+def _chrome(request: HttpRequest) -> Chrome:
     user = getattr(request, "user", AnonymousUser())  # none yet where the address itself was refused
+    reviews, unread = notices.counts(user) if access.may_review(user) else (0, None)
+    return Chrome(_navigation(request, user, reviews), unread, settings.AGENTOPS_ENV == "development")
+
+
+def _navigation(request: HttpRequest, user: access.AnyUser, reviews: int) -> list[Item]:
     places: list[tuple[str, str, str, int | None]] = []
     if access.may_look(user):
         places += [("Dashboard", "layout-dashboard", reverse("dashboard"), None), ("Runs", "list", reverse("runs"), None)]
     if access.may_review(user):
-        places += [("Inbox", "inbox", reverse("inbox"), Review.objects.open().count())]
+        places += [("Inbox", "inbox", reverse("inbox"), reviews)]
     if access.may_look(user):
         places += [("Agents", "bot", reverse("agents"), None), ("Dependencies", "plug", reverse("dependencies"), None)]
         places += [("Operations", "list-checks", reverse("operations"), None)]

@@ -69,7 +69,7 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = Channel
-        fields = "__all__"
+        fields = ("name", "enabled", "url", "groups", "digest_minutes", "hourly_cap", "quiet_from", "quiet_until", "zone")
 
     def clean_url(self) -> str:
         url = self.cleaned_data["url"].strip() or str(self.instance.url)

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from reviews import groups, live
@@ -13,6 +14,11 @@ from reviews.models import Channel, Notice, NoticeSettings, Review, ReviewEvent
 BATCH = 100
 HALF_SHARE, LAST_SHARE = 0.5, 0.9  # of the time to decide
 PASSED = {Notice.Kind.HALF: "half of the time had passed", Notice.Kind.LAST: "nine tenths of the time had passed"}
+COUNTS = """
+    SELECT (SELECT count(*) FROM reviews_review WHERE state = 'open'),
+        (SELECT count(*) FROM reviews_notice AS notice JOIN reviews_review AS review ON review.id = notice.review_id
+         WHERE notice.user_id = %s AND notice.read_at IS NULL AND review.state = 'open')
+"""
 
 
 def tell(person: User, review: Review, kind: str) -> None:
@@ -23,6 +29,23 @@ def tell(person: User, review: Review, kind: str) -> None:
 def read(review_id: int, person: User) -> None:
     """The person has the review open, so what they were told about it is read."""
     Notice.objects.filter(user=person, review=review_id, read_at=None).update(read_at=Now())
+
+
+def read_all(person: User) -> None:
+    Notice.objects.filter(user=person, read_at=None).update(read_at=Now())
+
+
+def counts(person: AbstractBaseUser) -> tuple[int, int]:
+    """How many reviews are open, and what the bell counts: every page asks, so it is one question."""
+    with connection.cursor() as cursor:
+        cursor.execute(COUNTS, [person.pk])
+        reviews, mine = cursor.fetchone()
+    return reviews, mine
+
+
+def settle() -> None:
+    """What was told about reviews that are closed by now needs no reading."""
+    Notice.objects.filter(read_at=None, user__isnull=False).exclude(review__state=Review.State.OPEN).update(read_at=Now())
 
 
 def tell_due() -> None:

@@ -11,6 +11,7 @@ from reviews.models import Claim, Review, ReviewEvent
 from runs import dispatch, signals
 
 BATCH = 100
+SETTLE_SECONDS = 60
 ASKED_SECONDS = 5  # between two calls to send what waits: one call sends it all
 
 REMOVED = "may no longer decide reviews"
@@ -38,6 +39,8 @@ def sweep(**kwargs: object) -> None:
         notices.escalate_due()
     if held:
         take_back()
+    if cache.add("agentops:settled", 1, timeout=SETTLE_SECONDS):
+        notices.settle()
     if sending and cache.add("agentops:notices", 1, timeout=ASKED_SECONDS):
         dispatch.ask(delivery.JOB)
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from reviews.views import assignments, bulk, claims, context, history, inbox, review, saved
+from reviews.views import assignments, bulk, claims, context, decision, history, inbox, notices, numbers, review, saved
 
 urlpatterns = [
     path("reviews/", inbox.inbox_page, name="inbox"),
@@ -16,6 +16,7 @@ urlpatterns = [
     path("reviews/export.<slug:form>", history.export_reviews, name="export_reviews"),
     path("reviews/count/", inbox.review_count, name="review_count"),
     path("reviews/next/", claims.next_review, name="next_review"),
+    path("reviews/numbers/", numbers.numbers_page, name="numbers"),
     path("reviews/keys/", context.set_keys, name="review_keys"),
     path("reviews/bulk/", bulk.bulk_preview, name="bulk_preview"),
     path("reviews/bulk/decision/", bulk.decide_bulk, name="decide_bulk"),
@@ -26,7 +27,9 @@ urlpatterns = [
     path("reviews/<int:review_id>/steps/", context.review_steps, name="review_steps"),
     path("reviews/<int:review_id>/diff/", context.review_diff, name="review_diff"),
     path("reviews/<int:review_id>/news/", review.review_news, name="review_news"),
-    path("reviews/<int:review_id>/decision/", review.decide_review, name="decide_review"),
+    path("reviews/<int:review_id>/decision/", decision.decide_review, name="decide_review"),
+    path("reviews/<int:review_id>/undo/", decision.undo_review, name="undo_review"),
+    path("reviews/<int:review_id>/draft/", decision.draft_review, name="draft_review"),
     path("reviews/<int:review_id>/claim/", claims.claim_review, name="claim_review"),
     path("reviews/<int:review_id>/claim/release/", claims.release_review, name="release_review"),
     path("reviews/<int:review_id>/here/", claims.here, name="review_here"),
@@ -34,4 +37,8 @@ urlpatterns = [
     path("reviews/<int:review_id>/reassign/", assignments.reassign_review, name="reassign_review"),
     path("reviews/<int:review_id>/snooze/", assignments.snooze_review, name="snooze_review"),
     path("reviews/<int:review_id>/wake/", assignments.wake_review, name="wake_review"),
+    path("notices/", notices.notice_list, name="notices"),
+    path("notices/bell/", notices.bell, name="bell"),
+    path("notices/read/", notices.read_notices, name="read_notices"),
+    path("notices/settings/", notices.notice_settings, name="notice_settings"),
 ]
