@@ -1,4 +1,4 @@
-"""Tells an open inbox that a review changed; the page asks for the rest, under its own permissions."""
+"""Tells an open inbox which reviews changed; the page asks for the rest, under its own permissions."""
 
 import json
 from typing import Any
@@ -8,19 +8,20 @@ from runs.consumers import Watcher
 
 
 class InboxConsumer(Watcher):
-    """One open inbox. A burst of changes becomes one message: which review changed last."""
+    """One open inbox. A burst of changes becomes one message with the numbers of all reviews that changed."""
 
     question = staticmethod(access.may_review)
-    pause_seconds = 0.5
-    last_review: int | None = None
 
     def group(self) -> str:
+        self.reviews: dict[int, None] = {}
         return live.INBOX
 
     async def changed(self, message: dict[str, Any]) -> None:
-        self.last_review = message["review"]
+        self.reviews |= dict.fromkeys(message["reviews"])
         await super().changed(message)
 
     async def read(self, rung: bool) -> None:
-        if rung and self.last_review:
-            await self.send(text_data=json.dumps({"changed": self.last_review}))
+        if not self.reviews:
+            return
+        named, self.reviews = list(self.reviews), {}
+        await self.send(text_data=json.dumps({"changed": named}))

@@ -1,4 +1,4 @@
-"""Tells open inboxes that a review was opened, claimed or closed: a number, never content."""
+"""Tells open inboxes which reviews were opened, claimed or closed: numbers, never content."""
 
 from django.db import transaction
 
@@ -7,4 +7,4 @@ from runs import live
 
 def nudge(review_id: int) -> None:
     """After the current transaction, say "look at review `review_id` again"."""
-    transaction.on_commit(lambda: live.send(live.INBOX, {"type": "changed", "review": review_id}, about=review_id))
+    transaction.on_commit(lambda: live.send(live.INBOX, {"type": "changed", "reviews": [review_id]}, about="reviews"))

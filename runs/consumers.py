@@ -128,7 +128,7 @@ class RunConsumer(Watcher):
             await self.join(live.INBOX)
 
     async def changed(self, message: dict[str, Any]) -> None:
-        self.recount = self.recount or "review" in message
+        self.recount = self.recount or "reviews" in message
         await super().changed(message)
 
     async def ready(self) -> bool:

@@ -29,7 +29,10 @@ def nudge(run_id: int, seq: int) -> None:
 
 
 def send(group: str, message: dict[str, Any], *, about: object) -> None:
-    """Send a message to a group soon, from a thread of this process; only the newest about one thing is sent."""
+    """Send a message to a group soon, from a thread of this process; only the newest about one thing is sent.
+
+    The numbers of "reviews" that wait about the same thing are sent together.
+    """
     _bell().ring({(group, about): (group, message)})
 
 
@@ -60,7 +63,8 @@ class Bell(threading.Thread):
         """Each replaces what waits about the same thing."""
         with self._lock:
             silent = not self._waiting
-            self._waiting |= sendings
+            for about, (group, message) in sendings.items():
+                self._waiting[about] = (group, _joined(self._waiting.get(about), message))
             self.rest.clear()
         if silent:
             self._loop.call_soon_threadsafe(self._rung.set)
@@ -88,6 +92,12 @@ class Bell(threading.Thread):
         with suppress(TimeoutError):
             await asyncio.wait_for(self._hurried.wait(), BETWEEN_SECONDS)
         self._hurried.clear()
+
+
+def _joined(before: Sending | None, message: dict[str, Any]) -> dict[str, Any]:
+    """The message, with the reviews that the one before it named."""
+    earlier = before[1].get("reviews", []) if before else []
+    return message | {"reviews": list(dict.fromkeys([*earlier, *message["reviews"]]))} if earlier else message
 
 
 async def _send_all(sendings: list[Sending]) -> None:

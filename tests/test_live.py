@@ -40,7 +40,7 @@ def carried(run):
 
 
 def reviews_changed(number):
-    live.send(live.INBOX, {"type": "changed", "review": number}, about=number)
+    live.send(live.INBOX, {"type": "changed", "reviews": [number]}, about="reviews")
 
 
 def cookie(person):

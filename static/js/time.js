@@ -9,10 +9,20 @@
     return Math.abs(seconds) < 10 ? "just now" : words.format(Math.trunc(seconds), "second");
   };
   const counted = (seconds) => (seconds < 1 ? "now" : seconds < 60 ? words.format(Math.trunc(seconds), "second") : relative(seconds));
+  const left = (seconds) => {
+    const minutes = Math.floor(Math.abs(seconds) / 60);
+    const days = Math.floor(minutes / 1440);
+    const parts = [[days, "d"], [Math.floor(minutes / 60) % 24, "h"], [days ? 0 : minutes % 60, "min"]];
+    const words = parts.filter(([number]) => number).map((part) => part.join(" ")).join(" ");
+    return `${words || "under 1 min"} ${seconds > 0 ? "left" : "overdue"}`;
+  };
+  const overdue = (looks, is) => ["late", "tone-red", "tone-amber"].forEach((look) => looks.toggle(look, is === (look !== "tone-amber")));
   const show = (which = "time[datetime]") => {
     for (const element of document.querySelectorAll(which)) {
       const at = new Date(element.dateTime);
-      const text = ("counts" in element.dataset ? counted : relative)((at - Date.now()) / 1000);
+      const seconds = (at - Date.now()) / 1000;
+      const text = ("due" in element.dataset ? left : "counts" in element.dataset ? counted : relative)(seconds);
+      if ("due" in element.dataset) overdue(element.parentElement.classList, seconds <= 0);
       if (element.textContent !== text) element.textContent = text;
       element.title = exact.format(at);
     }

@@ -1,0 +1,51 @@
+// What the list of the inbox asks for: the rows that the socket names, all of them after a break, the whole list when wanted.
+(() => {
+  const list = () => document.getElementById("review-list");
+  if (!list()) return;
+  const title = document.title;
+  const nothing = () => ({ ids: new Set(), whole: false, load: false });
+  let wanted = nothing();
+  let timer = 0;
+  let last = 0;
+  const soon = ({ ids = [], whole = false, load = false }) => {
+    for (const id of ids) wanted.ids.add(String(id));
+    wanted.whole ||= whole;
+    wanted.load ||= load;
+    timer ||= setTimeout(ask, Math.max(60, 400 - (Date.now() - last))); // a burst is one question
+  };
+  const ask = async () => {
+    const { ids, whole, load } = wanted;
+    [wanted, last] = [nothing(), Date.now()];
+    const { dataset } = list();
+    if (whole) for (const row of list().querySelectorAll("[data-row]")) ids.add(row.dataset.row);
+    const query = new URLSearchParams(dataset.query);
+    query.set("ids", [...ids].join());
+    if (whole) query.set("whole", "1");
+    try {
+      const answer = await fetch(`${load ? dataset.list : dataset.rows}?${query}`);
+      if (!answer.ok || answer.redirected) throw new Error(answer.status);
+      const part = Object.assign(document.createElement("template"), { innerHTML: await answer.text() }).content;
+      document.dispatchEvent(new CustomEvent("rows:came", { detail: part }));
+      count(part);
+      document.dispatchEvent(new Event("parts:shown"));
+    } catch {
+      wanted.whole = true; // asked for at the next sign of life
+    }
+    timer = 0;
+    if (wanted.ids.size || wanted.load) soon({});
+  };
+  const count = (part) => {
+    for (const { dataset, textContent } of part.querySelectorAll("[data-number]")) {
+      for (const place of document.querySelectorAll(`[data-count="${dataset.count}"]`)) {
+        if (place.textContent !== textContent) place.textContent = textContent;
+      }
+      if (dataset.count === "all") entitle(dataset.number);
+    }
+  };
+  const entitle = (number) => { document.title = Number(number) ? `(${number}) ${title}` : title; };
+  entitle(document.querySelector("[data-count=all][data-number]")?.dataset.number);
+  document.addEventListener("rows:wanted", ({ detail }) => soon(detail));
+  document.addEventListener("socket:message", ({ detail }) => soon(detail.changed.length > 100 ? { whole: true } : { ids: detail.changed }));
+  document.addEventListener("socket:back", () => soon({ whole: true }));
+  setInterval(soon, 60_000, { whole: true }); // what the socket did not say
+})();
