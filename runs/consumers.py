@@ -21,7 +21,7 @@ from runs import access, live, timeline
 from runs.models import Run
 
 logger = structlog.get_logger()
-FALLBACK_SECONDS = 5.0  # a nudge can get lost: look at least this often
+FALLBACK_SECONDS = 4.0  # a nudge can get lost, and whoever was removed is shut out within 5 s: look at least this often
 COALESCE_SECONDS = 0.15  # a burst of events becomes one message
 COUNT_SECONDS = 2.0
 FRAME_BYTES = 64 * 1024

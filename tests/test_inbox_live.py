@@ -4,10 +4,12 @@ import json
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 
 from reviews import claims, decisions, live
 from reviews.models import Review
-from runs import commands, executor
+from runs import commands, consumers, executor
 from tests import agents
 from tests.test_live import hang_up, opened
 
@@ -61,6 +63,21 @@ async def test_whoever_loses_the_permission_is_shut_out_at_the_next_change(peopl
     await people["reviewer"].groups.aclear()
     await sync_to_async(new_review)()
     assert (await there.receive_output(timeout=10))["code"] == 4403
+
+
+async def test_whoever_was_removed_disabled_or_signed_out_is_shut_out_within_five_seconds(people):
+    """H8: nothing rings, and the change may have been made by hand in the database."""
+    assert consumers.FALLBACK_SECONDS <= 4
+    names = ("reviewer", "reviewer2", "admin", "operator")
+    removed, disabled, signed_out, stays = [await opened("/ws/inbox/", people[name]) for name in names]
+    await people["reviewer"].groups.aclear()
+    await User.objects.filter(username="reviewer2").aupdate(is_active=False)
+    async for session in Session.objects.all():
+        if session.get_decoded()["_auth_user_id"] == str(people["admin"].pk):
+            await session.adelete()
+    for there in (removed, disabled, signed_out):
+        assert (await there.receive_output(timeout=10))["code"] == consumers.SIGN_IN_AGAIN
+    assert await stays.receive_nothing()
 
 
 __all__ = ["agents", "hang_up"]

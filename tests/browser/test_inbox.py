@@ -139,7 +139,7 @@ def test_of_two_reviewers_the_second_who_heard_nothing_is_told_by_the_answer(sig
 def test_a_claim_is_seen_by_the_other_at_once(sign_in, opened):
     review = opened("paying")
     first, second = look_at(sign_in("reviewer"), review), look_at(sign_in("reviewer2"), review)
-    first.get_by_role("button", name="Claim for 5 minutes").click()
+    first.get_by_role("button", name="Claim", exact=True).click()
     expect(second.locator("#review-news")).to_contain_text("reviewer is at this review")
     expect(second.locator(f"#row-{review.pk}")).to_contain_text("reviewer")
     first.get_by_role("button", name="Release").click()
