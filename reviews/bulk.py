@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -18,8 +19,7 @@ from runs.engine.canonical import Unstorable
 
 AT_ONCE = 50  # while the browser waits; more are carried out by a job process
 JOB = "reviews.bulk.carry"
-UNDO_SECONDS = 8.0  # after the last of them; the first has longer, so that all can be taken back together
-SECONDS_EACH = 0.1
+SECONDS_EACH = 0.1  # the first can be taken back for longer than the last, so that all can be taken back together
 Outcome = BulkItem.Outcome
 
 
@@ -58,7 +58,8 @@ def carry(bulk_id: str) -> None:
     left = list(bulk.items.filter(outcome="").order_by("pk").values_list("pk", flat=True))
     for place, item_id in enumerate(left):
         if item := bulk.items.filter(pk=item_id, outcome="").first():
-            _carry(bulk, item, undo_seconds=UNDO_SECONDS + (len(left) - place) * SECONDS_EACH)
+            window = settings.UNDO_SECONDS
+            _carry(bulk, item, undo_seconds=window and window + (len(left) - place) * SECONDS_EACH)
     live.flush()
 
 

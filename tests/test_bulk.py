@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from pydantic import BaseModel
+from pytest_django import Settings
 
 from reviews import bulk, decisions, selection
 from reviews.models import BulkDecision, Claim, Decision, Review
@@ -59,12 +60,6 @@ def client(people: dict[str, User]) -> Client:
     browser = Client()
     browser.force_login(people["reviewer"])
     return browser
-
-
-@pytest.fixture(autouse=True)
-def carried_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "UNDO_SECONDS", 0.0)
-    monkeypatch.setattr(bulk, "SECONDS_EACH", 0.0)
 
 
 def preview(client: Client, *reviews: Review, query: str = "", **more: Any) -> HttpResponse:
@@ -251,8 +246,8 @@ def test_an_opened_address_decides_nothing(client: Client) -> None:
     assert states(review) == ["open"]
 
 
-def test_all_of_it_is_taken_back_while_there_is_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "UNDO_SECONDS", 60.0)
+def test_all_of_it_is_taken_back_while_there_is_time(client: Client, settings: Settings) -> None:
+    settings.UNDO_SECONDS = 60.0
     reviews = [opened("refunding", number=number) for number in (3, 4, 5)]
     answer = decide(client, preview(client, *reviews), "approve")
     assert [ended(review) for review in reviews] == [None] * 3
