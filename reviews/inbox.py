@@ -22,8 +22,8 @@ def open_review(*, run_id: int, agent: str, step: StepState, fact: Fact, **kwarg
 @receiver(signals.sampled)
 def open_sample(*, run_id: int, agent: str, step: StepState, fact: Fact, **kwargs: object) -> None:
     """Show people a result that was not held up; its run has gone on. Nobody is shown more than the agent's cap."""
-    shown = Review.objects.open().filter(agent=agent, cause=Cause.SAMPLE).count()
-    if shown >= commands.configuration(agent).reviews_per_agent:
+    most = commands.configuration(agent).reviews_per_agent
+    if most is not None and Review.objects.open().filter(agent=agent, cause=Cause.SAMPLE).count() >= most:
         return
     worker = sdk.find_worker(step.worker)
     schema = worker.output.json_schema() if worker else {}

@@ -21,7 +21,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Reviewer": ("runs.view_run", "reviews.view_review", "reviews.decide_review"),
     "Admin": (
         "runs.view_run", "runs.start_run", "runs.control_run", "reviews.view_review", "reviews.decide_review",
-        "runs.view_agentconfig", "runs.change_agentconfig", "runs.view_dependency", "runs.change_dependency", "runs.view_step",
+        "runs.view_agentconfig", "runs.change_agentconfig", "runs.view_policy", "runs.change_policy",
+        "runs.view_dependency", "runs.change_dependency", "runs.view_step",
         "auth.view_user", "auth.add_user", "auth.change_user", "auth.view_group", "auth.add_group", "auth.change_group",
         "reviews.view_route", "reviews.add_route", "reviews.change_route", "reviews.delete_route",
         "reviews.view_channel", "reviews.add_channel", "reviews.change_channel", "reviews.delete_channel", "django_rq.admin",
@@ -54,6 +55,11 @@ def may_decide(user: AnyUser) -> bool:
 
 def may_configure(user: AnyUser) -> bool:
     return _may(user, "runs.change_agentconfig")
+
+
+def may_change_policies(user: AnyUser) -> bool:
+    """May say when steps need a person."""
+    return _may(user, "runs.change_policy")
 
 
 def may_switch(user: AnyUser) -> bool:

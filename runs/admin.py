@@ -1,4 +1,4 @@
-"""Configuration of agents and dependencies with its history; runs and steps to look at, of which nothing can be changed here."""
+"""What admins want of agents, policies and dependencies, with its history; runs and steps to look at, not to change."""
 
 import json
 from typing import Any
@@ -13,13 +13,17 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from pydantic import ValidationError as Misfit
 
-from runs import access, commands, dependencies, sdk
+from runs import access, commands, dependencies, operations, policies, previews, sdk
 from runs.engine.canonical import Unstorable, stored
 from runs.forms.complaints import plain
-from runs.models import AgentConfig, Budget, Dependency, Run, Step, dependency, versions
+from runs.models import AgentConfig, Budget, Dependency, Policy, Run, Step, dependency, versions
 from runs.models.config import DAY_LIMITS, REVIEW_CAPS, RUN_LIMITS
 
 HISTORY_SHOWN = 20
+POLICY_FIELDS = (
+    "agent", "worker", "enabled", "when", "threshold", "subject", "path", "operator", "value", "risk", "approvals",
+    "within_seconds", "default", "sample_share",
+)  # fmt: skip
 CHANGEABLE = ("enabled", "threshold", "attempts", "values", *REVIEW_CAPS, *RUN_LIMITS, *DAY_LIMITS)
 
 
@@ -120,6 +124,89 @@ class AgentConfigAdmin(Versioned):
         """Through the command, which raises the version where something changes; `obj` keeps the version that was."""
         changes = {name: form.cleaned_data[name] for name in form.changed_data}
         commands.configure(obj.slug, by=request.user.get_username(), **changes)
+
+
+EVERY_WORKER = "every worker that has no policy of its own"
+
+
+class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Checked against the code; with "Preview" it is valid never, so that nothing is saved."""
+
+    agent = forms.ChoiceField()
+    worker = forms.ChoiceField(required=False, help_text="Its own policy wins over that of the whole agent.")
+    value = forms.CharField(
+        required=False, max_length=200, help_text="With what the field is compared: a number, a date, text, yes or no."
+    )
+
+    class Meta:
+        model = Policy
+        fields = POLICY_FIELDS
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        agents = sdk.agents()
+        grouped = [(one.title, [(worker.name, worker.title) for worker in operations.workers_of(one)]) for one in agents]
+        for name, choices in (("agent", [(one.slug, one.title) for one in agents]), ("worker", [("", EVERY_WORKER), *grouped])):
+            chosen = getattr(self.instance, name)  # what is no longer in the code is still shown
+            known = any(chosen in (value, *dict(part if isinstance(part, list) else [])) for value, part in choices)
+            field = self.fields[name]
+            assert isinstance(field, forms.ChoiceField)  # noqa: S101 - declared above
+            field.choices = choices if known or not chosen else [*choices, (chosen, chosen)]
+
+    @property
+    def is_preview(self) -> bool:
+        return "_preview" in self.data
+
+    def is_valid(self) -> bool:
+        return super().is_valid() and not self.is_preview
+
+    def _post_clean(self) -> None:
+        super()._post_clean()
+        if not self.errors:
+            try:
+                self._check_worker()
+                policies.check(self.instance)
+            except ValidationError as error:
+                self.add_error(None, error)
+
+    def _check_worker(self) -> None:
+        row = self.instance
+        if row.worker and row.worker not in {worker.name for worker in operations.workers_of(sdk.AGENTS[row.agent])}:
+            raise ValidationError({"worker": f"{sdk.AGENTS[row.agent].title} does not name this worker. Choose one of its own."})
+
+
+@admin.register(Policy)
+class PolicyAdmin(Versioned):
+    form = PolicyForm
+    changeable = POLICY_FIELDS
+    list_display = ("agent", "worker", "when", "enabled", "risk", "approvals", "sample_share", "version", "changed_by")
+    list_filter = ("agent", "when")
+    readonly_fields = ("version", "changed_by", "changed_at", "history")
+    fieldsets = (
+        (None, {"fields": ("agent", "worker", "enabled")}),
+        ("When a person is asked", {"fields": ("when", "threshold", "subject", "path", "operator", "value")}),
+        ("How the person decides", {"fields": ("risk", "approvals", "within_seconds", "default")}),
+        ("Quality sample", {"fields": ("sample_share",)}),
+        ("Versions", {"fields": ("version", "changed_by", "changed_at", "history")}),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_change_permission(request)
+
+    def save_model(self, request: HttpRequest, obj: Policy, form: Any, change: bool) -> None:
+        """As above; a new one also through the command."""
+        names = form.changed_data if change else form.cleaned_data
+        saved = policies.configure(
+            obj.pk, by=request.user.get_username(), **{name: form.cleaned_data[name] for name in names}
+        )  # fmt: skip
+        obj.pk = saved.pk
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **options: Any) -> HttpResponse:
+        """With what it would have done, where that was asked for."""
+        form = context["adminform"].form
+        if isinstance(form, PolicyForm) and form.is_bound and form.is_preview and not form.errors:
+            context["preview"] = previews.preview(form.instance)
+        return super().render_change_form(request, context, *args, **options)
 
 
 @admin.register(Dependency)

@@ -16,10 +16,11 @@ def wake() -> int:
     if not waiting:
         return 0
     most = dict(AgentConfig.objects.filter(slug__in={agent for _, agent, _ in waiting}).values_list("slug", "reviews_per_agent"))
-    used = Counter({slug: open_reviews.of_agent(slug, most=limit) for slug, limit in most.items()})
+    used = Counter({slug: open_reviews.of_agent(slug) for slug, limit in most.items() if limit is not None})
     woken = 0
     for run_id, agent, step in waiting:
-        if step is None and used[agent] >= most.get(agent, 1):
+        limit = most.get(agent)
+        if step is None and limit is not None and used[agent] >= limit:
             continue
         if _wake_run(run_id):
             used[agent] += 1

@@ -34,6 +34,15 @@ class Preview:
     corrected: list[Example] = field(default_factory=list)
 
     @property
+    def sentence(self) -> str:
+        if not self.steps:
+            return "No such step is recorded yet, so there is nothing to try it on."
+        sent = f"It would have sent {len(self.sent):,} of the last {self.steps:,} steps to a person"
+        count = len(self.corrected)
+        which = "none" if not count else f"{count:,}"
+        return f"{sent}; {which} of those that pass {'were' if count > 1 else 'was'} later corrected."
+
+    @property
     def examples(self) -> list[Example]:
         return self.sent[:EXAMPLES]
 

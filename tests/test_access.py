@@ -12,7 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils.timezone import now
 from structlog.stdlib import ProcessorFormatter
 
-from reviews.models import BulkDecision, Review
+from reviews.models import BulkDecision, Review, SavedView
 from runs import access, commands, executor
 from runs.models import Dependency, Run
 from tests import cast
@@ -43,6 +43,13 @@ TABLE: dict[str, tuple[str, str]] = {
     "send_to_inbox": ("POST", "302 403 403 403 302 302"),
     "inbox": ("GET", "302 403 200 200 200 200"),
     "review_list": ("GET", "302 403 200 200 200 200"),
+    "review_rows": ("GET", "302 403 200 200 200 200"),
+    "saved_views": ("GET", "302 403 200 200 200 200"),
+    "change_view": ("POST", "302 403 422 404 404 404"),
+    "delete_view": ("POST", "302 403 302 404 404 404"),
+    "decisions": ("GET", "302 403 200 200 200 200"),
+    "export_decisions": ("GET", "302 403 200 200 200 200"),
+    "export_reviews": ("GET", "302 403 200 200 200 200"),
     "review_count": ("GET", "302 403 200 200 200 200"),
     "review": ("GET", "302 403 200 200 200 200"),
     "bulk_preview": ("POST", "302 403 302 302 302 302"),
@@ -71,6 +78,8 @@ TABLE: dict[str, tuple[str, str]] = {
     "account_change_password": ("GET", "302 200 200 200 200 200"),
     "admin:index": ("GET", "302 302 302 302 302 200"),
     "admin:runs_agentconfig_changelist": ("GET", "302 302 302 302 302 200"),
+    "admin:runs_policy_changelist": ("GET", "302 302 302 302 302 200"),
+    "admin:runs_policy_add": ("GET", "302 302 302 302 302 200"),
     "admin:runs_dependency_changelist": ("GET", "302 302 302 302 302 200"),
     "admin:runs_run_changelist": ("GET", "302 302 302 302 302 200"),
     "admin:reviews_route_changelist": ("GET", "302 302 302 302 302 200"),
@@ -94,6 +103,11 @@ def waiting(db: None) -> Run:
 def arguments(name: str, run: Run) -> list[Any]:
     if name in ("agent", "start_run"):
         return ["guessing"]
+    if name in ("export_decisions", "export_reviews"):
+        return ["csv"]
+    if name in ("change_view", "delete_view"):
+        owner = User.objects.get(username="reviewer")
+        return [SavedView.objects.create(owner=owner, name="Gated ones", query="cause=gated").pk]
     if name in ("dependency", "force_breaker", "switch_dependency", "send_to_inbox"):
         return [Dependency.objects.get_or_create(name="bank")[0].name]
     if name == "fork_run":

@@ -13,6 +13,7 @@ from runs.engine.budget import COUNTED, MONEY_PLACES, MOST, UNITS, plain
 RUN_LIMITS = tuple(f"run_{unit}" for unit in UNITS)
 REVIEW_CAPS = ("reviews_per_run", "reviews_per_agent")
 DAY_LIMITS = tuple(f"day_{unit}" for unit in COUNTED)
+LIMITS = (*RUN_LIMITS, *DAY_LIMITS, *REVIEW_CAPS)
 LEAST_MONEY = Decimal("0.01")
 ABOVE_ZERO = "A limit must allow something: %(limit_value)s is the least. Leave it empty for no limit."
 
@@ -54,15 +55,14 @@ class AgentConfig(models.Model):
     day_money = _money("What all runs of this agent together may spend on models in a day (UTC). Empty: no limit.")
     day_tokens = _limit("Most tokens of models for all its runs in a day. Empty: no limit.")
     day_calls = _limit("Most calls of models for all its runs in a day. Empty: no limit.")
-    reviews_per_run = models.PositiveIntegerField(
-        default=20, validators=[MinValueValidator(1)],
-        help_text="Most open reviews of one run with the runs that it starts. Beyond, its steps wait; what is gated or "
-        "of high risk comes all the same.",
-    )  # fmt: skip
-    reviews_per_agent = models.PositiveIntegerField(
-        default=200, validators=[MinValueValidator(1)],
-        help_text="So many open reviews pause the agent: its new runs wait until there are fewer.",
-    )  # fmt: skip
+    reviews_per_run = _limit(
+        "Most open reviews of one run with the runs that it starts. Beyond, its steps wait, but for what is gated or of "
+        "high risk. Empty: no limit.",
+        default=20,
+    )
+    reviews_per_agent = _limit(
+        "So many open reviews pause the agent: its new runs wait until there are fewer. Empty: no limit.", default=200
+    )
     values = models.JSONField(default=dict, blank=True, help_text="The agent's own settings, as its declaration names them.")
     changed_by = models.CharField(max_length=150, blank=True, default="", editable=False)
     changed_at = models.DateTimeField(auto_now=True)
@@ -74,11 +74,10 @@ class AgentConfig(models.Model):
             # a threshold of 90 instead of 0.90 would send every step to a person
             models.CheckConstraint(name="threshold_is_a_share", condition=Q(threshold__gte=0, threshold__lte=1)),
             models.CheckConstraint(name="at_least_one_attempt", condition=Q(attempts__gte=1)),
-            # with room for none, nothing that is not gated would ever reach a person
-            models.CheckConstraint(name="some_review_may_be_open", condition=Q(reviews_per_run__gte=1, reviews_per_agent__gte=1)),
             # a limit of zero would ask a person about each call; an empty one passes
             models.CheckConstraint(
-                name="limits_allow_something", condition=Q(*((f"{name}__gt", 0) for name in (*RUN_LIMITS, *DAY_LIMITS)))
+                name="limits_allow_something",
+                condition=Q(*((f"{name}__gt", 0) for name in LIMITS)),
             ),
         ]
 

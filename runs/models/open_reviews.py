@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 from django.db import connection
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
-from runs.engine.policy import Cause
-from runs.models.config import AgentConfig
 from runs.models.run import Run, RunStatus
 
 CAUSE = "reviews"  # of a wait for room
@@ -22,6 +20,13 @@ WITH RECURSIVE above AS (
 )
 SELECT count(*) FROM family JOIN reviews_review AS review ON review.run_id = family.id
 WHERE review.state = 'open' AND review.cause <> 'sample' AND review.run_id <> %(but)s
+"""
+
+OF_AGENT = "SELECT count(*) FROM reviews_review WHERE state = 'open' AND cause <> 'sample' AND agent = %(slug)s"
+PAUSED = """
+SELECT review.agent, count(*) FROM reviews_review AS review JOIN runs_agentconfig AS config ON config.slug = review.agent
+WHERE review.state = 'open' AND review.cause <> 'sample' AND %(slug)s IN ('', review.agent)
+GROUP BY review.agent, config.reviews_per_agent HAVING count(*) >= config.reviews_per_agent ORDER BY review.agent
 """
 
 
@@ -40,24 +45,20 @@ def of_family(run_id: int, *, but: int = 0) -> int:
         return int(cursor.fetchone()[0])
 
 
-def of_agent(slug: str, *, most: int) -> int:
-    """Of all its runs together; not counted beyond `most`."""
-    return _asked(reviews__agent=slug).values("reviews__pk")[:most].count()
+def of_agent(slug: str) -> int:
+    """Of all its runs together."""
+    with connection.cursor() as cursor:
+        cursor.execute(OF_AGENT, {"slug": slug})
+        return int(cursor.fetchone()[0])
 
 
 def paused(slug: str = "") -> list[Paused]:
     """The agents that have as many as they may, or this one where it has."""
-    found = _asked(reviews__agent=slug) if slug else _asked()
-    counts = found.values_list("reviews__agent").annotate(Count("reviews__pk"))
-    most = dict(AgentConfig.objects.values_list("slug", "reviews_per_agent"))
-    return [Paused(agent, count) for agent, count in sorted(counts) if agent in most and count >= most[agent]]
+    with connection.cursor() as cursor:
+        cursor.execute(PAUSED, {"slug": slug})
+        return [Paused(*row) for row in cursor.fetchall()]
 
 
 def waiting() -> QuerySet[Run]:
     """Runs that wait for room, the oldest first."""
     return Run.objects.filter(status=RunStatus.WAITING, waiting_cause=CAUSE).order_by("pk")
-
-
-def _asked(**more: str) -> QuerySet[Run]:
-    """All in one filter, so that it is about one review."""
-    return Run.objects.filter(reviews__state="open", reviews__cause__in=list(Cause), **more).order_by()

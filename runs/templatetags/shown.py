@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from django import template
 from django.forms import BoundField
@@ -9,7 +10,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from runs import describe, sdk
+from runs import access, describe, sdk
+from runs.models import open_reviews
 
 register = template.Library()
 
@@ -69,6 +71,12 @@ def status_look(status: str) -> Look:
 def agent_title(slug: str) -> str:
     """The agent's title, or its slug where it is not installed."""
     return sdk.AGENTS[slug].title if slug in sdk.AGENTS else slug
+
+
+@register.inclusion_tag("runs/_paused.html", takes_context=True)
+def paused_agents(context: template.Context, slug: str = "") -> dict[str, Any]:
+    """A note for each agent, or this one, whose new runs wait because so many of its reviews are open."""
+    return {"paused": open_reviews.paused(slug), "may_review": access.may_review(context["request"].user)}
 
 
 @register.filter

@@ -14,8 +14,9 @@ from django.views.decorators.http import require_GET, require_http_methods
 from runs import access, budgets, commands, sdk, waiting
 from runs.engine import budget
 from runs.engine.canonical import Unstorable
+from runs.engine.policy import Policy as Terms
 from runs.forms import model_form
-from runs.models import AgentConfig, Run
+from runs.models import AgentConfig, Policy, Run
 from runs.models.run import in_order
 
 RECENT_RUNS = 10
@@ -55,8 +56,9 @@ def agent(request: HttpRequest, slug: str) -> HttpResponse:
     recent = list(Run.objects.matching(agent=slug).order_by("-created_at", "-id")[:RECENT_RUNS])
     shown = {"row": row, "runs": recent, "waits": waiting.answers(recent)}
     shown |= {"child_counts": Run.objects.child_counts(run.pk for run in recent)}
-    shown |= {"spent": budgets.spent_today(slug), "limits": _limits(row.config)}
+    shown |= {"spent": budgets.spent_today(slug), "limits": _limits(row.config), "policies": _policies(slug)}
     may = {"may_start": access.may_start(request.user), "may_configure": access.may_configure(request.user)}
+    may |= {"may_change_policies": access.may_change_policies(request.user)}
     return render(request, "runs/agent.html", shown | {"input": _fields(found)} | may)
 
 
@@ -79,6 +81,12 @@ def start_run(request: HttpRequest, slug: str) -> HttpResponse:
         status = 200 if form.more else 422
     config = commands.configuration(slug)
     return render(request, "runs/start.html", {"agent": found, "form": form, "config": config}, status=status)
+
+
+def _policies(slug: str) -> list[dict[str, Any]]:
+    """Those in force, each with what it says in words."""
+    rows = Policy.objects.filter(agent=slug, enabled=True).order_by("worker")
+    return [{"row": row, "worker": sdk.find_worker(row.worker), "says": Terms.read(row.terms()).words} for row in rows]
 
 
 def _limits(config: AgentConfig | None) -> dict[str, list[str]]:
