@@ -6,12 +6,13 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from reviews import background
+from reviews import background, consequences
 from reviews.choices import Choice
 from reviews.comparison import Change, changes
 from reviews.listing import agent_title
 from reviews.models import Cause, Claim, Decision, Review
 from runs import describe, sdk, timeline
+from runs.engine.act import Part
 from runs.engine.budget import shown
 from runs.engine.policy import Subject
 from runs.models import Run, Step
@@ -105,7 +106,16 @@ class ReviewPage:
         return agent_title(self.review.run.agent)
 
     @property
+    def act(self) -> list[Part]:
+        """What is carried out, by name and content, where its worker says it; else the proposal itself has to."""
+        worker = sdk.find_worker(self.review.worker)
+        about_input = self.review.subject == Subject.INPUT
+        return consequences.parts(self.review) if about_input and worker and worker.says else []
+
+    @property
     def what_happens(self) -> str:
+        if self.review.cause == Cause.GATED and self.review.subject == Subject.OUTPUT:
+            return "Approve, and the run goes on with the result below."
         return WHAT_HAPPENS[Cause(self.review.cause)].format(title=self.review.title)
 
     @property

@@ -29,7 +29,7 @@ def review_diff(request: HttpRequest, review_id: int) -> HttpResponse:
     """What the form as it is typed would change in the proposal; nothing is kept of it."""
     review, kind = found(review_id), request.POST.get("decision", "")
     choice = next((one for one in choices(review, chosen=kind, data=request.POST) if one.kind == kind), None)
-    if not review.is_open or choice is None or not choice.is_typed:
+    if not review.is_open or choice is None or not (choice.is_typed and choice.about_proposal):
         return HttpResponse(status=204)
     fits = choice.is_valid()
     differences = changes(review.proposal, choice.value()) if fits else []

@@ -27,7 +27,7 @@
     if (!control) return;
     const fold = control.closest("details");
     if (fold) fold.open = true;
-    const asked = field(control.matches("summary") ? fold.querySelector("form") : control.form?.id === "bulk" ? null : control.form);
+    const asked = control.matches("summary") ? field(fold) || fold.querySelector("button") : field(control.form);
     if (asked) return asked.focus();
     if (!pressed.includes(key) || (high && key === "a")) return control.focus();
     if (seen && !busy && held.size === 1) control.click(); // a key that is held, or a second one, presses nothing
