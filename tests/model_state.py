@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.run_model import Model
 
-LEASE, SHORT, WITHIN, NAP = 12.0, 1.0, 40.0, 30.0  # seconds; the first is the setting
+LEASE, SHORT, WITHIN, NAP, UNDO = 12.0, 1.0, 40.0, 30.0, 8.0  # seconds; the first is the setting
 LONG = 60.0
 ATTEMPTS, MOST_CRASHES, MOST_LOSSES, MOST_TAKINGS, MOST_DEFERRALS, MOST_THREADS = 2, 3, 12, 10, 3, 2
 EDITED, BY_HAND, WITHOUT = 99, "by hand", "without"
@@ -17,13 +17,14 @@ HAVE_ENDED = ("succeeded", "skipped", "rejected", "expired")
 QUESTIONS = ("question", "urgent")
 NOT_ASKED = ("timer", "children")  # causes to wait for which no person is asked
 ALLOWED = {
-    "gated": ("approve", "edit", "reject"),
-    "low_confidence": ("approve", "edit", "reject", "retry"),
-    "failed": ("retry", "edit", "reject"),
+    "gated": ("approve", "edit", "reject", "take_over"),
+    "low_confidence": ("approve", "edit", "reject", "send_back"),
+    "failed": ("retry", "take_over", "reject"),
     "question": ("answer", "reject"),
     "outcome_unknown": ("happened", "not_happened", "retry"),
     "code_changed": ("retry", "fork", "cancel"),
 }
+MOST_SENT_BACK = 5
 TRY_LATER = ("again", "soon", "far")
 # What may happen to a worker, beside doing what it should.
 OUTCOMES = [
@@ -86,6 +87,9 @@ class Step:
     tries: int = 0
     crashes: int = 0
     losses: int = 0
+    sent_back: int = 0
+    effective_at: float | None = None  # until then the last decision can be taken back
+    undecided: "Step | None" = None  # as it was before that
     deferrals: int = 0  # in this pass
     word: str = ""
     children: "list[Model]" = field(default_factory=list)
@@ -93,6 +97,11 @@ class Step:
     @property
     def has_crashed(self) -> bool:
         return bool(self.crashes or self.losses or self.alone)
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        kinds = tuple(kind for kind in ALLOWED[self.cause] if kind != "send_back" or self.sent_back < MOST_SENT_BACK)
+        return (*kinds, "skip") if self.kind == "dispensable" and self.cause == "failed" else kinds
 
     def queue_again(self) -> None:
         self.alone = self.alone or self.blamed

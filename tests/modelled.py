@@ -101,10 +101,11 @@ class World:
             self.advance(int(run_id))
         return Result(f"done {number}", 0.1 if said == "unsure" else 0.9)
 
-    def decide(self, review: Review, kind: str, value: Any) -> None:
+    def decide(self, review: Review, kind: str, value: Any, undo: float = 0.0) -> None:
         carried = {"value": value} if kind in decisions.CARRIES_VALUE else {}
         assert self.reviewer
-        decisions.decide(review.pk, actor=self.reviewer, kind=kind, seen=review.fingerprint, reason="because", **carried)
+        said = {"kind": kind, "seen": review.fingerprint, "reason": "because", "undo_seconds": undo} | carried
+        decisions.decide(review.pk, actor=self.reviewer, **said)
 
 
 def moment(clock: float) -> datetime:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NoReturn
 
 from tests.model_state import (
-    ALLOWED,
     ATTEMPTS,
     BY_HAND,
     EDITED,
@@ -111,13 +110,20 @@ class Model:
 
     # --- what people do ---------------------------------------------------------------------------------------------
 
-    def decide(self, position: int, kind: str) -> tuple[Any, str]:
+    def decide(self, position: int, kind: str, undo: float = 0.0) -> tuple[Any, str]:
         """The value that an edit carries (the input's where the input is decided about), and the word of the step then."""
-        value = (BY_HAND, BY_HAND)
+        value, until = (BY_HAND, BY_HAND), self.universe.clock + undo if undo else None
         for state in self._states():
-            value = self._decided(state.steps[position], kind)
+            step = state.steps[position]
+            undecided = copy.copy(step)
+            undecided.undecided = undecided.effective_at = None
+            value = self._decided(step, kind)
+            step.effective_at, step.undecided = until, undecided if until else None
             if state.status != "running":
+                is_due = state.status == "queued" and state.wake_at is None
+                times = [time for time in (until, state.wake_at) if time is not None]
                 state.moves("queued")
+                state.wake_at = None if is_due or until is None else min(times)
         if kind in ("fork", "cancel"):
             self.cancel()
         return value
@@ -128,8 +134,13 @@ class Model:
             step.as_before_the_change()
         elif kind in ("reject", "not_happened"):
             step.status = "rejected"
-        elif kind == "retry":
+        elif kind in ("retry", "send_back"):
             step.queue_again()
+            step.sent_back += kind == "send_back"
+        elif kind == "skip":
+            step.status, step.word = "skipped", WITHOUT
+        elif kind == "take_over":
+            step.status, step.word = "succeeded", BY_HAND
         elif step.cause == "gated":
             step.status, step.gate_passed = "queued", True
             step.number = EDITED if kind == "edit" else step.number
@@ -138,6 +149,23 @@ class Model:
             step.status = "succeeded"
             step.word = f"done {step.number}" if kind == "approve" else BY_HAND
         return BY_HAND, BY_HAND
+
+    def may_undo(self) -> list[Step]:
+        if self.status in ENDED:
+            return []
+        return [step for step in self.written.recorded() if step.undecided and self._is_in_time(step, step.undecided)]
+
+    def _is_in_time(self, step: Step, undecided: Step) -> bool:
+        times = (step.effective_at, undecided.deadline)
+        return all(time is None or time > self.universe.clock for time in times)
+
+    def undo(self, position: int) -> None:
+        for state in self._states():
+            undecided = state.steps[position].undecided
+            assert undecided
+            state.steps[position] = undecided
+            if state.status != "running":
+                state.moves("queued")
 
     def _states(self) -> list[State]:
         """What is true, and what a process that works on it will find when it writes."""
@@ -169,9 +197,13 @@ class Model:
 
     def may_fork(self) -> list[int]:
         """The steps from which somebody may fork: those that were begun, after nothing that has not ended."""
-        statuses = [self.written.steps[position].status for position in sorted(self.written.steps)]
-        ended = len(list(itertools.takewhile(lambda status: status in HAVE_ENDED, statuses)))
+        steps = [self.written.steps[position] for position in sorted(self.written.steps)]
+        statuses = [step.status for step in steps]
+        ended = len(list(itertools.takewhile(lambda step: step.status in HAVE_ENDED and not self._is_held(step), steps)))
         return [position for position, status in enumerate(statuses[: ended + 1], start=1) if status]
+
+    def _is_held(self, step: Step) -> bool:
+        return step.effective_at is not None and step.effective_at > self.universe.clock
 
     def forked(self, position: int) -> "Model":
         """The run that takes over what stands before that step, and executes the rest itself."""
@@ -180,6 +212,7 @@ class Model:
         for step in self.written.recorded()[: position - 1]:
             taken = fork.written.steps[step.position] = copy.copy(step)
             taken.crashes, taken.losses, taken.alone = 0, 0, False
+            taken.effective_at, taken.undecided, taken.sent_back = None, None, 0
         return fork
 
     # --- what the sweeper does --------------------------------------------------------------------------------------
@@ -337,6 +370,8 @@ class Model:
         self._park([self._ask(step, "code_changed")])
 
     def _begin(self, step: Step) -> Next:
+        if self._is_held(step):
+            return Open("undo", step, step.effective_at)
         if step.status in ("rejected", "expired"):
             return Refusal(step)
         if step.status in ("succeeded", "skipped"):
@@ -357,6 +392,7 @@ class Model:
     def _ask(self, step: Step, cause: str) -> Open:
         self.unwritten = True
         step.status, step.cause, step.asked, step.withdrawn = "waiting", cause, True, False
+        step.effective_at = step.undecided = None
         step.deadline = self.universe.clock + WITHIN if step.kind == "urgent" and cause == "question" else None
         return Open("person", step, step.deadline)
 
@@ -407,7 +443,7 @@ class Model:
         if said == "cancelled":
             self.cancel()
         if said == "decided" and (asked := self.may_be_decided()):
-            self.decide(asked[0].position, ALLOWED[asked[0].cause][0])
+            self.decide(asked[0].position, asked[0].allowed[0])
         self.stopped = self.stopped or said == "stopped"
         return said
 

@@ -27,7 +27,7 @@ from runs import audit, children, commands, event_log, executor
 from runs.engine.events import Draft, Kind
 from runs.models import Run
 from tests import cast
-from tests.model_state import ALLOWED, OUTCOMES, Part, Script, Universe
+from tests.model_state import OUTCOMES, UNDO, Part, Script, Universe
 from tests.modelled import moment, mortal, world  # noqa: F401 - the fixture is asked for by its name
 from tests.run_model import Model
 
@@ -92,6 +92,7 @@ class Commands(RuleBasedStateMachine):
         for model in self.universe.runs:
             yield partial(self.advance, model), 16 * model.is_due()
             yield partial(self.decide, model), 16 * bool(model.may_be_decided())
+            yield partial(self.undo, model), 4 * bool(model.may_undo())
             yield partial(self.cancel, model), model.may_cancel() and not model.written.cancel_requested
             yield partial(self.retry, model), 6 * model.may_retry()
             yield partial(self.fork, model), bool(model.may_fork()) and len(self.universe.runs) < MOST_RUNS
@@ -150,7 +151,7 @@ class Commands(RuleBasedStateMachine):
     def decide(self, model: Model) -> None:
         steps = model.may_be_decided()
         step = steps[self.pick % len(steps)]
-        kinds = ALLOWED[step.cause]
+        kinds = step.allowed
         kind = kinds[self.pick // len(steps) % len(kinds)]
         review = Review.objects.open().get(run_id=model.id, position=step.position)
         if kind == "fork" and step.position not in model.may_fork():
@@ -158,10 +159,19 @@ class Commands(RuleBasedStateMachine):
                 world.decide(review, kind, None)
             return
         fork = model.forked(step.position) if kind == "fork" else None
-        value, word = model.decide(step.position, kind)
-        world.decide(review, kind, {"text": word} if kind == "answer" else value)
+        undo = UNDO if self.pick % 5 < 2 and step.cause != "code_changed" else 0.0
+        value, word = model.decide(step.position, kind, undo)
+        world.decide(review, kind, {"text": word} if kind == "answer" else value, undo)
         assert fork is None or fork in self.universe.runs
         self.decided.append(review)
+
+    def undo(self, model: Model) -> None:
+        steps = model.may_undo()
+        step = steps[self.pick % len(steps)]
+        review = Review.objects.filter(run_id=model.id, position=step.position, state="decided").latest("pk")
+        decisions.undo(review.pk, actor=cast_reviewer())
+        model.undo(step.position)
+        self.decided.remove(review)
 
     def cancel(self, model: Model) -> None:
         commands.cancel(model.id, by="operator")
@@ -190,8 +200,9 @@ class Commands(RuleBasedStateMachine):
         with pytest.raises(commands.Refused):
             commands.fork(model.id, step=max(model.may_fork(), default=0) + 9, by="operator")
         for review in self.decided[-1:]:
+            assert review.decision
             with pytest.raises(decisions.Conflict):
-                world.decide(review, "reject", None)
+                world.decide(review, "approve" if review.decision.kind == "reject" else "reject", None)
 
     # --- what must hold after each --------------------------------------------------------------------------------------
 
