@@ -286,10 +286,10 @@ def test_a_review_is_given_to_a_person_and_back_with_a_note(people: dict[str, Us
     assert client.post(address, {"person": people["reviewer2"].pk, "note": "You know him."}).status_code == 302
     assert (fresh(review).assignee, holder(review)) == (people["reviewer2"], "")
     assert Notice.objects.get(user=people["reviewer2"]).kind == "assigned"
-    back = signed_in(people["reviewer2"]).post(address, {"person": "", "note": "I do not."})
+    back = signed_in(people["reviewer2"]).post(address, {"person": "nobody", "note": "I do not."})
     assert back.status_code == 302
     assert fresh(review).assignee is None
-    again = client.post(address, {"person": "", "note": "Once more."})
+    again = client.post(address, {"person": "nobody", "note": "Once more."})
     assert "It is assigned to nobody. Choose a person." in again.text
     assert kinds(review) == ["claimed", "reassigned", "reassigned"]
 

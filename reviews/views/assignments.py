@@ -5,6 +5,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -19,6 +20,7 @@ from runs import access, commands
 from runs.engine.canonical import Unstorable
 
 LONGEST_NOTE = 1000
+NOBODY = "nobody"
 
 
 class TakeOverForm(forms.Form):
@@ -33,14 +35,19 @@ class TakeOverForm(forms.Form):
 class ReassignForm(forms.Form):
     """To a person, or to nobody: then everybody who is asked may take it."""
 
-    person = forms.ModelChoiceField(label="To", queryset=None, required=False, empty_label="Nobody: everybody who is asked")
+    person = forms.ChoiceField(label="To")
     note = forms.CharField(
         label="Note", max_length=LONGEST_NOTE, widget=forms.Textarea(attrs={"rows": 3}), help_text="It stays in the history."
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["person"].queryset = groups.deciders()  # type: ignore[attr-defined]
+        people = [(str(person.pk), str(person)) for person in groups.deciders()]
+        self.fields["person"].choices = [("", "Choose"), *people, (NOBODY, "Nobody: everybody who is asked")]  # type: ignore[attr-defined]
+
+    def to(self) -> User | None:
+        chosen = self.cleaned_data["person"]
+        return None if chosen == NOBODY else User.objects.get(pk=chosen)
 
 
 class SnoozeForm(forms.Form):
@@ -69,11 +76,12 @@ def take_over_review(request: HttpRequest, review_id: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @access.permits(access.may_decide)
 def reassign_review(request: HttpRequest, review_id: int) -> HttpResponse:
-    review, form = found(review_id), ReassignForm(request.POST or None, initial={"person": found(review_id).assignee_id})
-    shown = {"title": "Reassign", "button": "Reassign", "says": "They are told. Whoever is at it now is at it no more."}
+    review, form = found(review_id), ReassignForm(request.POST or None)
+    says = "Whoever gets it is told. If somebody has claimed it, that claim ends."
+    shown = {"title": "Reassign", "button": "Reassign", "says": says}
 
     def act() -> HttpResponse:
-        to = form.cleaned_data["person"]
+        to = form.to()
         assignments.reassign(review_id, to, by=actor(request), note=form.cleaned_data["note"])
         messages.success(request, f"Review {review_id} is now {f'assigned to {to}' if to else 'for everybody who is asked'}.")
         return _onward(request, review)

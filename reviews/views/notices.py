@@ -59,7 +59,7 @@ def notice_settings(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _page(request, form, status=422)
     form.save()
-    messages.success(request, "Kept. It counts from the next notice on.")
+    messages.success(request, "Saved. It counts from the next notice on.")
     return redirect("notices")
 
 
