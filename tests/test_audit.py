@@ -55,7 +55,7 @@ def runs_of_all_sorts() -> list[int]:
         advanced("guessing", text="hello", number=5),
         decided(advanced("guessing", text="hello", number=5), "approve"),
         decided(advanced("guessing", text="hello", number=5), "reject", reason="no"),
-        decided(advanced("guessing", text="hello", number=5), "retry", reason="again"),
+        decided(advanced("guessing", text="hello", number=5), "send_back", reason="again"),
         advanced("falling-back", text="hello"),
         decided(advanced("stumbling", text="hello"), "retry"),
         decided(advanced("paying", text="hello"), "edit", value={"amount": 7.5, "ledger": ""}),

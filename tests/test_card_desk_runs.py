@@ -286,7 +286,7 @@ def test_a_model_s_draft_waits_for_a_person_who_may_change_it(ready: Outside, mo
 
 
 def test_a_draft_that_is_sent_back_is_written_again_with_the_remark(ready: Outside, model: Outside) -> None:
-    decided(carried(ARRIVAL), "retry", reason="Mention the app.")
+    decided(carried(ARRIVAL), "send_back", reason="Mention the app.")
     assert "A colleague asks for: Mention the app." in str(model.seen[-1]["body"]["messages"])
 
 

@@ -132,7 +132,7 @@ def test_a_value_stands_in_the_place_of_the_result_and_the_run_goes_on_after_a_r
     run = carried(supervisor)
     assert (run.status, run.waiting_cause, seen) == ("waiting", "person", [9])
     review = Review.objects.get()
-    commands.decide(run.pk, 2, "edit", by="reviewer", fingerprint=review.fingerprint, value="by hand")
+    commands.decide(run.pk, 2, "take_over", by="reviewer", fingerprint=review.fingerprint, value="by hand")
     run = advanced(run)
     assert (run.status, run.output, seen) == ("partial", {"said": "by hand"}, [9, 9])
     assert [one["step"] for one in event_log.missing(run.pk)] == [1]

@@ -87,13 +87,13 @@ def test_enough_confidence_needs_nobody() -> None:
 
 @pytest.mark.parametrize(
     ("decision", "value", "said"),
-    [("approve", None, "red 5"), ("edit", {"colour": "green", "amount": 7}, "green 7"), ("retry", None, "red 5")],
+    [("approve", None, "red 5"), ("edit", {"colour": "green", "amount": 7}, "green 7"), ("send_back", None, "red 5")],
 )
 def test_the_decision_resumes_the_run(decision: str, value: Any, said: str) -> None:
     run = decide(advanced(started("guessing", 5)), decision, value=value, reason="look again")
     assert (run.status, run.output) == ("succeeded", {"said": said})
     step = run.steps.get()
-    assert (step.decision, step.decided_by, step.attempt) == (decision, "reviewer", 2 if decision == "retry" else 1)
+    assert (step.decision, step.decided_by, step.attempt) == (decision, "reviewer", 2 if decision == "send_back" else 1)
 
 
 def test_an_uncaught_rejection_fails_the_run_with_the_persons_reason() -> None:
@@ -150,7 +150,7 @@ def test_a_step_that_failed_finally_asks_a_person_who_may_supply_the_result(monk
     review = review_of(run)
     assert (review.cause, review.why) == ("failed", "It still failed after 3 attempts: busy")
     assert run.steps.get().error["kind"] == "TryLater"
-    assert decide(run, "edit", value="by hand").output == {"said": "by hand"}
+    assert decide(run, "take_over", value="by hand").output == {"said": "by hand"}
 
 
 @pytest.mark.parametrize(

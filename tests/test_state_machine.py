@@ -78,7 +78,7 @@ class Commands(RuleBasedStateMachine):
     def command(self, which: int, pick: int, outcomes: tuple[str, ...]) -> None:
         """One of the commands that mean something now; one rule, so that each has the weight that is written here."""
         self.universe.clock += 1.0
-        if which % 3 and not any(model.is_due() or model.may_be_decided() for model in self.universe.runs):
+        if which % 3 and not any(model.is_due() or model.may_be_decided() or model.may_undo() for model in self.universe.runs):
             self.pass_time()
         world.set_clock(self.universe.clock)
         self.pick, self.script = pick, partial(Script, outcomes, pick)
@@ -92,7 +92,7 @@ class Commands(RuleBasedStateMachine):
         for model in self.universe.runs:
             yield partial(self.advance, model), 16 * model.is_due()
             yield partial(self.decide, model), 16 * bool(model.may_be_decided())
-            yield partial(self.undo, model), 4 * bool(model.may_undo())
+            yield partial(self.undo, model), 3 * bool(model.may_undo())
             yield partial(self.cancel, model), model.may_cancel() and not model.written.cancel_requested
             yield partial(self.retry, model), 6 * model.may_retry()
             yield partial(self.fork, model), bool(model.may_fork()) and len(self.universe.runs) < MOST_RUNS

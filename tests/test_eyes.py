@@ -1,0 +1,301 @@
+"""Two different people, what is of high risk, and for whom a review is: held at the service, whoever asks."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.urls import reverse
+
+from reviews import choices, decisions
+from reviews.confirmation import SIGNED_IN_AT
+from reviews.models import Decision, Draft, Review, Risk
+from runs import commands, describe, event_log, executor
+from runs.engine.events import Kind
+from tests import cast
+from tests.cast import PASSWORD
+from tests.test_decisions import GOOD, at_once, decide, decided_events, finished, opened
+
+pytestmark = pytest.mark.django_db
+
+
+def for_two(slug: str = "guessing", *, by: str = "operator") -> Review:
+    run = commands.start(slug, {"text": "hello", "number": 3}, by=by)
+    executor.advance(run.pk, owner="test")
+    Review.objects.filter(run=run).update(approvals=2)
+    return Review.objects.get(run=run)
+
+
+def seen(review: Review) -> str:
+    return decisions.seen(review, decisions.pending(review))
+
+
+def test_the_second_approval_is_somebody_elses_and_lets_the_run_go_on(people: dict[str, User]) -> None:
+    review = for_two()
+    first = decide(review, "approve", by="reviewer")
+    assert (first.final, first.effective_at, review.decision) == (False, None, None)
+    assert finished(review).status == "waiting"
+    assert decide(review, "approve", by="reviewer").pk == first.pk, "a second click is not a second person"
+    with pytest.raises(decisions.NotYours, match="somebody else's"):
+        decide(review, "approve", by="reviewer", seen=seen(review))
+    with pytest.raises(decisions.Stale):
+        decide(review, "approve", by="reviewer2")  # who has not seen that somebody approved it
+    second = decide(review, "approve", by="reviewer2", seen=seen(review))
+    assert (second.final, review.decision) == (True, second)
+    assert finished(review).output == {"said": "red 5"}
+    assert decided_events(review)[0]["agreed"] == ["reviewer"]
+    assert review.decisions.count() == 2
+
+
+def test_an_edit_begins_anew_and_the_second_approves_exactly_that(people: dict[str, User]) -> None:
+    review = for_two()
+    decide(review, "approve", by="reviewer")
+    stale = seen(review)
+    edited = decide(review, "edit", by="reviewer2", value=GOOD, seen=stale)
+    assert decisions.pending(review) == edited
+    with pytest.raises(decisions.Stale):
+        decide(review, "approve", by="admin", seen=stale)
+    decide(review, "approve", by="reviewer", seen=seen(review))  # whose own approval was of something else
+    assert finished(review).output == {"said": "green 12.5"}
+    event = decided_events(review)[0]
+    assert (event["decision"], event["value"], event["agreed"]) == ("edit", GOOD, ["reviewer2"])
+
+
+def test_one_person_is_enough_to_reject_and_may_take_an_approval_back(people: dict[str, User]) -> None:
+    review = for_two()
+    decide(review, "approve", by="reviewer")
+    decisions.undo(review.pk, actor=people["reviewer"])
+    assert decisions.pending(review) is None
+    decide(review, "approve", by="reviewer")
+    decide(review, "reject", by="reviewer2", reason="No.", seen=seen(review))
+    assert finished(review).status == "failed"
+
+
+def test_who_started_the_run_or_wrote_its_rule_is_none_of_the_two(people: dict[str, User]) -> None:
+    review = for_two(by="reviewer")
+    with pytest.raises(decisions.NotYours, match="started this run"):
+        decide(review, "approve", by="reviewer")
+    commands.configure("guessing", by="admin", threshold=0.9)
+    with pytest.raises(decisions.NotYours, match="last change of the rule"):
+        decide(review, "approve", by="admin")
+    assert not Decision.objects.exists()
+    decide(review, "reject", by="reviewer", reason="I changed my mind.")
+
+
+def test_at_high_risk_nobody_approves_a_request_of_their_own_nor_without_a_reason(people: dict[str, User]) -> None:
+    review = opened("paying")
+    assert review.risk == Risk.HIGH
+    with pytest.raises(decisions.NotYours, match="started this run"):
+        decide(review, "approve", by="operator", reason="It is owed.")
+    with pytest.raises(commands.Refused, match="say why"):
+        decide(review, "approve")
+    usual = opened("guessing")
+    decide(usual, "approve", by="operator")
+
+
+def test_a_review_is_for_its_group_then_for_the_second_its_assignee_and_admins(people: dict[str, User]) -> None:
+    first, second = (Group.objects.create(name=name) for name in ("Cards", "Fraud"))
+    people["reviewer2"].groups.add(second)
+    review = opened("guessing")
+    Review.objects.filter(pk=review.pk).update(group=first, second_group=second)
+    for name in ("reviewer", "reviewer2"):
+        with pytest.raises(decisions.NotYours, match="for the group Cards"):
+            decide(review, "reject", by=name, reason="No.")
+    for more in ({"escalated_at": review.opened_at}, {"assignee": people["reviewer2"], "escalated_at": None}):
+        Review.objects.filter(pk=review.pk).update(**more)
+        decide(review, "approve", by="reviewer2", undo_seconds=600)
+        decisions.undo(review.pk, actor=people["reviewer2"])
+    decide(review, "approve", by="admin")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_first_approvals_at_once_one_is_the_first() -> None:
+    cast.people()
+    for _ in range(6):
+        review = for_two()
+        results = at_once(
+            *(lambda name=name, review=review: decide(review, "approve", by=name) for name in ("reviewer", "reviewer2"))
+        )
+        assert sorted(type(one).__name__ for one in results) == ["Decision", "Stale"], results
+        assert Review.objects.get(pk=review.pk).is_open
+        assert review.decisions.filter(final=False, revoked_at=None).count() == 1
+
+
+# --- what the same person sends twice ---------------------------------------------------------------------------------
+
+
+def test_the_same_once_more_answers_as_the_first_did(people: dict[str, User]) -> None:
+    for kind, more in (("approve", {}), ("edit", {"value": GOOD}), ("reject", {"reason": "No."})):
+        review = opened("guessing")
+        first = decide(review, kind, **more)
+        again = decide(review, kind, **more)
+        assert (again.pk, again.is_repeated, first.is_repeated) == (first.pk, True, False)
+        assert len(decided_events(review)) == 1
+        with pytest.raises(decisions.Conflict):
+            decide(review, kind, by="reviewer2", **more)
+    edited = opened("guessing")
+    decide(edited, "edit", value=GOOD)
+    with pytest.raises(decisions.Conflict):
+        decide(edited, "edit", value=GOOD | {"amount": 1})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_double_click_is_one_decision() -> None:
+    cast.people()
+    for _ in range(6):
+        review = opened("guessing")
+        results = at_once(*[lambda review=review: decide(review, "approve")] * 3)
+        assert {one.pk for one in results} == {review.decision.pk}, results
+        assert [one.is_repeated for one in results].count(False) == 1
+        assert len(decided_events(review)) == 1
+
+
+# --- the page -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(people: dict[str, User]) -> Client:
+    found = Client()
+    found.force_login(people["reviewer"])
+    return found
+
+
+def post(client: Client, review: Review, kind: str, name: str = "decide_review", **typed: Any) -> Any:
+    sent = {"decision": kind, "seen": seen(review)} | {key.replace("__", "."): value for key, value in typed.items()}
+    return client.post(reverse(name, args=[review.pk]), sent)
+
+
+def page(client: Client, review: Review) -> str:
+    return client.get(review.get_absolute_url()).content.decode()
+
+
+def test_the_page_asks_for_the_password_again_and_loses_nothing(client: Client) -> None:
+    review = opened("paying")
+    session = client.session
+    session[SIGNED_IN_AT] = session[SIGNED_IN_AT] - 901
+    session.save()
+    answer = post(client, review, "approve", reason="It is owed to them.")
+    assert answer.status_code == 302
+    assert answer.url.startswith(reverse("account_reauthenticate"))
+    assert not Decision.objects.exists()
+    html = client.get(answer.url).content.decode()
+    assert "Confirm it is you" in html
+    wrong = client.post(answer.url, {"password": "wrong"})
+    assert wrong.status_code == 200
+    right = client.post(answer.url, {"password": PASSWORD})
+    assert right.url == review.get_absolute_url()  # type: ignore[attr-defined]
+    assert "It is owed to them." in page(client, review)
+    assert post(client, review, "approve", reason="It is owed to them.").url != answer.url
+    assert review.decision is not None
+
+
+def test_an_edit_of_high_risk_is_shown_as_changes_before_it_is_sent(client: Client) -> None:
+    review = opened("paying")
+    assert "Check changes" in page(client, review)
+    shown = post(client, review, "edit", value__amount="7", value__ledger="")
+    html = shown.content.decode()
+    assert (shown.status_code, Decision.objects.count()) == (200, 0)
+    assert "<del>3</del>" in html
+    assert "<ins>7" in html
+    checked = next(
+        one
+        for one in choices.choices(review, chosen="edit", data={"value.amount": "7", "value.ledger": ""})
+        if one.kind == "edit"
+    )
+    assert not checked.is_checked(review.proposal, "")
+    other = post(client, review, "edit", value__amount="8", value__ledger="", checked=checked.checked)
+    assert (other.status_code, Decision.objects.count()) == (200, 0), "what was checked is not what is sent"
+    assert post(client, review, "edit", value__amount="7", value__ledger="", checked=checked.checked).status_code == 302
+    assert finished(review).output == {"said": "paid 7.0"}
+
+
+def test_the_page_says_who_approved_and_to_whom_the_second_belongs(client: Client, people: dict[str, User]) -> None:
+    review = for_two()
+    assert "Two different people must approve this." in page(client, review)
+    answer = client.post(
+        reverse("decide_review", args=[review.pk]),
+        {"decision": "edit", "seen": review.fingerprint, "value.colour": "green", "value.amount": "12.5"},
+        follow=True,
+    )
+    assert "1 of 2 approvals. Somebody else must approve it too." in answer.content.decode()
+    mine = page(client, review)
+    assert "You have approved it. Somebody else must approve it too." in mine
+    assert "Take your approval back" in mine
+    second = Client()
+    second.force_login(people["reviewer2"])
+    theirs = page(second, review)
+    assert "1 of 2 approvals" in theirs
+    assert "<ins>green</ins>" in theirs
+    assert post(second, review, "approve").status_code == 302
+    assert finished(review).output == {"said": "green 12.5"}
+
+
+def test_who_may_not_is_told_who_may(client: Client) -> None:
+    review = opened("guessing")
+    Review.objects.filter(pk=review.pk).update(group=Group.objects.create(name="Cards"))
+    assert "This review is for the group Cards." in page(client, review)
+    refused = post(client, review, "approve")
+    assert refused.status_code == 403
+    assert "for the group Cards" in refused.content.decode()
+
+
+def test_a_draft_comes_back_and_goes_with_the_decision(client: Client, people: dict[str, User]) -> None:
+    review = opened("guessing")
+    assert post(client, review, "edit", "draft_review", value__colour="green", value__amount="many").status_code == 204
+    html = page(client, review)
+    assert "Your draft of" in html
+    assert 'value="many"' in html
+    assert "Enter a number" not in html, "a draft is not judged"
+    assert post(client, review, "reject", "draft_review", reason="Half a sen").status_code == 204
+    assert "Half a sen" in page(client, review)
+    other = Client()
+    other.force_login(people["reviewer2"])
+    assert "Half a sen" not in page(other, review)
+    assert post(client, review, "x", "draft_review", discard="1").status_code == 302
+    assert not Draft.objects.exists()
+    post(client, review, "reject", "draft_review", reason="Not at all")
+    assert post(client, review, "reject", reason="Not at all").status_code == 302
+    assert not Draft.objects.exists()
+    assert post(client, review, "reject", "draft_review", reason="x" * 200_001).status_code in (204, 413)
+
+
+def test_whoever_comes_second_keeps_what_was_typed_and_sees_how_it_differs(client: Client) -> None:
+    review = opened("guessing")
+    decide(review, "edit", by="reviewer2", value=GOOD)
+    late = post(client, review, "edit", value__colour="green", value__amount="7")
+    html = late.content.decode()
+    assert late.status_code == 409
+    assert "reviewer2" in html
+    assert "How what you typed differs from what was decided" in html
+    assert "<ins>7</ins>" in html
+    assert Draft.objects.get().data == {"value.colour": "green", "value.amount": "7"}
+    assert "What you had typed" in page(client, review)
+
+
+def test_undo_on_the_page(client: Client, people: dict[str, User], settings: Any) -> None:
+    settings.UNDO_SECONDS = 600
+    review = opened("guessing")
+    after = client.post(
+        reverse("decide_review", args=[review.pk]), {"decision": "approve", "seen": review.fingerprint}, follow=True
+    )
+    assert reverse("undo_review", args=[review.pk]) in after.content.decode()
+    other = Client()
+    other.force_login(people["reviewer2"])
+    assert post(other, review, "", "undo_review").status_code == 403
+    back = client.post(reverse("undo_review", args=[review.pk]), follow=True)
+    assert f"Taken back: review {review.pk} is open again." in back.content.decode()
+    assert Review.objects.get(pk=review.pk).is_open
+    late = post(client, review, "", "undo_review")
+    assert (late.status_code, "no decision" in late.content.decode()) == (409, True)
+    assert client.get(reverse("undo_review", args=[review.pk])).status_code == 302
+
+
+def test_every_kind_of_event_was_recorded_in_order(people: dict[str, User]) -> None:
+    review = opened("guessing")
+    decide(review, "approve", undo_seconds=600)
+    decisions.undo(review.pk, actor=people["reviewer"])
+    facts = event_log.facts(review.run_id)
+    assert [fact.kind for fact in facts][-2:] == [Kind.STEP_DECIDED, Kind.DECISION_REVOKED]
+    assert describe.sentence(facts[-1], {1: "Guess"}) == (
+        "reviewer took back the decision about step 1 (Guess): it waits for a person again."
+    )
