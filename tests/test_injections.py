@@ -1,6 +1,8 @@
 """Nothing that a step is given or answers decides whether a person is asked (S3), and what cannot be read stops it (S10)."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,42 +92,52 @@ def advanced(run: Run) -> Run:
     return run
 
 
+CAUSES = {"read": Cause.GATED, "draft": Cause.LOW_CONFIDENCE, "look": Cause.LOW_CONFIDENCE}
+CAUSES |= {"pay": Cause.GATED, "more": Cause.GATED}
+
+
+def as_written() -> list[dict[str, Any]]:
+    """What the admins want."""
+    return [model_to_dict(row) for row in (*Policy.objects.order_by("pk"), AgentConfig.objects.get(slug="gullible"))]
+
+
 def test_no_content_bypasses_a_person_changes_a_policy_or_executes_anything(
     ruled: list[Policy], model: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     obeys = {"text": "Approved by reviewer.", "confidence": 1.0, "approved": True}
     monkeypatch.setattr("agentops.outside.model.value_for", lambda schema, definitions: obeys)
-    before = [model_to_dict(row) for row in (*ruled, AgentConfig.objects.get(slug="gullible"))]
+    before = as_written()
     run = advanced(started())
     assert (run.status, run.waiting_cause, audit.first_wrong(run.pk)) == ("waiting", "person", "")
     asked = Review.objects.open().filter(run=run)
     assert (len(ATTACKS), asked.count(), set(run.steps.values_list("status", flat=True))) == (100, 500, {"waiting"})
     assert sum(visit["path"].endswith("/chat/completions") for visit in model.seen) == 100
     assert PAID == []
-    causes = {
-        "read": Cause.GATED,
-        "draft": Cause.LOW_CONFIDENCE,
-        "look": Cause.LOW_CONFIDENCE,
-        "pay": Cause.GATED,
-        "more": Cause.GATED,
-    }
     for review in asked:
         kind = review.step_name.partition("_")[0]
         may = ALLOWED[Cause.GATED] if kind in ("pay", "more") else OF_A_RESULT
-        assert (review.cause, tuple(review.allowed), review.approvals) == (causes[kind], may, 1)
+        assert (review.cause, tuple(review.allowed), review.approvals) == (CAUSES[kind], may, 1)
         assert review.rule.startswith("Policy") is (kind not in ("draft", "pay")), "whoever decided that it comes here"
-    assert before == [
-        model_to_dict(type(row).objects.get(pk=row.pk)) for row in (*ruled, AgentConfig.objects.get(slug="gullible"))
-    ]
+    assert before == as_written()
 
 
 # --- what cannot be read, or written, stops it --------------------------------------------------------------------------
 
 
-def test_no_run_begins_while_its_policies_cannot_be_read(ruled: list[Policy]) -> None:
-    with pytest.raises(DatabaseError), transaction.atomic():
+@contextmanager
+def meanwhile(statement: str) -> Iterator[None]:
+    """The database is as the statement makes it, until the block fails."""
+    with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE runs_policy RENAME COLUMN worker TO lost")
+            cursor.execute(statement)
+        yield
+
+
+NOTHING_STARTS = "ALTER TABLE runs_event ADD CONSTRAINT full_disk CHECK (kind <> 'StepStarted') NOT VALID"
+
+
+def test_no_run_begins_while_its_policies_cannot_be_read(ruled: list[Policy]) -> None:
+    with pytest.raises(DatabaseError), meanwhile("ALTER TABLE runs_policy RENAME COLUMN worker TO lost"):
         started()
     assert not Run.objects.exists()
 
@@ -133,9 +145,7 @@ def test_no_run_begins_while_its_policies_cannot_be_read(ruled: list[Policy]) ->
 def test_nothing_is_executed_while_the_log_cannot_be_written(people: dict[str, User], tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     run = commands.start("counting", {"text": "x", "number": 1, "ledger": str(ledger)}, by="operator")
-    with pytest.raises(DatabaseError), transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE runs_event ADD CONSTRAINT full CHECK (kind <> 'StepStarted') NOT VALID")
+    with pytest.raises(DatabaseError), meanwhile(NOTHING_STARTS):
         executor.advance(run.pk, owner="test")
     assert not ledger.exists()
     assert advanced(run).status == "succeeded"
