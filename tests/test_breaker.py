@@ -7,18 +7,20 @@ from itertools import pairwise
 import pytest
 
 from runs.reliability import breaker, entry, limiter, slots, store
-from runs.reliability.breaker import BreakerTerms, Canary, Change, Closed, Open
+from runs.reliability.breaker import BreakerTerms, Change, Open
 from runs.reliability.entry import Entered
 from runs.reliability.limiter import Limits, NoRoom
 from runs.reliability.slots import NoSlot
+from tests import counters
 from tests.actors import at_once
+from tests.counters import Canary, Closed
 
 TERMS = BreakerTerms(failure_ratio=0.5, minimum=4, window_seconds=60, open_seconds=0.6, canary_seconds=30)
 LIMITS = Limits(requests=50, period_seconds=60, concurrency=2)
 
 
 def report(ok: bool, caller: str = "somebody", terms: BreakerTerms = TERMS) -> Change | None:
-    return breaker.report("cards", terms, caller, ok, 0.02)
+    return counters.report("cards", terms, caller, ok, 0.02)
 
 
 def opened(terms: BreakerTerms = TERMS) -> Change:
@@ -52,7 +54,7 @@ def test_failures_that_left_the_window_are_forgotten() -> None:
 def test_of_eight_processes_exactly_one_is_the_canary_and_one_is_told_of_each_change() -> None:
     assert opened() == Change("closed", "open", "4 of 4 calls failed within 60 s.")
     time.sleep(0.65)
-    answers = at_once(lambda number: [breaker.ask("cards", TERMS, f"run:{number}") for _ in range(20)])
+    answers = at_once(lambda number: [counters.ask("cards", TERMS, f"run:{number}") for _ in range(20)])
     canaries = [number for number, asked in enumerate(answers) if any(isinstance(one, Canary) for one in asked)]
     assert len(canaries) == 1
     assert all(isinstance(one, Canary) for one in answers[canaries[0]]), "it may ask again: its process may have been replaced"
@@ -66,14 +68,14 @@ def test_of_eight_processes_exactly_one_is_the_canary_and_one_is_told_of_each_ch
 def test_a_canary_that_fails_opens_it_again_and_late_reports_of_others_change_nothing() -> None:
     opened()
     assert report(True, "begun before it opened") is None
-    assert isinstance(breaker.ask("cards", TERMS, "a"), Open)
+    assert isinstance(counters.ask("cards", TERMS, "a"), Open)
     time.sleep(0.65)
-    assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
+    assert isinstance(counters.ask("cards", TERMS, "a"), Canary)
     assert report(True, "begun before it opened") is None
     assert report(False, "begun before it opened") is None
     assert breaker.look("cards").state == "half-open"
     assert report(False, "a") == Change("half-open", "open", "The call that tried it failed.")
-    refused = breaker.ask("cards", TERMS, "b")
+    refused = counters.ask("cards", TERMS, "b")
     assert isinstance(refused, Open)
     assert refused.state == "open"
 
@@ -82,26 +84,26 @@ def test_a_canary_that_never_answers_is_followed_by_another() -> None:
     terms = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=0.1, canary_seconds=0.6)
     opened(terms)
     time.sleep(0.15)
-    assert isinstance(breaker.ask("cards", terms, "a"), Canary)
-    assert isinstance(breaker.ask("cards", terms, "b"), Open)
+    assert isinstance(counters.ask("cards", terms, "a"), Canary)
+    assert isinstance(counters.ask("cards", terms, "b"), Open)
     time.sleep(0.65)
-    assert breaker.ask("cards", terms, "b") == Canary(None)
+    assert counters.ask("cards", terms, "b") == Canary(None)
     assert report(True, "a", terms) is None
     assert report(True, "b", terms) is not None
 
 
 def test_after_an_outage_those_who_waited_are_let_in_by_growing_cohorts() -> None:
     breaker.force("cards", "open", "for 30 s", "ada", datetime.now(UTC) + timedelta(seconds=30))
-    told = [breaker.ask("cards", TERMS, f"run:{i}") for i in range(64)]
+    told = [counters.ask("cards", TERMS, f"run:{i}") for i in range(64)]
     assert all(isinstance(one, Open) for one in told)
     seconds = [one.seconds - 30 for one in told if isinstance(one, Open)]
     assert all(sum(one <= after for one in seconds) >= 2**after for after in (0, 1, 2, 3))
     assert all(sum(one <= after - 1 for one in seconds) <= 2**after for after in (0, 1, 2, 3, 4, 5))
     breaker.force("cards", "open", "for no time", "ada", datetime.now(UTC))
-    assert isinstance(breaker.ask("cards", TERMS, "run:0"), Canary)
+    assert isinstance(counters.ask("cards", TERMS, "run:0"), Canary)
     closed = time.monotonic()
     assert report(True, "run:0") is not None
-    begun = [isinstance(breaker.ask("cards", TERMS, f"run:{i}"), Closed) for i in range(1, 64)]
+    begun = [isinstance(counters.ask("cards", TERMS, f"run:{i}"), Closed) for i in range(1, 64)]
     most = 2 ** (time.monotonic() - closed + 1) + 1
     assert 1 <= sum(begun) <= most
     assert breaker.look("cards").ramp
@@ -111,7 +113,7 @@ def test_the_longer_an_outage_the_less_often_most_of_those_who_wait_ask() -> Non
     terms = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=100)
     opened(terms)
     store.redis().hincrbyfloat(f"{store.home('cards')}:breaker", "broken_since", -600)
-    told = [breaker.ask("cards", terms, f"run:{i}") for i in range(12)]
+    told = [counters.ask("cards", terms, f"run:{i}") for i in range(12)]
     seconds = [one.seconds for one in told if isinstance(one, Open)]
     assert seconds[7] < 103.1, "those in front ask when the next canary may go"
     assert min(seconds[8:]) > 125
@@ -120,9 +122,9 @@ def test_the_longer_an_outage_the_less_often_most_of_those_who_wait_ask() -> Non
 def test_nobody_waits_after_recovery_where_nobody_waited() -> None:
     opened()
     time.sleep(0.65)
-    assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
+    assert isinstance(counters.ask("cards", TERMS, "a"), Canary)
     report(True, "a")
-    assert [breaker.ask("cards", TERMS, f"{i}") for i in range(20)] == [Closed()] * 20
+    assert [counters.ask("cards", TERMS, f"{i}") for i in range(20)] == [Closed()] * 20
 
 
 def test_by_hand() -> None:
@@ -131,16 +133,16 @@ def test_by_hand() -> None:
     )
     look = breaker.look("cards")
     assert (look.state, look.by, look.why, look.next_try) == ("open", "ada", "They told us they are moving.", None)
-    refused = breaker.ask("cards", TERMS, "a")
+    refused = counters.ask("cards", TERMS, "a")
     assert isinstance(refused, Open)
     assert refused.next_try_seconds is None
     assert breaker.force("cards", "closed", "They are back.", "ada") == Change("open", "closed", "They are back.")
     assert breaker.force("cards", "closed", "Once more.", "ada") is None
 
     breaker.force("cards", "open", "For a moment.", "ada", datetime.now(UTC) + timedelta(seconds=0.6))
-    assert isinstance(breaker.ask("cards", TERMS, "a"), Open)
+    assert isinstance(counters.ask("cards", TERMS, "a"), Open)
     time.sleep(0.65)
-    assert isinstance(breaker.ask("cards", TERMS, "a"), Canary)
+    assert isinstance(counters.ask("cards", TERMS, "a"), Canary)
 
     later = datetime.now(UTC) + timedelta(hours=1)
     breaker.force("cards", "closed", "We know that it fails.", "ada", later)
@@ -152,9 +154,9 @@ def test_by_hand() -> None:
 
 def test_minutes_have_calls_failures_and_latencies() -> None:
     for milliseconds in range(1, 101):
-        breaker.report("cards", TERMS, "a", milliseconds != 50, milliseconds / 1000)
+        counters.report("cards", TERMS, "a", milliseconds != 50, milliseconds / 1000)
     breaker.force("cards", "open", "why", "ada")
-    breaker.ask("cards", TERMS, "b")
+    counters.ask("cards", TERMS, "b")
     minutes = breaker.minutes("cards")
     assert len(minutes) == 60
     assert [later.at - one.at for one, later in pairwise(minutes)] == [timedelta(minutes=1)] * 59

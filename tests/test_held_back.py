@@ -1,6 +1,8 @@
 """Whether a step may call out now: held back by what all processes share, and what follows a failure."""
 
 import threading
+import time
+from typing import Any
 
 import pytest
 import redis
@@ -89,6 +91,27 @@ def test_a_full_window_parks_the_run_until_it_has_room() -> None:
     assert held.counts() == {"shop": 2}
     assert list(held.behind("shop").order_by("pk")) == runs[2:]
     assert not held.behind("post")
+
+
+@pytest.mark.django_db
+def test_a_call_that_leaves_late_counts_from_when_it_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_terms(limit_requests=1, limit_period_seconds=0.6)
+    entering, slow, left = entry.enter, [0.3], list[float]()
+
+    def enter(*arguments: Any, **more: Any) -> Any:
+        answer = entering(*arguments, **more)
+        if slow and isinstance(answer, entry.Entered):
+            time.sleep(slow.pop())
+        return answer
+
+    monkeypatch.setattr(entry, "enter", enter)
+    while len(left) < 2:
+        try:
+            with executing(StepContext(f"{len(left)}:buy")):  # who comes back has its place
+                guard.call("shop", lambda: left.append(time.monotonic()))
+        except HeldBack as held:
+            time.sleep(held.seconds or 0)
+    assert left[1] - left[0] >= 0.6
 
 
 @pytest.mark.django_db

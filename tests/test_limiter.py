@@ -1,5 +1,6 @@
 """Limits that many processes share: kept in every window, also when the memory is lost; fair between keys."""
 
+import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,13 +14,15 @@ from pytest_django import Settings
 from agentops.services.valkey import Valkey, valkey
 from runs.reliability import breaker, entry, limiter, slots, store
 from runs.reliability.breaker import BreakerTerms
-from runs.reliability.limiter import Admitted, Limits, NoRoom, TooLarge
+from runs.reliability.entry import Entered
+from runs.reliability.limiter import Limits, NoRoom, TooLarge
+from tests import counters
 from tests.actors import at_once
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def granted_at(admitted: Admitted) -> float:
+def granted_at(admitted: Entered) -> float:
     """By the clock of Redis."""
     return int(admitted.grant.partition("-")[0]) / 1_000_000
 
@@ -29,10 +32,10 @@ def most_in_a_window(moments: list[float], seconds: float) -> int:
     return max(sum(1 for other in ordered[i:] if other - one < seconds) for i, one in enumerate(ordered))
 
 
-def wait_for(dependency: str, key: str, limits: Limits, ticket: str, **more: object) -> tuple[Admitted, int]:
+def wait_for(dependency: str, key: str, limits: Limits, ticket: str, **more: object) -> tuple[int]:
     """Come back whenever told, until admitted; also how often it was refused."""
     refused = 0
-    while isinstance(answer := limiter.admit(dependency, key, limits, ticket=ticket, **more), NoRoom):
+    while isinstance(answer := counters.admit(dependency, key, limits, ticket=ticket, **more), NoRoom):
         refused += 1
         time.sleep(answer.seconds)
     return answer, refused
@@ -49,7 +52,7 @@ def test_eight_processes_never_exceed_a_window_also_when_redis_is_emptied() -> N
             admitted, refused = wait_for("cards", f"agent-{number % 2}", limits, f"{number}:{call}", known_since=LONG_AGO)
             moments.append(granted_at(admitted))
             refusals += refused
-            limiter.settle("cards", admitted)
+            counters.settle(admitted)
         return moments, refusals
 
     told = at_once(caller)
@@ -59,10 +62,44 @@ def test_eight_processes_never_exceed_a_window_also_when_redis_is_emptied() -> N
     assert sum(refusals for _, refusals in told) < 8 * len(moments), "the refused come back when there is room, not all the time"
 
 
+def test_what_leaves_late_is_counted_from_when_it_left() -> None:
+    """Each process is slow between the answer and the call: the other side must not see it."""
+    limits = Limits(requests=20, period_seconds=0.5)
+
+    def caller(number: int) -> list[float]:
+        chance, left = random.Random(number), []
+        for call in range(10):
+            entered, _ = wait_for("cards", "agent", limits, f"{number}:{call}")
+            time.sleep(chance.choice([0.0, 0.0, 0.2, 0.4]))
+            while entered and entered.is_late:
+                entered = entry.restamped(entered)
+            left += [time.time()] if entered else []
+        return left
+
+    moments = [moment for left in at_once(caller) for moment in left]
+    assert len(moments) > 60
+    assert most_in_a_window(moments, 0.5) <= 20
+
+
+def test_a_call_whose_window_has_passed_does_not_leave() -> None:
+    limits = Limits(requests=1, period_seconds=0.2)
+    entered, _ = wait_for("cards", "agent", limits, "a")
+    assert not entered.is_late
+    wait_for("cards", "agent", limits, "b")
+    assert entered.is_late
+    assert entry.restamped(entered) is None
+    entered, _ = wait_for("cards", "agent", limits, "c")
+    store.redis().flushall()
+    assert entry.restamped(entered) is None, "nobody knows what was called"
+    unlimited = entry.enter("bank", "agent", "d", limits=Limits(concurrency=1))
+    assert isinstance(unlimited, Entered)
+    assert not unlimited.is_late
+
+
 def test_the_refused_come_back_one_after_the_other() -> None:
     limits = Limits(requests=10, period_seconds=60)
-    answers = [limiter.admit("cards", "agent", limits, ticket=f"run:{i}") for i in range(100)]
-    begun = sum(isinstance(one, Admitted) for one in answers)
+    answers = [counters.admit("cards", "agent", limits, ticket=f"run:{i}") for i in range(100)]
+    begun = sum(isinstance(one, Entered) for one in answers)
     told = [one.seconds for one in answers if isinstance(one, NoRoom)]
     assert begun + len(told) == 100
     assert 5 <= begun <= 7, "the rest of the window is paced"
@@ -72,8 +109,8 @@ def test_the_refused_come_back_one_after_the_other() -> None:
 
 def test_half_of_a_window_may_be_used_at_once_and_all_of_it_within_its_period() -> None:
     limits = Limits(requests=30, period_seconds=60)
-    answers = [limiter.admit("cards", "agent", limits, ticket=f"{i}") for i in range(29)]
-    assert all(isinstance(one, Admitted) for one in answers[:15])
+    answers = [counters.admit("cards", "agent", limits, ticket=f"{i}") for i in range(29)]
+    assert all(isinstance(one, Entered) for one in answers[:15])
     told = [one.seconds for one in answers if isinstance(one, NoRoom)]
     assert len(told) >= 12
     assert max(told) < 62
@@ -81,15 +118,15 @@ def test_half_of_a_window_may_be_used_at_once_and_all_of_it_within_its_period() 
 
 def test_whoever_waits_keeps_its_place() -> None:
     limits = Limits(requests=1, period_seconds=0.8)
-    assert isinstance(limiter.admit("cards", "agent", limits, ticket="a"), Admitted)
-    refused = [limiter.admit("cards", "agent", limits, ticket=ticket) for ticket in ("b", "c")]
+    assert isinstance(counters.admit("cards", "agent", limits, ticket="a"), Entered)
+    refused = [counters.admit("cards", "agent", limits, ticket=ticket) for ticket in ("b", "c")]
     assert all(isinstance(one, NoRoom) for one in refused)
     assert refused[0].seconds < refused[1].seconds
     time.sleep(refused[0].seconds)
-    late = limiter.admit("cards", "agent", limits, ticket="d")
+    late = counters.admit("cards", "agent", limits, ticket="d")
     assert isinstance(late, NoRoom), "there is room, but b is to come now"
-    assert isinstance(limiter.admit("cards", "agent", limits, ticket="b"), Admitted)
-    again = limiter.admit("cards", "agent", limits, ticket="c")
+    assert isinstance(counters.admit("cards", "agent", limits, ticket="b"), Entered)
+    again = counters.admit("cards", "agent", limits, ticket="c")
     assert isinstance(again, NoRoom)
     assert again.seconds < late.seconds
     assert [(one.requests, one.waiting) for one in limiter.use("cards", limits).keys] == [(1, 2)]
@@ -97,18 +134,18 @@ def test_whoever_waits_keeps_its_place() -> None:
 
 def test_nobody_is_sent_away_for_hours_and_a_limit_that_is_raised_lets_them_in() -> None:
     limits = Limits(requests=10, period_seconds=60)
-    answers = [limiter.admit("cards", "agent", limits, ticket=f"{i}") for i in range(400)]
+    answers = [counters.admit("cards", "agent", limits, ticket=f"{i}") for i in range(400)]
     told = [one.seconds for one in answers if isinstance(one, NoRoom)]
     assert 450 < max(told) <= 900
     late = told[250:]
     assert most_in_a_window(late, 45) < len(late) / 4, "and they do not come all at once"
-    assert isinstance(limiter.admit("cards", "agent", Limits(1000, 60), ticket="399"), Admitted)
+    assert isinstance(counters.admit("cards", "agent", Limits(1000, 60), ticket="399"), Entered)
 
 
 def test_who_never_comes_back_does_not_hold_up_the_others() -> None:
     limits = Limits(requests=2, period_seconds=0.2)
     for ticket in ("a", "b", "gone", "gone too"):
-        limiter.admit("cards", "agent", limits, ticket=ticket)
+        counters.admit("cards", "agent", limits, ticket=ticket)
     assert [wait_for("cards", "agent", limits, ticket)[0] for ticket in ("e", "f")]
 
 
@@ -122,9 +159,9 @@ def contend(limits: Limits, demand: dict[str, list[float]], grants: int) -> tupl
     while len(turns) < grants:
         when, key, ticket = heappop(todo)
         time.sleep(max(when - time.monotonic(), 0))
-        answer = limiter.admit("cards", key, limits, ticket=ticket)
-        if isinstance(answer, Admitted):
-            limiter.settle("cards", answer)
+        answer = counters.admit("cards", key, limits, ticket=ticket)
+        if isinstance(answer, Entered):
+            counters.settle(answer)
             turns.append(key)
             continue
         heappush(todo, (time.monotonic() + answer.seconds, key, ticket))
@@ -155,28 +192,28 @@ def test_a_part_of_a_large_window_is_left_to_keys_that_use_little() -> None:
     limits = Limits(requests=40, period_seconds=0.4)
     most = 0
     for i in range(120):
-        limiter.settle("cards", wait_for("cards", "A", limits, f"a:{i}")[0])
+        counters.settle(wait_for("cards", "A", limits, f"a:{i}")[0])
         most = max(most, limiter.use("cards", limits).requests)
     assert most <= 39
-    assert isinstance(limiter.admit("cards", "B", limits, ticket="b"), Admitted)
+    assert isinstance(counters.admit("cards", "B", limits, ticket="b"), Entered)
 
 
 def test_tokens_are_reserved_and_then_counted_as_used() -> None:
     limits = Limits(tokens_per_minute=1000)
-    first = limiter.admit("model", "agent", limits, 400, ticket="a")
-    second = limiter.admit("model", "other", limits, 400, ticket="b")
-    assert isinstance(first, Admitted)
-    assert isinstance(second, Admitted)
-    refused = limiter.admit("model", "third", limits, 400, ticket="c")
+    first = counters.admit("model", "agent", limits, 400, ticket="a")
+    second = counters.admit("model", "other", limits, 400, ticket="b")
+    assert isinstance(first, Entered)
+    assert isinstance(second, Entered)
+    refused = counters.admit("model", "third", limits, 400, ticket="c")
     assert isinstance(refused, NoRoom)
     assert (refused.what, refused.used, refused.limit) == ("tokens", 800, 1000)
-    limiter.settle("model", first, 100)
+    counters.settle(first, 100)
     assert limiter.use("model", limits).tokens == 500
-    assert isinstance(limiter.admit("model", "third", limits, 400, ticket="c"), Admitted)
-    limiter.settle("model", second, 700)
+    assert isinstance(counters.admit("model", "third", limits, 400, ticket="c"), Entered)
+    counters.settle(second, 700)
     assert limiter.use("model", limits).tokens == 1200, "a call that used more than it said is counted as it was"
     with pytest.raises(TooLarge, match=r"1000 tokens a minute.*1001"):
-        limiter.admit("model", "agent", limits, 1001, ticket="d")
+        counters.admit("model", "agent", limits, 1001, ticket="d")
 
 
 def test_a_request_counts_from_when_it_was_there_at_the_latest() -> None:
@@ -184,11 +221,11 @@ def test_a_request_counts_from_when_it_was_there_at_the_latest() -> None:
     limits = Limits(requests=1, period_seconds=30)
     told = {}
     for name in ("under way", "answered"):
-        admitted = limiter.admit(name, "agent", limits, ticket="a")
-        assert isinstance(admitted, Admitted)
+        admitted = counters.admit(name, "agent", limits, ticket="a")
+        assert isinstance(admitted, Entered)
         if name == "answered":
-            limiter.settle(name, admitted)
-        refused = limiter.admit(name, "agent", limits, ticket="b")
+            counters.settle(admitted)
+        refused = counters.admit(name, "agent", limits, ticket="b")
         assert isinstance(refused, NoRoom)
         told[name] = refused.seconds
     assert told["answered"] < told["under way"]
@@ -196,9 +233,9 @@ def test_a_request_counts_from_when_it_was_there_at_the_latest() -> None:
 
 def test_who_is_unknown_has_lost_its_memory_unless_it_is_new() -> None:
     limits = Limits(requests=5, period_seconds=30)
-    assert isinstance(limiter.admit("new", "agent", limits, ticket="a", known_since=datetime.now(UTC)), Admitted)
+    assert isinstance(counters.admit("new", "agent", limits, ticket="a", known_since=datetime.now(UTC)), Entered)
     old = datetime.now(UTC) - timedelta(seconds=31)
-    answers = [limiter.admit("old", "agent", limits, ticket=f"{i}", known_since=old) for i in range(10)]
+    answers = [counters.admit("old", "agent", limits, ticket=f"{i}", known_since=old) for i in range(10)]
     assert all(isinstance(one, NoRoom) for one in answers)
     seconds = [one.seconds for one in answers if isinstance(one, NoRoom)]
     assert 29 < seconds[0] < 32
@@ -207,17 +244,17 @@ def test_who_is_unknown_has_lost_its_memory_unless_it_is_new() -> None:
 
 
 def test_a_longer_period_looks_back_further_than_was_kept() -> None:
-    assert isinstance(limiter.admit("cards", "agent", Limits(5, 1), ticket="a"), Admitted)
-    assert isinstance(limiter.admit("cards", "agent", Limits(6, 1), ticket="b"), Admitted)
-    assert isinstance(limiter.admit("cards", "agent", Limits(6, 60), ticket="c"), NoRoom)
+    assert isinstance(counters.admit("cards", "agent", Limits(5, 1), ticket="a"), Entered)
+    assert isinstance(counters.admit("cards", "agent", Limits(6, 1), ticket="b"), Entered)
+    assert isinstance(counters.admit("cards", "agent", Limits(6, 60), ticket="c"), NoRoom)
 
 
 def test_a_limit_that_was_lifted_is_unknown_when_it_is_set_again() -> None:
     limits = Limits(requests=5, period_seconds=1)
-    assert isinstance(limiter.admit("cards", "agent", limits, ticket="a", known_since=LONG_AGO), NoRoom)
-    assert isinstance(limiter.admit("cards", "agent", Limits(), ticket="b", known_since=LONG_AGO), Admitted)
+    assert isinstance(counters.admit("cards", "agent", limits, ticket="a", known_since=LONG_AGO), NoRoom)
+    assert isinstance(counters.admit("cards", "agent", Limits(), ticket="b", known_since=LONG_AGO), Entered)
     assert limiter.use("cards", limits).full_for_seconds == 0
-    assert isinstance(limiter.admit("cards", "agent", limits, ticket="c", known_since=LONG_AGO), NoRoom)
+    assert isinstance(counters.admit("cards", "agent", limits, ticket="c", known_since=LONG_AGO), NoRoom)
 
 
 @pytest.fixture
@@ -232,10 +269,10 @@ def own_redis(tmp_path: Path, settings: Settings) -> Iterator[Valkey]:
 
 def test_a_restart_of_redis_may_have_lost_the_last_seconds(own_redis: Valkey) -> None:
     limits = Limits(requests=5, period_seconds=30)
-    assert isinstance(limiter.admit("cards", "agent", limits, ticket="a"), Admitted)
+    assert isinstance(counters.admit("cards", "agent", limits, ticket="a"), Entered)
     own_redis.stop()
     own_redis.start()
-    assert isinstance(limiter.admit("cards", "agent", limits, ticket="b"), NoRoom)
+    assert isinstance(counters.admit("cards", "agent", limits, ticket="b"), NoRoom)
 
 
 def test_without_redis_every_question_is_answered_by_one_error(settings: Settings, tmp_path: Path) -> None:
@@ -243,10 +280,10 @@ def test_without_redis_every_question_is_answered_by_one_error(settings: Setting
     terms = BreakerTerms()
     entered = entry.Entered("cards", "a", terms, "", 0, holds_slot=True, canary=False, change=None)
     questions = [
-        lambda: limiter.admit("cards", "agent", Limits(1), ticket="a"), lambda: limiter.settle("cards", Admitted("", 0)),
-        lambda: limiter.use("cards", Limits(1)), lambda: slots.take("cards", "a", 1), lambda: slots.renew([("cards", "a")]),
-        lambda: slots.release("cards", "a"), lambda: slots.holders("cards"), lambda: breaker.ask("cards", terms, "a"),
-        lambda: breaker.report("cards", terms, "a", ok=True, duration=1), lambda: breaker.force("cards", "open", "why", "who"),
+        lambda: counters.admit("cards", "agent", Limits(1), ticket="a"), lambda: entry.restamped(entered),
+        lambda: limiter.use("cards", Limits(1)), lambda: counters.take("cards", "a", 1), lambda: slots.renew([("cards", "a")]),
+        lambda: counters.release("cards", "a"), lambda: slots.holders("cards"), lambda: counters.ask("cards", terms, "a"),
+        lambda: counters.report("cards", terms, "a", ok=True, duration=1), lambda: breaker.force("cards", "open", "why", "who"),
         lambda: breaker.look("cards"), lambda: breaker.minutes("cards"),
         lambda: entry.enter("cards", "agent", "a", limits=Limits(1)), lambda: entry.leave(entered, ok=True, duration=1),
     ]  # fmt: skip

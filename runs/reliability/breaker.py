@@ -1,6 +1,6 @@
 """Whether a dependency is asked at all: a circuit breaker that all processes share."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -28,18 +28,6 @@ class Change:
     old: State
     new: State
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Go ahead, and report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Canary:
-    """Go ahead as the one call that tries whether it works again, and report. `change` says that it was open before."""
-
-    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +66,6 @@ class Minute:
     held_back: int
     p50_seconds: float | None
     p95_seconds: float | None
-
-
-def ask(dependency: str, terms: BreakerTerms, caller: str) -> Closed | Canary | Open:
-    """May the caller (its ticket) call now? After the open time exactly one is let through, across all processes."""
-    answer = store.ask("enter", dependency, key="", ticket=caller, terms=asdict(terms))
-    if "cause" in answer:
-        return is_open(answer)
-    return Canary(change(answer)) if answer["canary"] else Closed()
-
-
-def report(dependency: str, terms: BreakerTerms, caller: str, ok: bool, duration: float) -> Change | None:
-    """Say how the call ended, in seconds; the change that follows from it, for whoever caused it to record."""
-    return change(store.ask("leave", dependency, ticket=caller, grant="", ok=ok, duration=duration, terms=asdict(terms)))
 
 
 def force(

@@ -1,6 +1,7 @@
 """The way in and out of a dependency: breaker, slot and window in one round trip before a call, and one after it."""
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 from runs.reliability import store
@@ -23,6 +24,13 @@ class Entered:
     holds_slot: bool  # its lease is to be renewed while the call lasts (slots.renew)
     canary: bool
     change: Change | None  # of the breaker, for the caller to record
+    within_seconds: float = 0.0  # so soon the call is to leave, or it must be stamped anew; 0: whenever it likes
+    asked_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_late(self) -> bool:
+        """The other side might see it in a window that was counted without it."""
+        return bool(self.within_seconds and time.monotonic() - self.asked_at > self.within_seconds)
 
 
 def enter(
@@ -41,6 +49,7 @@ def enter(
     The key (agent, tenant) shares fairly with other keys. The ticket (run:step) names who waits, and holds the slot.
     """
     check(limits, tokens, dependency)
+    asked_at = time.monotonic()
     answer = store.ask(
         "enter",
         dependency,
@@ -67,7 +76,16 @@ def enter(
         holds_slot=limits.concurrency is not None,
         canary=answer["canary"],
         change=change(answer),
+        within_seconds=answer["within"],
+        asked_at=asked_at,
     )
+
+
+def restamped(entered: Entered) -> Entered | None:
+    """It has not left yet, and counts from now on. None where its window has passed: it is not to leave."""
+    asked_at = time.monotonic()
+    answer = store.ask("restamp", entered.dependency, ticket=entered.ticket, grant=entered.grant, within=entered.within_seconds)
+    return replace(entered, asked_at=asked_at) if answer["counts"] else None
 
 
 def leave(entered: Entered, *, ok: bool | None, duration: float, tokens: int | None = None) -> Change | None:

@@ -35,6 +35,7 @@ class _Call:
     """One call under way; `tokens` is what it really used, as far as its adapter says. `real` is for its budget."""
 
     terms: Terms
+    entered: entry.Entered | None = None
     tokens: int | None = None
     real: Spending | None = None
 
@@ -150,7 +151,7 @@ def _after_another(held: HeldBack, step: values.StepContext, called: list[str]) 
 @contextmanager
 def _inside(wanted: Terms, entered: entry.Entered | None, step: values.StepContext | None) -> Iterator[_Call]:
     """Hold what was taken, and give it back with what the call says of the dependency."""
-    made, since = _Call(wanted), time.monotonic()
+    made, since = _Call(wanted, entered), time.monotonic()
     slot = renewer.held(entered.dependency, entered.ticket) if entered and entered.holds_slot else nullcontext()
     if entered and entered.change:
         known.record(wanted, entered.change)
@@ -204,6 +205,17 @@ def _answer(made: _Call, function: Callable[[], T]) -> T:
     raise classify(error, dependency=name) from error
 
 
+def _leave_in_time(made: _Call) -> None:
+    """Where this machine was slow meanwhile, the call counts from now on: else the other side might see too many at once."""
+    try:
+        while made.entered and made.entered.is_late:
+            made.entered = entry.restamped(made.entered)
+            if made.entered is None:
+                raise waits.left_too_late(made.terms)
+    except store.Unavailable as error:
+        raise waits.unknown(made.terms) from error
+
+
 def _started(made: _Call, function: Callable[[], T]) -> Future[T]:
     """Run the function in a thread of its own: only so can the caller stop waiting for it."""
     answer: Future[T] = Future()
@@ -212,6 +224,7 @@ def _started(made: _Call, function: Callable[[], T]) -> Future[T]:
 
     def run() -> None:
         try:
+            _leave_in_time(made)
             answer.set_result(context.run(function))
         except BaseException as error:  # noqa: BLE001 - handed to the caller, which raises it
             answer.set_exception(error)

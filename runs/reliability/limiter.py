@@ -1,7 +1,6 @@
 """How many requests and tokens a dependency is sent: a window that slides, shared fairly between keys."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 
 from runs.reliability import store
@@ -15,14 +14,6 @@ class Limits:
     period_seconds: float = 60.0
     tokens_per_minute: int | None = None
     concurrency: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The call may be made now, and is counted. Give it to settle() afterwards."""
-
-    grant: str  # names this one call in the window
-    tokens: int  # reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,36 +49,6 @@ class Use:
 
 class TooLarge(ValueError):
     """One call wants more tokens than a whole minute has: it can never be admitted."""
-
-
-def admit(
-    dependency: str, key: str, limits: Limits, tokens: int = 0, *, ticket: str, known_since: datetime | None = None
-) -> Admitted | NoRoom:
-    """Ask for one call. Never more than the limit in any window, also where this memory was lost meanwhile.
-
-    The key (agent, tenant) is who shares with others: the one that has used least goes first. The ticket names the call
-    that waits (run:step): a refused caller that comes back with it keeps its place. `known_since` is when the dependency
-    came to be: one that is older than the period and unknown here has lost its memory, and its window counts as full.
-    """
-    check(limits, tokens, dependency)
-    answer = store.ask(
-        "enter",
-        dependency,
-        key=key,
-        ticket=ticket,
-        windows=True,
-        tokens=tokens,
-        requests=limits.requests,
-        period=limits.period_seconds,
-        tokens_per_minute=limits.tokens_per_minute,
-        known_since=store.seconds(known_since),
-    )
-    return no_room(answer) if "cause" in answer else Admitted(answer["grant"], tokens)
-
-
-def settle(dependency: str, reserved: Admitted, used: int | None = None) -> None:
-    """The call is over: it used so many tokens, None being as many as were reserved."""
-    store.ask("leave", dependency, ticket="", grant=reserved.grant, used=used)
 
 
 def use(dependency: str, limits: Limits) -> Use:

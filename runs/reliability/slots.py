@@ -21,42 +21,11 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """The slot is held until released, or until its lease ends."""
-
-
-@dataclass(frozen=True, slots=True)
 class NoSlot:
     """All are taken. Come back in so many seconds with the same holder's name; each who waits has a time of its own."""
 
     holders: tuple[Holder, ...]
     seconds: float
-
-
-def take(
-    dependency: str,
-    holder: str,
-    concurrency: int,
-    lease_seconds: float = LEASE_SECONDS,
-    *,
-    key: str = "",
-    known_since: datetime | None = None,
-) -> Taken | NoSlot:
-    """Take a slot, or the one the holder already has, for as long as the lease. Between keys, who holds fewest goes first.
-
-    `known_since` as in limiter.admit: where the memory was lost, nothing is taken for one lease, and renew() brings back
-    those who hold one.
-    """
-    answer = store.ask(
-        "enter",
-        dependency,
-        key=key,
-        ticket=holder,
-        concurrency=concurrency,
-        lease=lease_seconds,
-        known_since=store.seconds(known_since),
-    )
-    return no_slot(answer) if "cause" in answer else Taken()
 
 
 def renew(holders: Iterable[tuple[str, str]], lease_seconds: float = LEASE_SECONDS) -> set[tuple[str, str]]:
@@ -69,11 +38,6 @@ def renew(holders: Iterable[tuple[str, str]], lease_seconds: float = LEASE_SECON
     names = list(by_dependency)
     answer = store.ask("renew", names, holders=list(by_dependency.values()), lease=lease_seconds)
     return {(names[number - 1], holder) for number, holder in answer["lost"]}
-
-
-def release(dependency: str, holder: str) -> None:
-    """Give the slot back; nothing happens where it is not held any more."""
-    store.ask("leave", dependency, ticket=holder, grant="", slot=True)
 
 
 def holders(dependency: str) -> list[Holder]:

@@ -23,6 +23,12 @@ def switched_off(wanted: Terms) -> HeldBack:
     return HeldBack("switched_off", wanted.name, _staggered(seconds), why)
 
 
+def left_too_late(wanted: Terms) -> HeldBack:
+    """Its place in the window passed before it was called."""
+    why = f"{wanted.name} was not called, because this job process was too slow to leave in time."
+    return HeldBack("limit", wanted.name, _staggered(1.0), why)
+
+
 def unknown(wanted: Terms) -> HeldBack:
     """A limit that cannot be counted is kept by calling nothing."""
     why = f"{wanted.name} has limits that are counted in Redis, which cannot be reached: nothing is called until it is back."

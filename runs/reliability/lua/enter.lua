@@ -81,7 +81,7 @@ if free <= first then
   return held_back(answer, latest)
 end
 
-local answer = {grant = '', canary = says == 'canary'}
+local answer = {grant = '', canary = says == 'canary', within = 0}
 give_up_place(q.key .. SEP .. q.ticket)
 if answer.canary then
   answer.change = begin_canary(q.terms)
@@ -95,5 +95,6 @@ if #meters > 0 then
 end
 for _, meter in ipairs(meters) do
   if meter.name == 'slots' then take_slot(meter) else spend(meter, answer.grant) end
+  answer.within = math.max(answer.within, meter.lag)
 end
 return cjson.encode(answer)
