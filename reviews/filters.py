@@ -70,7 +70,9 @@ class Filters:
         "risk": [str(risk) for risk in Risk.values],
         "state": Shown.values[1:],
     }
-    NUMBERS: ClassVar[tuple[str, ...]] = ("group", "run")
+    LOOKUPS: ClassVar[dict[str, str]] = {"step": "title__icontains", "group": "group__name__iexact"}
+    APART: ClassVar[tuple[str, ...]] = ("tab", "state", "by", "text")
+    NUMBERS: ClassVar[tuple[str, ...]] = ("run",)
 
     @classmethod
     def read(cls, query: QueryDict, viewer: Viewer | None = None) -> "Filters":
@@ -117,9 +119,8 @@ class Filters:
             found = found.filter(state=self.state)
         if self.by:
             found = found.filter(pk__in=Decision.objects.filter(actor__username=self.by).values("review"))
-        exact = {name: getattr(self, name) for name in ("cause", "agent", "risk", "group", "run", "same")}
-        found = found.filter(**{name: value for name, value in exact.items() if value})
-        found = found.filter(title__icontains=self.step) if self.step else found
+        given = {self.LOOKUPS.get(name, name): value for name, value in self.given().items() if name not in self.APART}
+        found = found.filter(**given)
         return found.filter(pk__in=containing(self.text)) if self.text else found
 
     def tabs(self) -> dict[Tab, Q]:
@@ -143,18 +144,18 @@ class Filters:
         others = self.reviews().exclude(pk=review.pk)
         return (others.after(review).first() if self.is_open else None) or others.first()
 
-    def chips(self, groups: dict[str, str]) -> list[Chip]:
+    def chips(self) -> list[Chip]:
         """Those that are on, as words; the tab is shown by its own."""
         chosen = self.given(without="tab")
-        return [Chip(name, self._word(name, value, groups), self.changed(**{name: ""})) for name, value in chosen.items()]
+        return [Chip(name, self._word(name, value), self.changed(**{name: ""})) for name, value in chosen.items()]
 
-    def _word(self, name: str, value: str, groups: dict[str, str]) -> str:
+    def _word(self, name: str, value: str) -> str:
         words = {
             "cause": lambda: Cause(value).label,
             "agent": lambda: sdk.AGENTS[value].title if value in sdk.AGENTS else value,
             "step": lambda: f"Step: {value}",
             "risk": lambda: f"{Risk(int(value)).label} risk",
-            "group": lambda: f"Group: {groups.get(value, value)}",
+            "group": lambda: f"Group: {value}",
             "state": lambda: Shown(value).label,
             "by": lambda: f"Decided by {value}",
             "run": lambda: f"Run {value}",

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from django.contrib.auth.models import Group
-from django.db.models import Count, F, IntegerField, OuterRef, Subquery, Window
-from django.db.models.functions import RowNumber
+from django.db.models import Count, F, IntegerField, OuterRef, Q, Subquery, Window
+from django.db.models.functions import Coalesce, RowNumber
 from django.http import QueryDict
 from django.urls import reverse
 
+from reviews.consequences import act
 from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
-from reviews.models import Cause, Review, ReviewQuerySet, Risk
-from runs import access, sdk
+from reviews.models import Review, ReviewQuerySet, Risk
+from runs import sdk
+from runs.models import open_reviews
 
 __all__ = ["Filters", "Listing", "Row", "agent_title", "changed_rows", "listing"]
 
@@ -40,7 +41,8 @@ class Row:
     @property
     def act(self) -> str:
         """What is asked, in one line."""
-        return self.review.why if self.review.cause == Cause.QUESTION else self.review.run.input_text
+        asked = act(self.review).removeprefix(self.review.title).removeprefix(", ")
+        return " · ".join(filter(None, [asked, self.review.run.input_text]))
 
     @property
     def is_late(self) -> bool:
@@ -132,15 +134,14 @@ class Listing:
         """How many of the filters behind "More filters" are on."""
         return len({"step", "risk", "group", "state", "by"} & set(self.filters.given()))
 
-    @cached_property
+    @property
     def chips(self) -> list[Chip]:
-        return self.filters.chips(self.groups if self.filters.group else {})
+        return self.filters.chips()
 
-    @cached_property
-    def groups(self) -> dict[str, str]:
-        """Those that reviews are sent to; the roles are none."""
-        found = Group.objects.exclude(name__in=access.GROUPS).order_by("name").values_list("pk", "name")
-        return {str(pk): name for pk, name in found}
+    @property
+    def paused(self) -> list[str]:
+        """The agents of these rows whose new runs wait, because too many of their reviews are open."""
+        return sorted({row.agent for row in self.rows if getattr(row.review, "paused", False)})
 
     risks = Risk.choices
     states = [("" if state == Shown.OPEN else state.value, state.label) for state in Shown]
@@ -149,11 +150,12 @@ class Listing:
 def listing(query: QueryDict, viewer: Viewer | None = None) -> Listing:
     """The page that the address asks for."""
     filters = Filters.read(query, viewer)
-    start = _start(query.get("after", ""))
-    shown = _after(filters, start) if start else filters.reviews()
-    found = list(_folded(shown, filters).with_people()[: ROWS + 1])
+    after = int(query["after"]) if is_id(query.get("after", "")) else None
+    shown = filters.reviews() if after is None else _after(filters, after)
+    held = Q(agent__in=open_reviews.waiting().order_by().filter(waiting_step=None).values("agent"))
+    found = list(_folded(shown, filters).with_people().annotate(paused=held)[: ROWS + 1])
     later = found[ROWS - 1].pk if len(found) > ROWS else None
-    return Listing(filters, _rows(found[:ROWS]), later, start.pk if start else None)
+    return Listing(filters, _rows(found[:ROWS]), later, after)
 
 
 def changed_rows(filters: Filters, ids: Iterable[int]) -> list[Row]:
@@ -198,9 +200,11 @@ def _folded(shown: ReviewQuerySet, filters: Filters) -> ReviewQuerySet:
     return shown.exclude(pk__in=places.filter(of__gt=FOLD, place__gt=1).values("pk")).annotate(alike=number)
 
 
-def _after(filters: Filters, start: Review) -> ReviewQuerySet:
-    return filters.reviews().after(start) if filters.is_open else filters.reviews().filter(pk__lt=start.pk)
-
-
-def _start(after: str) -> Review | None:
-    return Review.objects.filter(pk=int(after)).first() if is_id(after) else None
+def _after(filters: Filters, start: int) -> ReviewQuerySet:
+    """Those whose turn is later; every one where no review has this number. In the same question as the rows themselves."""
+    if not filters.is_open:
+        return filters.reviews().filter(pk__lt=start)
+    place = Review.objects.filter(pk=start)
+    risk, opened = Coalesce(Subquery(place.values("risk")), 1 + max(Risk.values)), Subquery(place.values("opened_at"))
+    later = Q(opened_at__gt=opened) | Q(opened_at=opened, pk__gt=start)
+    return filters.reviews().filter(Q(risk__lt=risk) | Q(later, risk=risk))

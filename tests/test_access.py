@@ -50,6 +50,13 @@ TABLE: dict[str, tuple[str, str]] = {
     "decisions": ("GET", "302 403 200 200 200 200"),
     "export_decisions": ("GET", "302 403 200 200 200 200"),
     "export_reviews": ("GET", "302 403 200 200 200 200"),
+    "review_rows": ("GET", "302 403 200 200 200 200"),
+    "saved_views": ("GET", "302 403 200 200 200 200"),
+    "change_view": ("POST", "302 403 422 404 404 404"),
+    "delete_view": ("POST", "302 403 302 404 404 404"),
+    "decisions": ("GET", "302 403 200 200 200 200"),
+    "export_decisions": ("GET", "302 403 200 200 200 200"),
+    "export_reviews": ("GET", "302 403 200 200 200 200"),
     "review_count": ("GET", "302 403 200 200 200 200"),
     "review": ("GET", "302 403 200 200 200 200"),
     "bulk_preview": ("POST", "302 403 302 302 302 302"),
@@ -103,6 +110,11 @@ def waiting(db: None) -> Run:
 def arguments(name: str, run: Run) -> list[Any]:
     if name in ("agent", "start_run"):
         return ["guessing"]
+    if name in ("export_decisions", "export_reviews"):
+        return ["csv"]
+    if name in ("change_view", "delete_view"):
+        owner = User.objects.get(username="reviewer")
+        return [SavedView.objects.create(owner=owner, name="Gated ones", query="cause=gated").pk]
     if name in ("export_decisions", "export_reviews"):
         return ["csv"]
     if name in ("change_view", "delete_view"):

@@ -9,7 +9,6 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 from pydantic import BaseModel
-from pytest_django import DjangoAssertNumQueries
 
 from reviews import decisions
 from reviews.models import Decision, Review
@@ -70,69 +69,6 @@ def test_a_large_value_can_be_edited_as_a_browser_sends_it(client: Client) -> No
     assert client.post(path, sent, content_type="application/x-www-form-urlencoded").status_code == 302
     executor.advance(review.run_id, owner="test")
     assert Run.objects.get(pk=review.run_id).output == {"text": "1200000"}
-
-
-# --- the list -----------------------------------------------------------------------------------------------------
-
-
-def test_an_empty_inbox_says_that_nobody_is_needed(client: Client) -> None:
-    html = client.get(reverse("inbox")).content.decode()
-    assert "Nobody is needed" in html
-    assert "Choose a review" not in html
-
-
-def test_the_list_shows_every_open_review_oldest_first_and_no_decided_one(client: Client) -> None:
-    first, second, third = opened("paying", "first order"), opened("guessing", "second order"), opened("asking", "third order")
-    decide(client, second, "approve")
-    html = client.get(reverse("inbox")).content.decode()
-    assert html.index("first order") < html.index("third order")
-    assert "second order" not in html
-    assert f"row-{first.pk}" in html
-    assert f"row-{third.pk}" in html
-    assert "<strong>2</strong>" in html
-
-
-@pytest.mark.parametrize(
-    ("query", "seen", "hidden"),
-    [
-        ("cause=gated", "first order", "second order"),
-        ("agent=guessing", "second order", "first order"),
-        ("text=FIRST", "first order", "second order"),
-        ("cause=nonsense&text=second", "second order", "first order"),
-    ],
-)
-def test_filters_narrow_the_list(client: Client, query: str, seen: str, hidden: str) -> None:
-    opened("paying", "first order")
-    opened("guessing", "second order")
-    for name in ("inbox", "review_list"):
-        html = client.get(f"{reverse(name)}?{query}").content.decode()
-        assert seen in html
-        assert hidden not in html
-
-
-def test_filters_that_fit_nothing_say_so(client: Client) -> None:
-    opened("paying")
-    assert "Nothing fits these filters" in client.get(f"{reverse('inbox')}?text=%00absent").content.decode()
-
-
-def test_a_long_list_comes_in_pages_and_in_few_queries(
-    client: Client, monkeypatch: pytest.MonkeyPatch, django_assert_max_num_queries: DjangoAssertNumQueries
-) -> None:
-    monkeypatch.setattr("reviews.listing.ROWS", 3)
-    reviews = [opened("paying", f"order {number}") for number in range(5)]
-    with django_assert_max_num_queries(10):
-        first = client.get(reverse("inbox")).content.decode()
-    assert f"after={reviews[2].pk}" in first
-    assert "order 3" not in first
-    second = client.get(f"{reverse('inbox')}?after={reviews[2].pk}").content.decode()
-    assert [f"order {number}" in second for number in range(5)] == [False, False, False, True, True]
-    assert 'rel="next"' not in second
-
-
-@pytest.mark.parametrize("after", ["x", "-1", "9" * 40, "123456"])
-def test_a_cursor_that_names_no_review_shows_the_beginning(client: Client, after: str) -> None:
-    opened("paying", "first order")
-    assert "first order" in client.get(f"{reverse('inbox')}?after={after}").content.decode()
 
 
 # --- the page of a review -------------------------------------------------------------------------------------------

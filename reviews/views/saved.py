@@ -90,7 +90,7 @@ def _page(request: HttpRequest, query: str, form: ViewForm, *, status: int = 200
     shown = {
         "form": form,
         "query": query,
-        "chips": Filters.read(request.GET).chips({}),
+        "chips": Filters.read(request.GET).chips(),
         "saved_views": SavedView.objects.for_viewer(actor(request)),
         "address": f"{reverse('saved_views')}?{query}",
     }

@@ -1,0 +1,260 @@
+"""The list of the inbox: what is in it, in which order, how it is filtered, and what changed since it was shown."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.http import QueryDict
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from reviews import claims, decisions, listing
+from reviews.filters import Filters
+from reviews.models import Review
+from runs import commands, executor
+from tests.test_inbox import HOSTILE, client, opened
+
+pytestmark = pytest.mark.django_db
+
+
+def made(title: str, **more: Any) -> Review:
+    """A row that no run stands behind any more: enough to be listed."""
+    first = Review.objects.order_by("pk").first() or opened("guessing", "the message")
+    position = Review.objects.order_by("-pk").values_list("pk", flat=True)[0] + 100
+    values = {field.name: getattr(first, field.name) for field in Review._meta.concrete_fields if not field.primary_key}
+    values |= {"title": title, "position": position, "proposal": {"colour": "red"}, "risk": 1, "opened_at": timezone.now()}
+    return Review.objects.create(**values | more)
+
+
+def titles(query: str, viewer: User) -> list[str]:
+    return [row.review.title for row in listing.listing(QueryDict(query), viewer).rows]
+
+
+def rows_of(html: str) -> dict[int, bool]:
+    """Number of each row of an answer -> whether it is gone."""
+    parts = html.split('data-row="')[1:]
+    return {int(part.split('"')[0]): "data-gone" in part.split(">")[0] for part in parts}
+
+
+@pytest.fixture
+def people_at_work(people: dict[str, User]) -> dict[str, User]:
+    """`reviewer` is in the group "Payments"; with one review for each tab."""
+    group = Group.objects.create(name="Payments")
+    people["reviewer"].groups.add(group)
+    opened("guessing", "the message")
+    Review.objects.update(title="plain")
+    now = timezone.now()
+    made("mine", assignee=people["reviewer"])
+    made("of another", assignee=people["reviewer2"])
+    made("of my group", group=group)
+    made("escalated to us", second_group=group, escalated_at=now)
+    made("not yet to us", second_group=group)
+    made("late", due_at=now - timedelta(minutes=1))
+    made("asleep", snoozed_until=now + timedelta(hours=1), group=group, assignee=people["reviewer"])
+    made("awake again", snoozed_until=now - timedelta(hours=1))
+    claims.claim(made("claimed by me").pk, people["reviewer"])
+    claims.claim(made("claimed by another").pk, people["reviewer2"])
+    return people
+
+
+# --- what is in it --------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_inbox_says_that_nobody_is_needed(client: Client) -> None:
+    assert "Nobody is needed" in client.get(reverse("inbox")).content.decode()
+
+
+def test_what_is_riskier_comes_first_then_what_is_older_and_nothing_that_is_closed(
+    client: Client, people: dict[str, User]
+) -> None:
+    now = timezone.now()
+    made("new and risky", risk=2)
+    made("old", opened_at=now - timedelta(days=1))
+    made("old and harmless", opened_at=now - timedelta(days=2), risk=0)
+    made("decided", state="decided")
+    assert titles("", people["reviewer"]) == ["new and risky", "old", "Guess", "old and harmless"]
+    html = client.get(reverse("inbox")).content.decode()
+    assert 'data-count="all" data-number="4"' in html
+    assert "decided</strong>" not in html
+
+
+@pytest.mark.parametrize(
+    ("tab", "seen"),
+    [
+        ("mine", {"mine", "claimed by me"}),
+        ("groups", {"of my group", "escalated to us"}),
+        ("unassigned", {"plain", "of my group", "escalated to us", "not yet to us", "late", "awake again"}),
+        ("overdue", {"late"}),
+        ("snoozed", {"asleep"}),
+    ],
+)
+def test_each_tab_holds_what_it_says_and_counts_it(people_at_work: dict[str, User], tab: str, seen: set[str]) -> None:
+    reviewer = people_at_work["reviewer"]
+    assert set(titles(f"tab={tab}", reviewer)) == seen
+    counts = listing.listing(QueryDict(""), reviewer).counts
+    assert counts[listing.Tab(tab)] == len(seen)
+    assert counts[listing.Tab.ALL] == 10
+    assert "asleep" not in titles("", reviewer)
+
+
+def test_nobody_in_particular_has_nothing_of_their_own(people_at_work: dict[str, User]) -> None:
+    assert [Filters.read(QueryDict(f"tab={tab}")).reviews().count() for tab in ("mine", "groups")] == [0, 0]
+
+
+def test_when_all_are_snoozed_the_page_says_so_and_leads_to_them(client: Client) -> None:
+    opened("guessing")
+    Review.objects.update(snoozed_until=timezone.now() + timedelta(hours=1))
+    html = client.get(reverse("inbox")).content.decode()
+    assert "All of them are snoozed" in html
+    assert "?tab=snoozed" in html
+
+
+# --- filters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["cause=gated", "agent=paying", "text=FIRST", "text=%22ledger%22", "step=pAY", "risk=2", "by=reviewer2", "state=expired",
+     "group=payments", "text=first&cause=nonsense&risk=9&run=x&tab=no&state=%00", "text=ünd"],
+)  # fmt: skip
+def test_filters_narrow_the_list(people: dict[str, User], query: str) -> None:
+    wanted, other = opened("paying", "first order ÜND more"), opened("guessing", "second order")
+    if "by=" in query:
+        seen = {"seen": wanted.fingerprint, "reason": "It is in order."}
+        decisions.decide(other.pk, actor=people["admin"], kind="approve", seen=other.fingerprint)
+        decisions.decide(wanted.pk, actor=people["reviewer2"], kind="reject", **seen)
+    if "state=expired" in query:
+        Review.objects.filter(pk=wanted.pk).update(state="expired")
+    if "group=" in query:
+        Review.objects.filter(pk=wanted.pk).update(group=Group.objects.create(name="Payments"))
+    assert [row.review.pk for row in listing.listing(QueryDict(query), people["reviewer"]).rows] == [wanted.pk]
+
+
+@pytest.mark.parametrize("text", ["100%", "a_b", "back\\slash", "it's", '"quoted"'])
+def test_what_means_something_to_the_database_is_searched_as_it_is(people: dict[str, User], text: str) -> None:
+    opened("guessing", f"holds {text} in it")
+    opened("guessing", "holds 1000 and axb")
+    assert len(titles(f"text={text.replace('%', '%25')}", people["reviewer"])) == 1
+
+
+def test_a_search_finds_what_a_changed_proposal_says(people: dict[str, User]) -> None:
+    review = made("changed")
+    Review.objects.filter(pk=review.pk).update(proposal={"colour": "violet"})
+    assert titles("text=violet", people["reviewer"]) == ["changed"]
+
+
+def test_what_is_on_is_named_and_each_can_be_taken_away(client: Client) -> None:
+    opened("paying", "first order")
+    html = client.get(f"{reverse('inbox')}?cause=gated&risk=2&text=order&tab=unassigned").content.decode()
+    for without in ("tab=unassigned&amp;risk=2&amp;text=order", "tab=unassigned&amp;cause=gated&amp;text=order"):
+        assert f'href="/reviews/?{without}"' in html
+    assert "More filters (1)" in html
+
+
+def test_filters_that_fit_nothing_say_so_and_can_be_cleared(client: Client) -> None:
+    opened("paying")
+    html = client.get(f"{reverse('inbox')}?text=%00absent").content.decode()
+    assert "Nothing fits these filters" in html
+    assert "Clear filters" in html
+
+
+def test_what_comes_from_outside_is_shown_as_text_in_a_row(client: Client) -> None:
+    opened("asking", HOSTILE)
+    html = client.get(f"{reverse('inbox')}?text={HOSTILE}&by={HOSTILE}&state=any").content.decode()
+    html += client.get(reverse("inbox")).content.decode()
+    assert "<script>document" not in html
+    assert "<img src=x" not in html
+
+
+# --- pages, folds, queries ------------------------------------------------------------------------------------------
+
+
+def test_a_full_inbox_is_ten_queries_and_comes_in_pages(
+    client: Client,
+    people_at_work: dict[str, User],
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+) -> None:
+    monkeypatch.setattr("reviews.listing.ROWS", 4)
+    everything = [review.title for review in Filters.read(QueryDict("")).reviews()]
+    shown: list[str] = []
+    query = ""
+    for _ in range(3):
+        with django_assert_max_num_queries(10):
+            client.get(f"{reverse('inbox')}?{query}")
+        page = listing.listing(QueryDict(query), people_at_work["reviewer"])
+        shown += [row.review.title for row in page.rows]
+        query = page.later_query
+    assert shown == everything
+    assert page.later is None
+    with django_assert_max_num_queries(10):
+        client.get(reverse("review_rows"), {"ids": ",".join(map(str, Review.objects.values_list("pk", flat=True))), "whole": "1"})
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "9" * 40, "123456"])
+def test_a_cursor_that_names_no_review_shows_the_beginning(people: dict[str, User], after: str) -> None:
+    opened("paying", "first order")
+    assert titles(f"after={after}", people["reviewer"]) == ["Pay"]
+
+
+def test_many_alike_of_one_run_are_one_row_that_leads_to_all_of_them(client: Client, people: dict[str, User]) -> None:
+    reviewer, flood = people["reviewer"], [made("Refund") for _ in range(5)]
+    made("Other"), made("Other"), made("Other")
+    assert sorted(titles("", reviewer)) == ["Guess", "Other", "Other", "Other", "Refund"]
+    html = client.get(reverse("inbox")).content.decode()
+    assert f"5 alike from run {flood[0].run_id}" in html
+    (row,) = [row for row in listing.listing(QueryDict(""), reviewer).rows if row.is_folded]
+    assert row.review.pk == flood[0].pk
+    assert titles(row.alike_query, reviewer) == ["Refund"] * 5
+    assert listing.listing(QueryDict(""), reviewer).count == 9, "counted are reviews, not rows"
+
+
+def test_a_paused_agent_is_named_above_its_reviews(client: Client) -> None:
+    commands.configure("guessing", by="admin", reviews_per_agent=1)
+    opened("guessing", "the only one")
+    assert "is paused" not in client.get(reverse("inbox")).content.decode()
+    executor.advance(commands.start("guessing", {"text": "one more", "number": 1}, by="operator").pk, owner="test")
+    assert "Guessing is paused" in client.get(reverse("inbox")).content.decode()
+
+
+# --- what changed since it was shown --------------------------------------------------------------------------------
+
+
+def test_rows_are_told_apart_by_whether_they_still_fit(client: Client, people: dict[str, User]) -> None:
+    stays, leaves, other = made("stays"), made("leaves"), made("other", cause="failed")
+    leaves.state = "decided"
+    leaves.save()
+    ids = f"{stays.pk},{leaves.pk},{other.pk},999999,nonsense"
+    html = client.get(reverse("review_rows"), {"ids": ids, "cause": "low_confidence"}).content.decode()
+    assert rows_of(html) == {stays.pk: False, leaves.pk: True, other.pk: True}
+    assert 'data-count="all" data-number="2"' in html
+    assert "<html" not in html
+
+
+def test_whoever_missed_something_gets_every_row_of_the_page_too(client: Client) -> None:
+    shown, unheard = made("shown"), made("not heard of")
+    shown.state = "cancelled"
+    shown.save()
+    html = client.get(reverse("review_rows"), {"ids": str(shown.pk), "whole": "1"}).content.decode()
+    assert rows_of(html)[shown.pk]
+    assert not rows_of(html)[unheard.pk]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (6000, "1 h 40 min left"),
+        (59, "under 1 min left"),
+        (-200, "3 min overdue"),
+        (90_000, "1 d 1 h left"),
+        (0, "under 1 min overdue"),
+    ],
+)
+def test_time_that_is_left_is_said_in_words(seconds: int, words: str) -> None:
+    assert listing.time_left(seconds) == words
+
+
+__all__ = ["client"]
