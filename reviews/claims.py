@@ -22,7 +22,7 @@ TRIES = 50  # as often somebody else may be quicker
 
 CLAIM = """
     INSERT INTO reviews_claim AS held (review_id, reviewer_id, until)
-    SELECT id, %(reviewer)s, statement_timestamp() + %(lease)s FROM reviews_review
+    SELECT id, %(reviewer)s, statement_timestamp() + make_interval(secs => %(seconds)s) FROM reviews_review
         WHERE id = %(review)s AND state = 'open' FOR SHARE
     ON CONFLICT (review_id) DO UPDATE SET reviewer_id = excluded.reviewer_id, until = excluded.until
         WHERE held.reviewer_id = excluded.reviewer_id OR held.until <= statement_timestamp()
@@ -36,7 +36,7 @@ def claim(review_id: int, reviewer: User) -> bool:
         if mine.filter(until__gt=Now()).update(until=Now() + CLAIM_FOR):
             return True
         with connection.cursor() as cursor:
-            cursor.execute(CLAIM, {"review": review_id, "reviewer": reviewer.pk, "lease": CLAIM_FOR})
+            cursor.execute(CLAIM, {"review": review_id, "reviewer": reviewer.pk, "seconds": CLAIM_FOR.total_seconds()})
             if not cursor.rowcount:
                 return False
         ReviewEvent.objects.create(review_id=review_id, actor=reviewer, kind=ReviewEvent.Kind.CLAIMED)

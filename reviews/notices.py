@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from reviews import groups, live
 from reviews.models import Channel, Notice, NoticeSettings, Review, ReviewEvent
+from runs import access
 
 BATCH = 100
 HALF_SHARE, LAST_SHARE = 0.5, 0.9  # of the time to decide
-PASSED = {Notice.Kind.HALF: "half of the time had passed", Notice.Kind.LAST: "nine tenths of the time had passed"}
+PASSED: dict[str, str] = {Notice.Kind.HALF: "half of the time had passed", Notice.Kind.LAST: "nine tenths of the time had passed"}
 COUNTS = """
     SELECT (SELECT count(*) FROM reviews_review WHERE state = 'open'),
         (SELECT count(*) FROM reviews_notice AS notice JOIN reviews_review AS review ON review.id = notice.review_id
@@ -35,7 +35,7 @@ def read_all(person: User) -> None:
     Notice.objects.filter(user=person, read_at=None).update(read_at=Now())
 
 
-def counts(person: AbstractBaseUser) -> tuple[int, int]:
+def counts(person: access.AnyUser) -> tuple[int, int]:
     """How many reviews are open, and what the bell counts: every page asks, so it is one question."""
     with connection.cursor() as cursor:
         cursor.execute(COUNTS, [person.pk])

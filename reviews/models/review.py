@@ -158,8 +158,9 @@ class Review(models.Model):
         if read_at := getattr(self, "read_at", None):
             claim = getattr(self, "claim", None)
             return claim if claim and claim.until > read_at else None
-        claims = type(self).claim.related.related_model.objects
-        return claims.filter(review=self, until__gt=Now()).select_related("reviewer").first()
+        from reviews.models.claim import Claim
+
+        return Claim.objects.filter(review=self, until__gt=Now()).select_related("reviewer").first()
 
     @property
     def decision(self) -> "Decision | None":

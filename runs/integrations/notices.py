@@ -58,14 +58,15 @@ def _service(url: str) -> Any:
     service = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(http_redirects=False), suppress_exceptions=True)
     if service is None:
         raise NoSuchChannel(f"This is no address of a channel. Write it as {EXAMPLES}.")
-    schemes = {scheme for one in (service.protocol, service.secure_protocol) if one for scheme in _texts(one)}
-    if schemes.isdisjoint((*SERVICES, *WEBHOOKS)):
+    if _schemes(service).isdisjoint((*SERVICES, *WEBHOOKS)):
         raise NoSuchChannel(f"{service.service_name} is not among the services that may be used. Write it as {EXAMPLES}.")
     return service
 
 
-def _texts(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
+def _schemes(service: Any) -> set[str]:
+    """apprise has one, several or none of each."""
+    named = [service.protocol or (), service.secure_protocol or ()]
+    return {scheme for one in named for scheme in ((one,) if isinstance(one, str) else one)}
 
 
 def _is_webhook(service: Any) -> bool:
@@ -83,7 +84,7 @@ def _mailed(to: str, subject: str, text: str) -> None:
 
 
 def _posted(service: Any, title: str, text: str) -> None:
-    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:
+    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
         sent = service.notify(body=text, title=title, notify_type=apprise.NotifyType.INFO)
         lines = said.getvalue().strip().splitlines()
     if not sent:
