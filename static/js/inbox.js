@@ -20,16 +20,16 @@
   };
   const select = () => rows()[current(rows())]?.closest("li").querySelector("[name=review]")?.click();
   sheet?.addEventListener("beforetoggle", () => { // only what does something here
-    for (const line of sheet.querySelectorAll("[data-for]")) line.hidden = !document.querySelector(`main [data-key="${line.dataset.for}"]`);
+    for (const line of sheet.querySelectorAll("[data-for]")) line.hidden = !document.querySelector(`main ${line.dataset.for}`);
   });
   const act = (key) => {
-    const control = [...document.querySelectorAll(`main [data-key="${key}"]`)].find((one) => !one.disabled);
-    if (!control) return;
-    const fold = control.closest("details");
+    const control = document.querySelector(`main [data-key="${key}"]:not(:disabled)`);
+    const fold = control?.closest("details");
     if (fold) fold.open = true;
-    const asked = control.matches("summary") ? field(fold) || fold.querySelector("button") : field(control.form);
-    if (asked) return asked.focus();
+    const asked = control?.matches("summary") ? field(fold) || fold.querySelector("button") : field(control?.form);
+    if (!control || asked) return asked?.focus();
     if (!pressed.includes(key) || (high && key === "a")) return control.focus();
+    if (!fold && !control.offsetParent) return; // it does nothing as long as nobody can see it
     if (seen && !busy && held.size === 1) control.click(); // a key that is held, or a second one, presses nothing
   };
   const letter = (key, repeats) => {
@@ -53,7 +53,7 @@
     if (key.startsWith("Arrow") && !target.closest("#review-list")) return; // elsewhere they scroll
     if (letter(key, event.repeat)) event.preventDefault();
   });
-  document.addEventListener("keyup", (event) => { held.delete(event.code); });
+  document.addEventListener("keyup", (event) => held.delete(event.code));
   addEventListener("blur", () => held.clear());
   document.addEventListener("submit", (event) => { busy = event.target.method === "post" && event.submitter?.formMethod !== "dialog"; });
   addEventListener("pageshow", () => { busy = false; setTimeout(() => { seen = true; document.body.dataset.seen = ""; }, 400); });
