@@ -29,13 +29,13 @@ async def said(there):
 async def test_opening_claiming_and_deciding_each_ring_with_a_number_and_no_content(people):
     there = await opened("/ws/inbox/", people["reviewer"])
     review = await sync_to_async(new_review)()
-    assert await said(there) == {"changed": review.pk}
+    assert await said(there) == {"changed": [review.pk]}
     await sync_to_async(claims.claim)(review.pk, people["reviewer2"])
-    assert await said(there) == {"changed": review.pk}
+    assert await said(there) == {"changed": [review.pk]}
     await sync_to_async(claims.release)(review.pk, people["reviewer2"])
-    assert await said(there) == {"changed": review.pk}
+    assert await said(there) == {"changed": [review.pk]}
     await sync_to_async(decisions.decide)(review.pk, actor=people["reviewer2"], kind="approve", seen=review.fingerprint)
-    assert await said(there) == {"changed": review.pk}
+    assert await said(there) == {"changed": [review.pk]}
     await there.disconnect()
 
 
@@ -43,7 +43,7 @@ async def test_a_cancelled_run_rings_too(people):
     review = await sync_to_async(new_review)()
     there = await opened("/ws/inbox/", people["reviewer"])
     await sync_to_async(commands.cancel)(review.run_id, by="operator")
-    assert await said(there) == {"changed": review.pk}
+    assert await said(there) == {"changed": [review.pk]}
     await there.disconnect()
 
 
