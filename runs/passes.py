@@ -41,7 +41,7 @@ class Pass:
             self._open = {step.position for step in self.log.state.steps.values() if step.asked}
             self._open_elsewhere = self._count_elsewhere()
         most = self.log.state.config.get("reviews", {}).get("run")
-        is_urgent = asked["risk"] == "high" or asked["subject"] == Subject.INPUT or asked["cause"] in escalations.UNTIMED
+        is_urgent = asked.get("risk") == "high" or asked["subject"] == Subject.INPUT or asked["cause"] in escalations.UNTIMED
         if most and not is_urgent and len(self._open | {position}) + self._open_elsewhere > most:
             return False
         self._open.add(position)

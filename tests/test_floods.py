@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
 
 from reviews.models import Review
 from runs import audit, commands, describe, event_log, executor, floods, policies, sdk, waiting
@@ -78,6 +79,7 @@ def test_a_thousand_doubts_of_one_run_are_twenty_reviews_and_what_is_risky_comes
 
 def test_what_found_no_room_keeps_its_answer_and_is_asked_when_somebody_decided() -> None:
     run = started("gather", 5, reviews_per_run=2)
+    assert page(run.get_absolute_url()).count("It waits to be put to a person") == 3
     assert [step.status for step in run.steps.all()] == ["waiting"] * 5
     assert len(CALLED) == 5
     for _ in range(5):
@@ -136,14 +138,25 @@ def test_an_agent_with_too_many_is_paused_others_are_not_and_it_goes_on_by_itsel
     assert advanced(commands.start("counting", {"text": "x", "number": 1}, by="operator")).status == "succeeded"
     everything_due()
     assert len(open_()) == 2
+    for url in ("/agents/flooding/", "/", "/reviews/"):
+        assert "Flooding is paused" in page(url), url
     decide(open_()[0])
     everything_due()
+    assert "is paused" in page("/agents/flooding/"), "as many are open again"
     assert (advanced(third).waiting_cause, advanced(first).status, len(CALLED)) == ("person", "succeeded", 3)
     assert [line for line in map(said, event_log.facts(third.pk)) if "paused" in line or "room" in line] == [
         "The run waits until fewer reviews are open; no process is held. "
         "Its agent is paused: as many of its reviews are open as may be at once.",
         "The run was woken before its time: There is room for its reviews.",
     ]
+
+
+def page(url: str) -> str:
+    client = Client()
+    client.force_login(User.objects.get(username="operator"))
+    answer = client.get(url)
+    assert answer.status_code == 200
+    return answer.text
 
 
 def said(fact: Any) -> str:
