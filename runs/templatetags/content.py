@@ -206,11 +206,16 @@ JOINERS = "\u200c\u200d"  # they belong into emoji, and into words of scripts th
 FIRST_JOINED = "\u0590"
 
 
+LOOKALIKES = "аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅαορντυκΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"
+AMONG_LATIN = re.compile(f"(?<=[A-Za-z])[{LOOKALIKES}]|[{LOOKALIKES}](?=[A-Za-z])")
+ODD = re.compile(f"{HIDDEN.pattern}|{AMONG_LATIN.pattern}")
+
+
 @register.filter
 def marked(text: Any) -> SafeString:
-    """Untrusted text, escaped, with each hidden letter shown as its number: it could make a text read as another."""
+    """Untrusted text, escaped, with the number of each letter that could make it read as another: hidden, or foreign."""
     text, parts, end = str(text), [], 0
-    for found in HIDDEN.finditer(text):
+    for found in ODD.finditer(text):
         if _joins(text, found.start()):
             continue
         name = unicodedata.name(found[0], "control character").lower()
@@ -224,7 +229,7 @@ def marked(text: Any) -> SafeString:
 def spelled(text: Any) -> str:
     """The same for an attribute, where no element can stand."""
     text = str(text)
-    return HIDDEN.sub(lambda found: found[0] if _joins(text, found.start()) else f"[{_number(found[0])}]", text)
+    return ODD.sub(lambda found: found[0] if _joins(text, found.start()) else f"[{_number(found[0])}]", text)
 
 
 def _joins(text: str, at: int) -> bool:
