@@ -14,7 +14,7 @@ from reviews.consequences import act
 from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
 from reviews.models import Review, ReviewQuerySet, Risk
 from runs import sdk
-from runs.models import open_reviews
+from runs.models import Run, RunStatus
 
 __all__ = ["Filters", "Listing", "Row", "agent_title", "changed_rows", "listing"]
 
@@ -152,8 +152,9 @@ def listing(query: QueryDict, viewer: Viewer | None = None) -> Listing:
     filters = Filters.read(query, viewer)
     after = int(query["after"]) if is_id(query.get("after", "")) else None
     shown = filters.reviews() if after is None else _after(filters, after)
-    held = Q(agent__in=open_reviews.waiting().order_by().filter(waiting_step=None).values("agent"))
-    found = list(_folded(shown, filters).with_people().annotate(paused=held)[: ROWS + 1])
+    held_back = Run.objects.filter(status=RunStatus.WAITING, waiting_cause="reviews", waiting_step=None)
+    paused = Q(agent__in=held_back.values("agent"))
+    found = list(_folded(shown, filters).with_people().annotate(paused=paused)[: ROWS + 1])
     later = found[ROWS - 1].pk if len(found) > ROWS else None
     return Listing(filters, _rows(found[:ROWS]), later, after)
 
