@@ -14,7 +14,6 @@ from reviews.eligibility import Eligibility, NotYours, lets_go_on
 from reviews.models import Cause, Claim, Decision, Draft, Presence, Review, Risk
 from runs import access, commands
 from runs.engine.canonical import digest, stored
-from runs.models import Run
 
 __all__ = ["Conflict", "NotYours", "Stale", "decide", "pending", "seen", "undo", "undoable"]
 
@@ -125,9 +124,11 @@ def undoable(actor: User) -> Decision | None:
 
 
 def _locked(review_id: int) -> Review:
-    """The run's row is locked: nobody else opens, decides or closes its reviews meanwhile, nor goes on with the run."""
-    Run.objects.select_for_update(of=("self",)).only("pk").filter(reviews__pk=review_id).first()
-    return Review.objects.select_related("run", "group").get(pk=review_id)
+    """The run first, then the review: the same order everywhere, so that no two lock each other out.
+
+    While the run's row is locked nobody opens, decides or closes its reviews, or goes on with it.
+    """
+    return Review.objects.select_related("run", "group").select_for_update(of=("run", "self")).get(pk=review_id)
 
 
 def _value(review: Review, kind: str, value: Any) -> Any:
@@ -190,6 +191,8 @@ def _final(review: Review, first: Decision | None, answer: Answer, undo_seconds:
             reason=answer.reason, tag=answer.tag, agreed=[agreed.actor.get_username()] if agreed else [],
             undo_seconds=undo_seconds, is_locked=True,
         )  # fmt: skip
+    if first and first.actor_id == answer.actor.pk:  # who approved it thinks otherwise now
+        Decision.objects.filter(pk=first.pk).update(revoked_at=timezone.now())
     decision = _record(review, answer, value=value, effective_at=until)
     Review.objects.filter(pk=review.pk).update(state=Review.State.DECIDED, closed_at=decision.decided_at)
     Claim.objects.filter(review=review).delete()

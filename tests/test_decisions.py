@@ -8,11 +8,12 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from pydantic import ValidationError
 
 from reviews import claims, decisions
 from reviews.models import Decision, Review
-from runs import access, commands, event_log, executor, sdk
+from runs import access, commands, event_log, executor, pen, sdk
 from runs.engine.canonical import Unstorable
 from runs.engine.events import Kind
 from runs.models import Run
@@ -97,6 +98,19 @@ def test_the_event_and_the_row_say_the_same(people: dict[str, User]) -> None:
     assert (decision.value, decision.reason) == (GOOD, "by its shade")
     whole = decide(opened("guessing"), "edit", value={"colour": "red", "amount": 7})
     assert json.dumps(whole.value) == '{"colour": "red", "amount": 7}'
+
+
+@pytest.mark.django_db
+def test_a_decision_costs_eight_statements(people: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:
+    review, reviewer, own = opened("guessing"), people["reviewer"], []
+    reviewer.get_all_permissions()
+    event_log.now()
+    execute = pen.execute
+    monkeypatch.setattr(pen, "execute", lambda statement, values: own.append(statement) or execute(statement, values))
+    with CaptureQueriesContext(connection) as asked:
+        decisions.decide(review.pk, actor=reviewer, kind="approve", seen=review.fingerprint)
+    assert len(own) == 2, own  # the log is read, and written
+    assert len(asked) == 6, [query["sql"] for query in asked]
 
 
 # --- what is refused, and changes nothing ---------------------------------------------------------------------------

@@ -69,6 +69,10 @@ def test_one_person_is_enough_to_reject_and_may_take_an_approval_back(people: di
     decide(review, "approve", by="reviewer")
     decide(review, "reject", by="reviewer2", reason="No.", seen=seen(review))
     assert finished(review).status == "failed"
+    other = for_two()
+    decide(other, "approve", by="reviewer")
+    decide(other, "reject", by="reviewer", reason="On second thoughts, no.", seen=seen(other))
+    assert finished(other).status == "failed"
 
 
 def test_who_started_the_run_or_wrote_its_rule_is_none_of_the_two(people: dict[str, User]) -> None:
