@@ -12,7 +12,10 @@ class SearchText(models.Model):
     Apart from Review, because each change of a review's state would write the large index again.
     """
 
-    review = models.OneToOneField(Review, on_delete=models.CASCADE, primary_key=True, related_name="search_text")
+    # no row is written but by the trigger of the review itself, so nothing is checked twice
+    review = models.OneToOneField(
+        Review, on_delete=models.CASCADE, primary_key=True, related_name="search_text", db_constraint=False
+    )
     text = models.TextField()
 
     class Meta:
