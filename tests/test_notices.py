@@ -279,7 +279,7 @@ def test_the_sweeper_has_it_sent_by_a_job_process(transactional_db: None, people
 
 def test_a_channel_hears_of_its_groups_only_and_by_a_webhook(people: dict[str, User], webhook: Webhook) -> None:
     desk = group_of("Card desk", people["reviewer"])
-    channel = Channel.objects.create(name="desk", url=f"json://{webhook.at}/hook?x=1", digest_minutes=0)
+    channel = Channel.objects.create(name="desk", url=f"json://desk:pass@{webhook.at}/hook?-x=1", digest_minutes=0)
     channel.groups.add(desk)
     opened(text=SECRET)
     notices.tell_due()
@@ -289,7 +289,7 @@ def test_a_channel_hears_of_its_groups_only_and_by_a_webhook(people: dict[str, U
     notices.tell_due()
     assert delivery.deliver() == 1
     ((path, body),) = webhook.posts
-    assert path == "/hook"
+    assert path == "/hook?x=1"
     assert body["title"] == "1 review waits for a decision"
     assert f"/reviews/{review.pk}/" in body["message"]
     assert SECRET not in str(body)
@@ -331,8 +331,10 @@ def test_an_admin_sets_up_a_channel_whose_address_is_never_shown(people: dict[st
     common = {"name": "desk", "enabled": "on", "digest_minutes": "5", "hourly_cap": "10", "zone": "UTC"}
     for url, said in {
         "": "Give the address of the channel",
-        "rubbish": "This is no address of a channel",
-        "syslog://": "is not among the services that may be used",
+        "rubbish": "This is no address of a channel that may be used",
+        "syslog://": "This is no address of a channel that may be used",
+        "slack://only-one": "The address is not complete",
+        "json://": "The address is not complete",
         "json://10.0.0.1/x": "an address that is not public",
     }.items():
         page = client.post("/admin/reviews/channel/add/", common | {"url": url})

@@ -4,19 +4,26 @@ import logging
 from typing import Any
 from urllib.parse import urlsplit
 
-import apprise
 import httpx2
-from apprise.plugins.custom_json import NotifyJSON
 from django.core.mail import EmailMessage, get_connection
+from django.utils.module_loading import import_string
 
 from runs.engine.errors import GiveUp, TryLater
 from runs.reliability import addresses, guard
 
 MAIL = guard.declare("mail", kind="mail")
 CHANNELS = guard.declare("channels", kind="api")
-# Services whose host stands in apprise. What names a host of its own goes through our client, which checks where it leads.
-SERVICES = ("slack", "discord", "tgram", "gchat", "wxteams", "pagerduty", "opsgenie")
 WEBHOOKS = ("json", "jsons")
+# Services whose host stands in apprise. A webhook names its own: it goes through our client, which checks where that leads.
+SERVICES = {
+    "slack": "slack.NotifySlack",
+    "discord": "discord.NotifyDiscord",
+    "tgram": "telegram.NotifyTelegram",
+    "gchat": "google_chat.NotifyGoogleChat",
+    "wxteams": "webexteams.NotifyWebexTeams",
+    "pagerduty": "pagerduty.NotifyPagerDuty",
+    "opsgenie": "opsgenie.NotifyOpsgenie",
+} | dict.fromkeys(WEBHOOKS, "custom_json.NotifyJSON")
 EXAMPLES = "slack://tokenA/tokenB/tokenC/#reviews, or jsons://hooks.example.com/path for a webhook that takes JSON"
 logging.getLogger("apprise").setLevel(logging.ERROR)  # what it says of a failure is kept with the channel
 
@@ -31,7 +38,7 @@ def send_mail(to: str, subject: str, text: str) -> None:
 
 
 def post(url: str, title: str, text: str) -> None:
-    """Raises as above, and NoSuchChannel."""
+    """Raises as above, and NoSuchChannel. Every redirect of a webhook is checked as its own address is."""
     service = _service(url)
     guard.call(CHANNELS, lambda: _posted_by_us(service, title, text) if _is_webhook(service) else _posted(service, title, text))
 
@@ -55,22 +62,21 @@ def masked(url: str) -> str:
 
 
 def _service(url: str) -> Any:
-    service = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(http_redirects=False), suppress_exceptions=True)
-    if service is None:
-        raise NoSuchChannel(f"This is no address of a channel. Write it as {EXAMPLES}.")
-    if _schemes(service).isdisjoint((*SERVICES, *WEBHOOKS)):
-        raise NoSuchChannel(f"{service.service_name} is not among the services that may be used. Write it as {EXAMPLES}.")
-    return service
+    """Of apprise only what is named above is ever imported, and only by who sends: that takes a while."""
+    from apprise import AppriseAsset
 
-
-def _schemes(service: Any) -> set[str]:
-    """apprise has one, several or none of each."""
-    named = [service.protocol or (), service.secure_protocol or ()]
-    return {scheme for one in named for scheme in ((one,) if isinstance(one, str) else one)}
+    scheme = url.partition("://")[0].lower()
+    if scheme not in SERVICES:
+        raise NoSuchChannel(f"This is no address of a channel that may be used. Write it as {EXAMPLES}.")
+    service = import_string(f"apprise.plugins.{SERVICES[scheme]}")
+    try:
+        return service(**service.parse_url(url.replace("/#", "/%23")), asset=AppriseAsset(http_redirects=False))
+    except TypeError as error:  # what cannot be read gives None, and what is missing raises this
+        raise NoSuchChannel(f"The address is not complete. Write it as {EXAMPLES}.") from error
 
 
 def _is_webhook(service: Any) -> bool:
-    return isinstance(service, NotifyJSON)
+    return str(service.secure_protocol) in WEBHOOKS
 
 
 def _target(service: Any) -> str:
@@ -84,8 +90,10 @@ def _mailed(to: str, subject: str, text: str) -> None:
 
 
 def _posted(service: Any, title: str, text: str) -> None:
-    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
-        sent = service.notify(body=text, title=title, notify_type=apprise.NotifyType.INFO)
+    from apprise import LogCapture, NotifyType
+
+    with LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
+        sent = service.notify(body=text, title=title, notify_type=NotifyType.INFO)
         lines = said.getvalue().strip().splitlines()
     if not sent:
         raise TryLater(lines[-1] if lines else f"{service.service_name} did not take the message.")
@@ -96,8 +104,9 @@ def _posted_by_us(service: Any, title: str, text: str) -> None:
     terms = guard.terms()
     timeout = httpx2.Timeout(terms.read_timeout_seconds, connect=terms.connect_timeout_seconds)
     body = {"version": service.json_version, "title": title, "message": text, "attachments": [], "type": "info"}
+    auth = (service.user, service.password or "") if service.user else None
     with addresses.client(timeout) as client:
-        response = client.post(_target(service), json=body, headers=service.headers, params=service.params)
+        response = client.post(_target(service), json=body, headers=service.headers, params=service.params, auth=auth)
     if response.is_redirect or response.is_client_error:
         raise GiveUp(f"The webhook answered {response.status_code} {response.reason_phrase}.")
     if not response.is_success:
