@@ -449,6 +449,7 @@ def test_a_preview_says_what_it_would_have_done_and_saves_nothing(admin: Client)
     )
     assert f'<a href="/runs/{runs[2].pk}/#step-1">Run {runs[2].pk}, step 1</a>' in page.text
     assert f'<a href="/runs/{wrong.pk}/#step-1">' in page.text
+    assert "This policy: cents &gt; 100. It is 250." in page.text
     assert 'value="100"' in page.text, "what was typed is still there"
     assert Policy.objects.count() == 1
 

@@ -95,7 +95,7 @@ class Policy:
 
     @property
     def name(self) -> str:
-        return f"Policy {self.id}, version {self.version}"
+        return f"Policy {self.id}, version {self.version}" if self.id else "This policy"
 
     @property
     def words(self) -> str:
@@ -151,7 +151,7 @@ def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
     if known and (policy.subject != subject or policy.when in (When.THRESHOLD, When.NEVER)):
         return Verdict(False)
     if policy.when == When.ALWAYS:
-        return Verdict(True, f"{policy.rule}.", Cause.GATED, rule=policy.rule)
+        return Verdict(True, f"{policy.name}: always.", Cause.GATED, rule=policy.rule)
     try:
         if not known:
             raise Unclear("it is of a newer version of agentops")
@@ -160,7 +160,7 @@ def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
     except Unclear as unclear:
         why = f"{policy.name} could not be evaluated: {unclear}. What cannot be evaluated goes to a person."
         return Verdict(True, why, Cause.GATED, is_unclear=True, rule=policy.rule)
-    why = f"{policy.rule}. It is {condition.shown(condition.at(value, policy.path))}."
+    why = f"{policy.name}: {policy.words}. It is {condition.shown(condition.at(value, policy.path))}."
     return Verdict(True, why, Cause.GATED, rule=policy.rule)
 
 

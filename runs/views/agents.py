@@ -86,7 +86,13 @@ def start_run(request: HttpRequest, slug: str) -> HttpResponse:
 def _policies(slug: str) -> list[dict[str, Any]]:
     """Those in force, each with what it says in words."""
     rows = Policy.objects.filter(agent=slug, enabled=True).order_by("worker")
-    return [{"row": row, "worker": sdk.find_worker(row.worker), "says": Terms.read(row.terms()).words} for row in rows]
+    return [{"row": row, "about": _about(row), "says": Terms.read(row.terms()).words} for row in rows]
+
+
+def _about(row: Policy) -> str:
+    """The title of its worker, as far as the code still has it."""
+    worker = sdk.find_worker(row.worker)
+    return worker.title if worker else row.worker or "Every other worker"
 
 
 def _limits(config: AgentConfig | None) -> dict[str, list[str]]:
