@@ -13,6 +13,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,24 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def address(django_db_setup: None) -> Iterator[str]:
     """Where the web process of this session answers."""
+    with web() as url:
+        yield url
+
+
+@contextmanager
+def web(**more: str) -> Iterator[str]:
+    """A web process, with more in its environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "tests.browser.site:application", "--port", str(port), "--log-level", "warning"]
-    web = subprocess.Popen(command, cwd=processes.ROOT, env=processes.environment(), start_new_session=True)
+    process = subprocess.Popen(command, cwd=processes.ROOT, env=processes.environment(**more), start_new_session=True)
     try:
-        processes.eventually(lambda: web.poll() is not None or _answers(f"http://127.0.0.1:{port}/healthz"))
-        assert web.poll() is None, "the web process ended at its start; its words are above"
+        processes.eventually(lambda: process.poll() is not None or _answers(f"http://127.0.0.1:{port}/healthz"))
+        assert process.poll() is None, "the web process ended at its start; its words are above"
         yield f"http://127.0.0.1:{port}"
     finally:
-        processes.kill(web)
+        processes.kill(process)
 
 
 def _answers(url: str) -> bool:
