@@ -56,7 +56,7 @@ def test_the_list_asks_the_database_the_same_for_few_and_many(signed_in: SignedI
     client.get("/dependencies/")
     Dependency.objects.bulk_create(Dependency(name=f"shop-{number}") for number in range(20))
     with django_assert_max_num_queries(6):
-        assert client.get("/dependencies/?part=now").text.count("<tr>") == 24
+        assert client.get("/dependencies/?part=now").text.count("<tr>") == 26
 
 
 def closed() -> None:
