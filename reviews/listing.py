@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from reviews.consequences import act
 from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
-from reviews.models import Review, ReviewQuerySet, Risk
+from reviews.models import Cause, Review, ReviewQuerySet, Risk
 from runs import sdk
 from runs.models import Run, RunStatus
 
@@ -41,7 +41,10 @@ class Row:
     @property
     def act(self) -> str:
         """What is asked, in one line."""
-        asked = act(self.review).removeprefix(self.review.title).removeprefix(", ")
+        asked = act(self.review)
+        if self.review.cause == Cause.QUESTION:
+            return asked
+        asked = asked.removeprefix(self.review.title).removeprefix(", ")
         return " · ".join(filter(None, [asked, self.review.run.input_text]))
 
     @property

@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='savedview',
             name='group',
-            field=models.ForeignKey(blank=True, help_text='Who else sees it.', null=True, on_delete=django.db.models.deletion.SET_NULL, to='auth.group'),
+            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to='auth.group'),
         ),
         migrations.AddField(
             model_name='savedview',

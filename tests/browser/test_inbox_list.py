@@ -1,0 +1,128 @@
+"""The list of the inbox while somebody works at it: rows come, change and leave, and nothing moves under the hand."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.db.models import F
+from django.utils import timezone
+from playwright.sync_api import expect
+
+from reviews import claims, decisions
+from reviews.models import Review
+from runs import commands, executor
+from tests.browser.conftest import THEMES
+
+
+@pytest.fixture
+def opened(act):
+    """The review at which a new run of the agent stops."""
+
+    def make(slug, text="a message", number=3):
+        run = commands.start(slug, {"text": text, "number": number}, by="operator")
+        executor.advance(run.pk, owner="test")
+        return Review.objects.select_related("run").open().get(run=run)
+
+    return lambda *args, **kwargs: act(make, *args, **kwargs)
+
+
+def inbox(page, query=""):
+    page.goto(f"/reviews/{query}")
+    expect(page.locator("#live")).to_have_text("Live")
+    return page
+
+
+def row(page, review):
+    return page.locator(f'[data-row="{review.pk}"]')
+
+
+def texts(page):
+    return page.locator("[data-row] .act").all_text_contents()
+
+
+def test_rows_come_change_and_leave_while_what_is_chosen_and_focused_stays(sign_in, opened, act, people):
+    first, second, third = [opened("guessing", f"message {number}") for number in ("one", "two", "three")]
+    page = inbox(sign_in("reviewer"))
+    expect(page).to_have_title(re.compile(r"^\(3\) Inbox"))
+    row(page, second).get_by_role("checkbox").check()
+    page.locator(f"#row-{second.pk}").focus()
+    opened("guessing", "message four")  # the last in turn: it is put at the end
+    expect(page.get_by_text("message four")).to_be_visible()
+    risky = opened("paying", "message of great risk")  # the first in turn: it waits until it is wanted
+    expect(page.get_by_role("button", name="1 new")).to_be_visible()
+    expect(page).to_have_title(re.compile(r"^\(5\) Inbox"))
+    expect(row(page, risky)).to_have_count(0)
+    act(claims.claim, second.pk, people["reviewer2"])
+    expect(row(page, second)).to_contain_text("reviewer2")
+    act(decisions.decide, first.pk, actor=people["reviewer2"], kind="approve", seen=first.fingerprint)
+    expect(row(page, first)).to_contain_text("Decided")
+    expect(row(page, first)).to_have_count(0)
+    expect(page.locator(f"#row-{second.pk}")).to_be_focused()
+    expect(row(page, second).get_by_role("checkbox")).to_be_checked()
+    expect(page.locator('[data-count="all"]').first).to_have_text("4")
+    page.get_by_role("button", name="1 new").click()
+    expect(page.locator("[data-row]").first).to_contain_text("message of great risk")
+    expect(page.locator(f"#row-{risky.pk}")).to_be_focused()
+    expect(row(page, second).get_by_role("checkbox")).to_be_checked()
+    expect(row(page, third)).to_be_visible()
+
+
+def test_what_was_missed_is_made_good_when_the_socket_is_back(sign_in, opened, act):
+    gone, changed = opened("guessing", "message one"), opened("guessing", "message two")
+    page = inbox(sign_in("reviewer"))
+    act(Review.objects.filter(pk=gone.pk).update, state="cancelled")  # nobody is told
+    act(Review.objects.filter(pk=changed.pk).update, due_at=timezone.now() + timedelta(minutes=100, seconds=30))
+    page.locator("#live").evaluate("place => place.dispatchEvent(new CustomEvent('socket:back', { bubbles: true }))")
+    expect(row(page, gone)).to_have_count(0)
+    expect(row(page, changed)).to_contain_text("1 h 40 min left")
+    act(Review.objects.filter(pk=changed.pk).update, state="cancelled")
+    page.locator("#live").evaluate("place => place.dispatchEvent(new CustomEvent('socket:back', { bubbles: true }))")
+    expect(page.get_by_text("Nobody is needed")).to_be_visible()
+    opened("guessing", "message three")
+    expect(page.get_by_text("message three")).to_be_visible()
+
+
+def test_filters_views_and_the_history_without_scripts(sign_in, opened):
+    opened("guessing", "a small thing"), opened("paying", "a large sum")
+    page = sign_in("reviewer", script=False)
+    page.goto("/reviews/")
+    page.get_by_label("Cause").select_option("low_confidence")
+    page.get_by_role("search").get_by_role("button", name="Filter").last.click()
+    assert len(texts(page)) == 1
+    page.get_by_role("link", name="Save this view").click()
+    page.get_by_label("Name").fill("Unsure ones")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved the view “Unsure ones”.")).to_be_visible()
+    page.get_by_role("link", name="Clear filters").click()
+    assert len(texts(page)) == 2
+    page.get_by_role("link", name="Unsure ones").click()
+    page.locator("[data-row] a").first.click()
+    page.get_by_role("button", name="Approve").first.click()
+    page.goto("/reviews/history/")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("Approved")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("reviewer")
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_every_state_of_the_list_is_accessible_and_no_wider_than_a_telephone(sign_in, opened, act, people, accessible, theme):
+    late, claimed, *_ = [opened("guessing", f"message {number} {'w' * 80}") for number in range(5)]
+    opened("paying", "message of great risk")
+    act(Review.objects.filter(pk=late.pk).update, due_at=timezone.now() - timedelta(minutes=2))
+    act(claims.claim, claimed.pk, people["reviewer2"])
+    act(
+        Review.objects.exclude(pk__in=[late.pk, claimed.pk]).filter(cause="low_confidence").update,
+        run_id=claimed.run_id,
+        position=F("pk"),
+    )
+    page, narrow = sign_in("reviewer", theme=theme), sign_in("reviewer", theme=theme, width=360)
+    for address in ("/reviews/", "/reviews/?cause=failed&risk=2", "/reviews/views/?cause=failed", "/reviews/history/"):
+        for one in (page, narrow):
+            one.goto(address)
+            accessible(one)
+            assert one.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    inbox(page)
+    page.get_by_text("More filters").click()
+    page.get_by_role("checkbox").first.check()
+    accessible(page)
+    heights = page.locator("[data-row]").evaluate_all("all => all.map((one) => one.getBoundingClientRect().height)")
+    assert max(heights) < 62, "a row is at most two lines"
