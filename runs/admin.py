@@ -161,7 +161,7 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
         return super().is_valid() and not self.is_preview
 
     def _post_clean(self) -> None:
-        super()._post_clean()
+        super()._post_clean()  # type: ignore[misc]
         if not self.errors:
             try:
                 self._check_worker()

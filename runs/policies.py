@@ -9,7 +9,7 @@ from django.forms import model_to_dict
 
 from runs import operations, sdk
 from runs.engine import policy as terms
-from runs.engine.condition import NUMBER, holds
+from runs.engine.condition import NUMBER, Unclear, holds
 from runs.engine.policy import Cause, Default, Subject, When
 from runs.models import Policy
 
@@ -98,7 +98,7 @@ def _check_order(row: Policy) -> None:
     """A value that is not even in an order with itself is in none."""
     try:
         holds(row.value, "", row.operator, row.value)
-    except terms.Unclear:
+    except Unclear:
         told = "Enter a number, or a date such as 2026-11-23: only these are more or less than others."
         raise ValidationError({"value": told}) from None
 

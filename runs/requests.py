@@ -66,7 +66,7 @@ def enabled(agent: sdk.Agent) -> AgentConfig:
 
 def in_force(config: AgentConfig) -> dict[str, Any]:
     """As a run keeps it, with the policies of its agent."""
-    terms = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
+    terms: dict[str, Any] = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
     terms |= {"values": config.values, "budget": config.run_limits, "policies": Policy.objects.in_force(config.slug)}
     return terms | {"reviews": {"run": config.reviews_per_run, "agent": config.reviews_per_agent}}
 

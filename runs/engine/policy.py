@@ -112,7 +112,7 @@ class Policy:
 
 
 NONE = Policy()
-WHOLE = {Subject.INPUT: "the input", Subject.OUTPUT: "the result"}
+WHOLE: dict[str, str] = {Subject.INPUT: "the input", Subject.OUTPUT: "the result"}
 
 
 def policy_of(config: Mapping[str, Any], worker: str) -> Policy:
