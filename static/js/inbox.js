@@ -2,7 +2,7 @@
 (() => {
   const sheet = document.getElementById("keys");
   const single = sheet?.dataset.single === "on";
-  const high = document.querySelector("[data-risk='2']");
+  const careful = () => document.querySelector("[data-risk='2'], .choices > details[open]"); // high risk, or something is typed
   const pressed = ["a", "c", "z", "A", "?"]; // these press; all others open a form and wait
   const held = new Set();
   let seen = false; // nobody has read a page that has just come
@@ -28,7 +28,7 @@
     if (fold) fold.open = true;
     const asked = control?.matches("summary") ? field(fold) || fold.querySelector("button") : field(control?.form);
     if (!control || asked) return asked?.focus();
-    if (!pressed.includes(key) || (high && key === "a")) return control.focus();
+    if (!pressed.includes(key) || (key === "a" && careful())) return control.focus();
     if (!fold && !control.offsetParent) return; // it does nothing as long as nobody can see it
     if (seen && !busy && held.size === 1) control.click(); // a key that is held, or a second one, presses nothing
   };

@@ -9,7 +9,7 @@
   document.addEventListener("toggle", ({ target }) => {
     if (!target.open || !target.matches(".choices > details")) return;
     for (const other of document.querySelectorAll(".choices > details[open]")) other.open = other === target;
-    target.scrollIntoView({ block: "nearest" });
+    if ("seen" in document.body.dataset) target.scrollIntoView({ block: "nearest" });
   }, true);
   const news = document.getElementById("review-news");
   if (!news) return;

@@ -96,7 +96,8 @@ def test_a_key_that_is_held_or_pressed_too_soon_decides_nothing(sign_in, opened,
     for _ in range(5):
         page.keyboard.down("a")  # what a held key sends, on the page of a review that nobody has read
     page.keyboard.up("a")
-    page.clock.install()
+    page.clock.install(time="2030-01-01T00:00:00")
+    page.clock.pause_at("2030-01-01T01:00:00")
     page.reload()
     page.keyboard.press("a")  # the page has just come
     page.clock.run_for(1000)
