@@ -17,13 +17,25 @@ def test_a_quick_benchmark_takes_every_figure() -> None:
     assert ended.returncode == 0, ended.stderr[-3000:]
     result = json.loads(ended.stdout)
     taken = result["figures"]
-    assert {target.figure for target in figures.TARGETS} <= taken.keys()
+    assert {target.figure for target in figures.ENGINE} <= taken.keys()
     assert [name for name, one in taken.items() if one["median"] <= 0 and not name.startswith("server_cpu")] == []
     assert taken["commits_per_step"]["median"] <= 1
     assert taken["statements_per_step"]["median"] <= 1
     assert taken["round_trips_per_step"]["median"] <= 1.5
     assert result["limit"].startswith("pgbench")
     assert "medians" in figures.table(result)
+
+
+@pytest.mark.django_db
+def test_a_quick_benchmark_of_a_full_inbox_takes_every_figure() -> None:
+    """Its reviews are real: decisions about them are recorded, and every other reviewer's screen hears of each."""
+    command = [sys.executable, "manage.py", "bench", "inbox", "--quick", "--json"]
+    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    taken = json.loads(ended.stdout)["figures"]
+    assert {target.figure for target in figures.INBOX} <= taken.keys()
+    assert [name for name, one in taken.items() if one["median"] <= 0] == []
+    assert taken["list_queries"]["median"] <= 10
 
 
 CONNECTED = ["B\t8\tAuthenticationOk", "B\t5\tReadyForQuery\t I"]

@@ -7,12 +7,17 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 
-from agentops.chaos import invariants
+from agentops.chaos import inbox, invariants
+from agentops.visitor import Answer
+from reviews import decisions
+from reviews.models import Review
 from runs import commands, executor
 from runs.models import Run
 
@@ -116,3 +121,51 @@ def test_the_judge_notices(what: str, counted: tuple[Run, Lines]) -> None:
     found = invariants.broken(counted[1])
     assert column in {invariant.column for invariant, _ in found}
     assert all(run_ids for _, run_ids in found)
+
+
+# --- the inbox ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decided(people: dict[str, User]) -> Review:
+    """A review that the first reviewer has approved."""
+    run = commands.start("paying", {"text": "rent", "number": 3}, by="operator")
+    executor.advance(run.pk, owner="test")
+    review = Review.objects.get(run=run)
+    decisions.decide(review.pk, actor=people["reviewer"], kind="reject", seen=review.fingerprint, reason="no")
+    return review
+
+
+def conflict(review: Review) -> Answer:
+    decision = Review.objects.get(pk=review.pk).decision
+    assert decision
+    return Answer(409, f"{decision.actor} was first, at {decision.decided_at:%Y-%m-%d %H:%M:%S}", "")
+
+
+WON = Answer(302, "", "/reviews/")
+INBOX_PLANTED: dict[str, Callable[[Answer], list[Answer]]] = {
+    "two have won": lambda told: [WON, WON],
+    "nobody has won": lambda told: [told, told],
+    "who lost is not told who was first": lambda told: [WON, told._replace(body="too late")],
+}
+
+
+def world_of(phase: str) -> SimpleNamespace:
+    return SimpleNamespace(people=SimpleNamespace(phase=phase), broken=[])
+
+
+@pytest.mark.parametrize("what", INBOX_PLANTED)
+def test_the_judge_of_the_inbox_notices(what: str, decided: Review) -> None:
+    good, bad = world_of("good"), world_of("bad")
+    inbox._one_has_won(good, decided, [WON, conflict(decided)])
+    inbox._one_has_won(bad, decided, INBOX_PLANTED[what](conflict(decided)))
+    assert (good.broken, len(bad.broken)) == ([], 1)
+
+
+def test_the_judge_of_the_inbox_compares_what_a_person_was_told_with_the_rows(decided: Review) -> None:
+    good, bad = world_of("good"), world_of("bad")
+    assert inbox._they_agree(good, decided, WON, "cancel") is True
+    inbox._they_agree(bad, decided, conflict(decided), "cancel")
+    Review.objects.filter(pk=decided.pk).update(state="open")
+    inbox._they_agree(bad, decided, WON, "cancel")
+    assert (good.broken, len(bad.broken)) == ([], 4)

@@ -46,7 +46,7 @@ def measure(form: Form, *, only: list[str], say: Callable[[str], None]) -> dict[
             for figure, value in take(form, limit).items():
                 taken.setdefault(figure, []).append(value)
     figures = summary(dict(_with_best(taken)))
-    return {"limit": limit.means, "server": _server(), "rounds": form.rounds, "form": str(form), "figures": figures}
+    return {"limit": limit.means, "server": server(), "rounds": form.rounds, "form": str(form), "figures": figures}
 
 
 def _rounds(name: str, form: Form) -> int:
@@ -110,7 +110,8 @@ def _with_best(taken: dict[str, list[float]]) -> Iterator[tuple[str, list[float]
             yield f"{prefix}threads_best", [float(best.rpartition("x")[2])]
 
 
-def _server() -> str:
+def server() -> str:
+    """Its version, and what makes it durable."""
     with connection.cursor() as cursor:
         names = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
         cursor.execute(f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}")

@@ -21,7 +21,7 @@ class Target:
         return measured >= self.value if self.least else measured <= self.value
 
 
-TARGETS = [
+ENGINE = [
     Target("commits_per_step", 1.0, "transactions per step"),
     Target("round_trips_per_step", 1.5, "round trips per step"),
     Target("ratio_1x1", 0.60, "1 process, 1 thread: share of the limit with 1 client", least=True),
@@ -38,6 +38,14 @@ TARGETS = [
     Target("waiting_peak_mb", 1536.0, "the same: memory of all job processes, MB"),
     Target("waiting_connections", 20.0, "the same: connections to PostgreSQL"),
 ]
+INBOX = [
+    Target("list_ms_p95", 120.0, "the list, its filters and its second page, p95 ms"),
+    Target("list_queries", 10.0, "questions to the database for the list"),
+    Target("next_ms_p95", 100.0, "the next item, claimed and shown, p95 ms"),
+    Target("decide_ms_p95", 60.0, "a decision, p95 ms"),
+    Target("screen_ms_p95", 500.0, "from a decision to the other reviewers' screens, p95 ms"),
+]
+TARGETS = ENGINE + INBOX
 
 
 def spread(name: str, values: Iterable[float]) -> Taken:

@@ -7,6 +7,7 @@ from itertools import cycle
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
+from django.db.models import Model
 
 from agentops.benchmarks.agents import STEPS
 from runs import audit, commands, event_log, executor
@@ -29,7 +30,7 @@ def measure(events: int, *, say: Callable[[str], None]) -> dict[str, Any]:
     """Make a history of about so many events, and verify it on every processor."""
     begun = time.perf_counter()
     say(f"making {events:,} events")
-    made = _multiply(_real_logs(min(REAL_RUNS, max(1, events // 50))), events)
+    made = _up_to(events, _real_logs(min(REAL_RUNS, max(1, events // 50))))
     making = time.perf_counter() - begun
     say(f"made in {making:.0f} s; verifying")
     begun = time.perf_counter()
@@ -48,29 +49,40 @@ def _real_logs(count: int) -> list[Log]:
         given = ("bench-gate", {}) if number % 10 == 9 else ("bench-steps", {"steps": 1 + number % (2 * STEPS)})
         run_id = commands.start(*given, by="bench").pk
         executor.advance(run_id, owner="bench")
-        logs.append(Log(run_id, [(fact, dumps(fact.data)) for fact in event_log.facts(run_id)]))
+        logs.append(log_of(run_id))
     return logs
 
 
-def _multiply(logs: list[Log], events: int) -> int:
-    """Copies of the logs until there are so many events, and of their rows; how many copies."""
-    there = sum(len(log.facts) for log in logs)
+def _up_to(events: int, logs: list[Log]) -> int:
+    """Copies of the logs, one after the other, until there are so many events; how many copies."""
+    there, copies = sum(len(log.facts) for log in logs), 0
+    for log in cycle(logs):
+        if there >= events:
+            break
+        there, copies = there + len(log.facts), copies + 1
+    multiply(logs, copies=copies)
+    return copies
+
+
+def log_of(run_id: int) -> Log:
+    return Log(run_id, [(fact, dumps(fact.data)) for fact in event_log.facts(run_id)])
+
+
+def multiply(logs: list[Log], *, copies: int) -> None:
+    """So many copies of the logs, one after the other, with the rows of their runs and steps; their ids follow the highest."""
     first = max(log.run_id for log in logs) + 1
     heads: list[tuple[int, int, str]] = []
     with transaction.atomic(), connection.cursor() as cursor:
         with cursor.copy(f"COPY runs_event ({', '.join(COLUMNS)}) FROM STDIN") as copy:
-            for run_id, log in enumerate(cycle(logs), start=first):
-                if there >= events:
-                    break
+            for run_id, log in zip(range(first, first + copies), cycle(logs), strict=False):
                 rows = list(_rechained(run_id, log))
                 for row in rows:
                     copy.write_row(row)
                 heads.append((log.run_id, run_id, rows[-1][-1]))
-                there += len(log.facts)
         _copy_rows(cursor, heads)
+        cursor.execute("SELECT setval(pg_get_serial_sequence('runs_run', 'id'), (SELECT max(id) FROM runs_run))")
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE runs_event, runs_step, runs_run")
-    return len(heads)
 
 
 def _rechained(run_id: int, log: Log) -> Iterator[tuple[Any, ...]]:
@@ -87,7 +99,7 @@ def _copy_rows(cursor: Any, heads: list[tuple[int, int, str]]) -> None:
     with cursor.copy("COPY copied FROM STDIN") as copy:
         for row in heads:
             copy.write_row(row)
-    run, step = _columns(Run, "id", "head_hash"), _columns(Step, "id", "run_id")
+    run, step = columns(Run, "id", "head_hash"), columns(Step, "id", "run_id")
     cursor.execute(
         f"INSERT INTO runs_run (id, head_hash, {run}) SELECT to_id, head, {run}"  # noqa: S608 - columns of our models
         " FROM runs_run JOIN copied ON id = from_id"
@@ -98,5 +110,6 @@ def _copy_rows(cursor: Any, heads: list[tuple[int, int, str]]) -> None:
     )
 
 
-def _columns(model: type[Run] | type[Step], *but: str) -> str:
-    return ", ".join(field.column for field in model._meta.concrete_fields if field.column and field.column not in but)
+def columns(model: type[Model], *but: str) -> str:
+    """Of its table, without these."""
+    return ", ".join(f'"{field.column}"' for field in model._meta.concrete_fields if field.column and field.column not in but)

@@ -7,15 +7,14 @@ import time
 from datetime import datetime
 
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
-from django.contrib.sessions.backends.db import SessionStore
 from websockets.asyncio.client import connect
 
 from agentops import people
 from agentops.benchmarks import marks
 from agentops.benchmarks.figures import Taken, spread
-from agentops.benchmarks.processes import PATIENCE_SECONDS, answers, free_port, job_processes, process, until
+from agentops.benchmarks.processes import PATIENCE_SECONDS, job_processes, until, web
+from agentops.visitor import session_of
 from reviews import decisions
 from reviews.models import Review
 from runs import commands, event_log
@@ -67,10 +66,7 @@ def _idle() -> None:
 
 def _event_to_page(pages: int) -> list[float]:
     """From the time of the newest event in a message to its arrival at a browser's socket, over some runs."""
-    port = free_port()
-    arguments = f"-m uvicorn agentops.asgi:application --host 127.0.0.1 --port {port} --log-level warning"
-    with process(*arguments.split()):
-        until(lambda: answers(port))
+    with web() as port:
         return [late for _ in range(pages) for late in _page(port)]
 
 
@@ -84,7 +80,7 @@ def _page(port: int) -> list[float]:
 
 async def _look(port: int, run_id: int, review: Review) -> dict[int, datetime]:
     """Sequence number -> database time at which the socket brought it, for what follows the decision."""
-    cursor, actor, session = await asyncio.to_thread(lambda: (_row(run_id).last_seq, _somebody(), _session()))
+    cursor, actor, session = await asyncio.to_thread(lambda: (_row(run_id).last_seq, _somebody(), session_of(_somebody())))
     headers = {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session}", "Origin": f"http://127.0.0.1:{port}"}
     seen: dict[int, datetime] = {}
     url = f"ws://127.0.0.1:{port}/ws/runs/{run_id}/?after={cursor}"
@@ -105,12 +101,3 @@ def _row(run_id: int) -> Run:
 
 def _somebody() -> User:
     return people.ensure_account("operator", "not used")
-
-
-def _session() -> str:
-    user = _somebody()
-    session = SessionStore()
-    session[SESSION_KEY], session[HASH_SESSION_KEY] = str(user.pk), user.get_session_auth_hash()
-    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
-    session.create()
-    return str(session.session_key)

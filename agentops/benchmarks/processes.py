@@ -59,6 +59,16 @@ def process(*arguments: str) -> Iterator[Child]:
         _end_all([child])
 
 
+@contextmanager
+def web() -> Iterator[int]:
+    """The web server on a free port, which answers before the block begins."""
+    port = _free_port()
+    arguments = f"-m uvicorn agentops.asgi:application --host 127.0.0.1 --port {port} --log-level warning"
+    with process(*arguments.split()):
+        until(lambda: _answers(port))
+        yield port
+
+
 def kill(child: Child) -> None:
     """kill -9, with all that it forked."""
     with suppress(ProcessLookupError):
@@ -66,13 +76,13 @@ def kill(child: Child) -> None:
     child.wait()
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def answers(port: int) -> bool:
+def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -118,6 +118,12 @@ def wait(run: Run, given: Errand) -> Receipt:
     return Receipt(said=str(total))
 
 
+@agent("chaos-hurry", title="Chaos: waits for a person, not for long", version="1")
+def hurry(run: Run, given: Errand) -> Receipt:
+    gated = add.gated("It waits for a moment.", within=2.5)
+    return Receipt(said=str(run.step("add", gated, errand=f"{given.phase}-{given.which} add", number=given.number)))
+
+
 WAYS_TO_DIE = ("exit", "SIGKILL", "SIGSEGV")
 
 

@@ -14,7 +14,7 @@ from agentops.chaos import ledger
 from agentops.chaos.agents import RELEASE
 from agentops.chaos.faults import Fault, Injected
 from reviews.models import Review
-from runs import pen
+from runs import commands, pen
 from runs.models import Run, Step
 from runs.models.run import OPEN
 
@@ -54,6 +54,8 @@ def long_pause(world: "World") -> Injected:
     """Runs wait for a person; a month passes on every clock but the database's, all processes begin anew, Redis is emptied."""
     people, count = world.people, 40 if world.quick else 1000
     people.leave_alone.add("chaos-wait")
+    commands.configuration("chaos-wait")
+    commands.configure("chaos-wait", by="chaos", reviews_per_agent=10 * count)  # else it would be paused meanwhile
     for _ in range(0, count, 20):
         people.start("chaos-wait", 20)
         yield 0

@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from agentops.chaos import invariants, ledger
 from agentops.chaos.faults import FAULTS, Fault, Injected
 from agentops.chaos.fleet import Fleet
 from agentops.chaos.guarded import GUARDED
+from agentops.chaos.hands import Hands
+from agentops.chaos.inbox import INBOX
 from agentops.chaos.operations import OPERATIONS, RESTORE
 from agentops.chaos.people import People
 from agentops.chaos.provider import Provider, provider
@@ -63,10 +65,13 @@ class World:
     chance: random.Random
     lease_seconds: float
     quick: bool
+    hurried: bool  # other faults want their time too
     patience_seconds: float
     people: People
     provider: Provider
     recovery: Recovery = field(default_factory=Recovery)
+    stack: ExitStack = field(default_factory=ExitStack)  # what ends before the database is replaced
+    hands: Hands | None = None
     hits: int = 0
     broken: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
@@ -122,11 +127,12 @@ class Row:
 def conduct(directory: Path, *, form: Form, seed: int, only: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Carry out every fault (or those with `only` in their name) and judge. The result says in `held` whether everything held."""
     begun = time.monotonic()
-    with provider() as there, _started(directory, form, seed, there) as world:
+    with provider() as there, _started(directory, form, seed, there, hurried=not only) as world:
         reference = Fault(REFERENCE, "", _nothing, (0, 0), runs=(form.kinds, form.kinds))
-        faults = [fault for fault in (*FAULTS, *GUARDED, *OPERATIONS) if fault.times[form.index] and only in fault.name]
+        faults = [fault for fault in (*FAULTS, *GUARDED, *INBOX, *OPERATIONS) if fault.times[form.index] and only in fault.name]
         rows = [_phase(world, fault, _still(form, begun), say) for fault in (reference, *faults)]
         broken = _judge(world, rows, say)
+        world.stack.close()
         if only in RESTORE.name:
             rows.append(_phase(world, RESTORE, _still(form, begun), say))
             broken += _judge(world, rows[-1:], say)
@@ -251,7 +257,7 @@ def _nothing(world: World) -> Injected:
 
 
 @contextmanager
-def _started(directory: Path, form: Form, seed: int, there: Provider) -> Iterator[World]:
+def _started(directory: Path, form: Form, seed: int, there: Provider, *, hurried: bool) -> Iterator[World]:
     postgres, redis, outside = servers(directory)
     os.environ[ledger.LEDGER] = outside.url
     proxy, fleet = Proxy(directory, postgres), Fleet(form.job_processes, directory / "processes.log")
@@ -265,8 +271,10 @@ def _started(directory: Path, form: Form, seed: int, there: Provider) -> Iterato
         accounts.ensure_groups()
         chance = random.Random(seed)  # noqa: S311 - chance that can be repeated
         people = People(REFERENCE, form.kinds, form.at_once)
-        quick, patience = form is QUICK, form.patience_seconds
-        yield World(directory, postgres, redis, proxy, fleet, chance, settings.LEASE_SECONDS, quick, patience, people, there)
+        servers_, lease, quick = (postgres, redis, proxy), settings.LEASE_SECONDS, form is QUICK
+        world = World(directory, *servers_, fleet, chance, lease, quick, hurried, form.patience_seconds, people, there)
+        with world.stack:
+            yield world
     finally:
         fleet.end()
         disconnect()

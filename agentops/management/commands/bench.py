@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,13 +25,14 @@ FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1"}  # so that --quick nee
 
 class Command(BaseCommand):
     help = (
-        "Measure the engine (steps per second beside the server's limit, latencies, counts, memory), or how long verify takes. "
+        "Measure the engine (steps per second beside the server's limit, latencies, counts, memory), the inbox when it is full, "
+        "or how long verify takes. "
         "Rates are per second, times as their names say, with targets; docs/benchmark.md says how."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         count = whole_number(least=1)
-        parser.add_argument("what", choices=["engine", "verify"])
+        parser.add_argument("what", choices=["engine", "inbox", "verify"])
         parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
         parser.add_argument("--rounds", type=count, default=5, help="how often each figure is taken; medians (default 5)")
         parser.add_argument("--runs", type=count, default=150, help="runs of ten steps for one process (default 150; two: x4)")
@@ -45,17 +47,24 @@ class Command(BaseCommand):
             return self._in_a_database_of_its_own(quick=options["quick"])
         django_rq.get_connection("default").flushdb()  # what a benchmark that was killed has left
         call_command("migrate", verbosity=0, interactive=False)
-        result, table = self._engine(**options) if what == "engine" else self._verify(**options)
+        take = {"engine": self._engine, "inbox": self._inbox, "verify": self._verify}[what]
+        result, table = take(**options)
         self.stdout.write(json.dumps(result) if options["json"] else table)
         return None
 
     def _engine(self, *, rounds: int, runs: int, quick: bool, only: list[str], **options: Any) -> tuple[dict[str, Any], str]:
         from agentops.benchmarks import engine, figures
 
-        if unknown := set(only) - engine.MEASURES.keys():
-            raise CommandError(f"There is no measure {', '.join(sorted(unknown))}; there are {', '.join(engine.MEASURES)}.")
+        _check(only, engine.MEASURES)
         form = engine.QUICK if quick else replace(engine.Form(), rounds=rounds, runs=runs)
         result = engine.measure(form, only=only, say=self.stderr.write)
+        return result, figures.table(result)
+
+    def _inbox(self, *, rounds: int, quick: bool, only: list[str], **options: Any) -> tuple[dict[str, Any], str]:
+        from agentops.benchmarks import figures, inbox
+
+        _check(only, inbox.MEASURES)
+        result = inbox.measure(inbox.QUICK if quick else inbox.Form(rounds), only=only, say=self.stderr.write)
         return result, figures.table(result)
 
     def _verify(self, *, events: int, **options: Any) -> tuple[dict[str, Any], str]:
@@ -79,6 +88,11 @@ class Command(BaseCommand):
             _execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
         if ended.returncode:
             sys.exit(ended.returncode)
+
+
+def _check(only: list[str], measures: Iterable[str]) -> None:
+    if unknown := set(only) - set(measures):
+        raise CommandError(f"There is no measure {', '.join(sorted(unknown))}; there are {', '.join(measures)}.")
 
 
 def _execute(*statements: str) -> None:

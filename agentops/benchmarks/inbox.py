@@ -1,0 +1,213 @@
+"""What the inbox costs when it is full: pages and decisions at the server, and how soon others see what one person decided."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from websockets.asyncio.client import connect
+
+from agentops.benchmarks import crowd, processes
+from agentops.benchmarks.engine import server
+from agentops.benchmarks.figures import Taken, spread, summary
+from agentops.visitor import Visitor
+from reviews.models import Review
+
+LISTS = ("/reviews/", "/reviews/?cause=gated", "/reviews/?agent=refunds&text=77", "/reviews/?after={after}")
+WARM_UP = 3
+NEXT = "/reviews/next/"
+LATEST_SECONDS = 30.0  # for what is on its way to a screen
+SOONEST_SECONDS, BETWEEN_SECONDS = 0.06, 0.4  # in which a page collects what messages name (static/js/inbox-list.js)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How full it is, and how much is measured."""
+
+    rounds: int = 5
+    waiting: int = 10_000
+    decided: int = 200_000
+    samples: int = 40
+    reviewers: int = crowd.REVIEWERS
+    seconds: float = 30.0  # for which they work
+    pace_seconds: float = 10.0  # from one decision of a reviewer to their next
+
+
+QUICK = Form(1, waiting=120, decided=400, samples=3, reviewers=3, seconds=2.0, pace_seconds=0.7)
+BARE = "a signed-in request of the same server that asks one question: how many reviews are open"
+
+
+@dataclass
+class Inbox:
+    """The full inbox, and who is at it."""
+
+    form: Form
+    port: int
+    users: list[User]
+    to_decide: Iterator[Review]
+    visitor: Visitor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.visitor = Visitor(self.port, self.users[0])
+
+
+def measure(form: Form, *, only: list[str], say: Callable[[str], None]) -> dict[str, Any]:
+    """Every figure with its median, least and most over the rounds."""
+    say(f"making {form.waiting:,} reviews that wait and {form.decided:,} that are decided")
+    users = crowd.make(waiting=form.waiting, decided=form.decided)[: form.reviewers]
+    taken = dict[str, list[float]]()
+    with processes.web() as port:
+        inbox = Inbox(form, port, users, _to_decide())
+        for number in range(form.rounds):
+            for name, take in MEASURES.items():
+                if only and name not in only:
+                    continue
+                say(f"round {number + 1} of {form.rounds}: {name}")
+                for figure, value in take(inbox).items():
+                    taken.setdefault(figure, []).append(value)
+    return {"limit": BARE, "server": server(), "rounds": form.rounds, "form": str(form), "figures": summary(taken)}
+
+
+def _to_decide() -> Iterator[Review]:
+    """Those whose run can go on, and that need no more than a click: the last in turn, so that nobody else has them."""
+    found = Review.objects.open().filter(agent="bench-gate", cause="gated", risk=1).order_by("-opened_at", "-pk")
+    return iter(found.iterator(chunk_size=500))
+
+
+# --- one person ---------------------------------------------------------------------------------------------------
+
+
+def _list(inbox: Inbox) -> Taken:
+    """Every form of the list as often, beside a request that does next to nothing."""
+    after = list(Review.objects.open().in_turn().values_list("pk", flat=True)[:50])[-1]
+    paths = [path.format(after=after) for path in LISTS]
+    bare = [_milliseconds(inbox.visitor, "/reviews/count/") for _ in range(WARM_UP + inbox.form.samples)][WARM_UP:]
+    took = [_milliseconds(inbox.visitor, path) for _ in range(inbox.form.samples) for path in paths][WARM_UP:]
+    taken = spread("list_ms", took) | spread("bare_ms", bare) | {"list_queries": float(max(map(_queries, paths)))}
+    return taken | {"list_ratio": taken["list_ms_p50"] / taken["bare_ms_p50"]}
+
+
+def _next(inbox: Inbox) -> Taken:
+    """Taken for this person alone, and its page."""
+    took = []
+    for _ in range(inbox.form.samples):
+        begun = time.perf_counter()
+        found = inbox.visitor.post(NEXT)
+        _expect(inbox.visitor.get(found.location), 200)
+        took.append((time.perf_counter() - begun) * 1000)
+    return spread("next_ms", took)
+
+
+def _decide(inbox: Inbox) -> Taken:
+    """What the click on Approve takes until the server has recorded it and says where to go on."""
+    took = []
+    for _ in range(inbox.form.samples):
+        review = next(inbox.to_decide)
+        begun = time.perf_counter()
+        _approve(inbox.visitor, review)
+        took.append((time.perf_counter() - begun) * 1000)
+    return spread("decide_ms", took)
+
+
+def _milliseconds(visitor: Visitor, path: str) -> float:
+    begun = time.perf_counter()
+    _expect(visitor.get(path), 200)
+    return (time.perf_counter() - begun) * 1000
+
+
+def _approve(visitor: Visitor, review: Review) -> None:
+    _expect(visitor.post(f"/reviews/{review.pk}/decision/", decision="approve", seen=review.fingerprint), 302)
+
+
+def _expect(answer: Any, status: int) -> None:
+    if answer.status != status:
+        raise RuntimeError(f"the server answered {answer.status}, not {status}: {answer.body[:2000]}")
+
+
+def _queries(path: str) -> int:
+    client = Client(HTTP_HOST="localhost")
+    client.force_login(User.objects.get(username="reviewer1"))
+    with CaptureQueriesContext(connection) as asked:
+        client.get(path)
+    return len(asked)
+
+
+# --- many at work -------------------------------------------------------------------------------------------------
+
+
+def _screens(inbox: Inbox) -> Taken:
+    """Each reviewer decides at their pace and has the list open; when its socket names a review they ask for its row."""
+    seen: list[float] = []
+    decided: dict[int, Click] = {}
+    asyncio.run(_work(inbox, decided, seen))
+    expected = len(decided) * (len(inbox.users) - 1)
+    if len(seen) < expected:
+        raise RuntimeError(f"of {expected} screens that should have shown what others decided, {len(seen)} have")
+    return spread("screen_ms", seen) | {"screen_decisions": float(len(decided))}
+
+
+class Click(NamedTuple):
+    """When somebody decided, and who: what the decision itself takes is in the figure."""
+
+    at: float
+    by: User
+
+
+async def _work(inbox: Inbox, decided: dict[int, Click], seen: list[float]) -> None:
+    visitors = await asyncio.to_thread(lambda: [Visitor(inbox.port, user) for user in inbox.users])
+    opened = [asyncio.Event() for _ in visitors]
+    watching = [asyncio.create_task(_watch(inbox, *one, decided, seen)) for one in zip(visitors, opened, strict=True)]
+    await asyncio.gather(*(asyncio.wait_for(one.wait(), processes.PATIENCE_SECONDS) for one in opened))
+    await asyncio.gather(*(_decide_at_pace(inbox, user, decided) for user in inbox.users))
+    end = time.monotonic() + LATEST_SECONDS
+    while len(seen) < len(decided) * (len(visitors) - 1) and time.monotonic() < end:
+        await asyncio.sleep(0.1)
+    for task in watching:
+        task.cancel()
+    await asyncio.gather(*watching, return_exceptions=True)
+
+
+async def _decide_at_pace(inbox: Inbox, user: User, decided: dict[int, Click]) -> None:
+    visitor = await asyncio.to_thread(Visitor, inbox.port, user)
+    end = time.monotonic() + inbox.form.seconds
+    await asyncio.sleep(random.uniform(0, inbox.form.pace_seconds))  # noqa: S311 - so that they are not in step
+    while time.monotonic() < end:
+        review = await asyncio.to_thread(next, inbox.to_decide)
+        decided[review.pk] = Click(time.perf_counter(), user)
+        await asyncio.to_thread(_approve, visitor, review)
+        await asyncio.sleep(inbox.form.pace_seconds)
+
+
+async def _watch(inbox: Inbox, visitor: Visitor, opened: asyncio.Event, decided: dict[int, Click], seen: list[float]) -> None:
+    """A page that is open: what messages name is asked for, as static/js/inbox-list.js does, and then it stands on the screen."""
+    wanted, shown, asking, last = set[int](), set[int](), None, 0.0
+
+    async def ask() -> None:
+        nonlocal last
+        await asyncio.sleep(max(SOONEST_SECONDS, BETWEEN_SECONDS - (time.perf_counter() - last)))
+        named, last = set(wanted), time.perf_counter()
+        wanted.clear()
+        _expect(await asyncio.to_thread(visitor.get, f"/reviews/rows/?ids={','.join(map(str, named))}"), 200)
+        now = time.perf_counter()
+        fresh = [one for one in (named - shown) & decided.keys() if decided[one].by != visitor.user]
+        seen.extend((now - decided[one].at) * 1000 for one in fresh)
+        shown.update(fresh)
+
+    async with connect(f"ws://127.0.0.1:{inbox.port}/ws/inbox/?after=0", additional_headers=visitor.headers) as page:
+        opened.set()
+        while True:
+            if asking is None or asking.done():
+                asking = asyncio.create_task(ask()) if wanted else None
+            with suppress(TimeoutError):
+                wanted |= set(json.loads(await asyncio.wait_for(page.recv(), 0.02))["changed"])
+
+
+MEASURES: dict[str, Callable[[Inbox], Taken]] = {"list": _list, "next": _next, "decide": _decide, "screens": _screens}
