@@ -60,7 +60,6 @@ class Choice:
     why_not: str = ""
     seen: str = ""
     must_check: bool = False
-    about_proposal: bool = True  # what is typed takes the place of the proposal
     changes: list[Change] | None = None
     checked: str = ""
 
@@ -84,14 +83,17 @@ class Choice:
     def asks_for_rows(self) -> bool:
         return isinstance(self.form, SchemaForm) and bool(self.form.more)
 
-    def is_checked(self, proposal: Any, checked: str) -> bool:
+    def is_checked(self, review: Review, checked: str) -> bool:
         """Whether what it would change has been shown; a valid form that was not is given its changes to be shown now."""
         if not isinstance(self.form, SchemaForm):
             return True
         self.checked = digest(self.form.value())
         if checked == self.checked:
             return True
-        self.changes, self.is_open = changes(proposal, self.form.value()), True
+        replaces = self.kind in (Kind.EDIT, Kind.ANSWER)
+        self.changes, self.is_open = changes(review.proposal if replaces else None, self.form.value()), True
+        if self.kind == Kind.EDIT and review.subject == Subject.INPUT:
+            self.act = consequences.parts(review, self.form.value())
         return False
 
     def value(self) -> Any:
@@ -158,7 +160,6 @@ class _Maker:
         choice = self._of_its_cause(kind) or self._of_any_cause(kind)
         choice.says, choice.is_open = consequences.of(self.review, kind), choice.is_open or self.is_open
         choice.gone = choice.gone or (kind in decisions.CARRIES_VALUE and choice.form is None)
-        choice.about_proposal = kind in (Kind.EDIT, Kind.ANSWER)
         choice.must_check = choice.is_typed and self.review.risk == Risk.HIGH and lets_go_on(self.review, kind)
         if self.review.cause == Cause.SAMPLE and kind in OF_A_SAMPLE:
             choice.title = choice.button = OF_A_SAMPLE[Kind(kind)]

@@ -201,12 +201,13 @@ def test_an_edit_of_high_risk_is_shown_as_changes_before_it_is_sent(client: Clie
     assert (shown.status_code, Decision.objects.count()) == (200, 0)
     assert "<del>3</del>" in html
     assert "<ins>7" in html
+    assert 'Approve as edited: Pay, amount <bdi class="given">7</bdi>' in html
     checked = next(
         one
         for one in choices.choices(review, chosen="edit", data={"value.amount": "7", "value.ledger": ""})
         if one.kind == "edit"
     )
-    assert not checked.is_checked(review.proposal, "")
+    assert not checked.is_checked(review, "")
     other = post(client, review, "edit", value__amount="8", value__ledger="", checked=checked.checked)
     assert (other.status_code, Decision.objects.count()) == (200, 0), "what was checked is not what is sent"
     assert post(client, review, "edit", value__amount="7", value__ledger="", checked=checked.checked).status_code == 302

@@ -127,9 +127,8 @@ def _too_late(request: HttpRequest, review: Review, choice: Choice | None) -> Ht
 
 def _is_checked(request: HttpRequest, review: Review, choice: Choice) -> bool:
     """What is edited at high risk, or where somebody asks for it, is shown as changes before it is sent."""
-    if choice.is_checked(review.proposal if choice.about_proposal else None, request.POST.get("checked", "")):
-        return True
-    return not (choice.must_check or "check" in request.POST)
+    is_checked = choice.is_checked(review, request.POST.get("checked", ""))
+    return is_checked or not (choice.must_check or "check" in request.POST)
 
 
 def _must_confirm(request: HttpRequest, review: Review, kind: str) -> bool:
