@@ -74,6 +74,11 @@ class Choice:
         return self.form is None and not self.gone and (self.kind == Kind.APPROVE or not self.says)
 
     @property
+    def about_proposal(self) -> bool:
+        """What is typed takes the place of the proposal."""
+        return self.kind in (Kind.EDIT, Kind.ANSWER)
+
+    @property
     def is_typed(self) -> bool:
         return isinstance(self.form, SchemaForm)
 
@@ -90,8 +95,8 @@ class Choice:
         self.checked = digest(self.form.value())
         if checked == self.checked:
             return True
-        replaces = self.kind in (Kind.EDIT, Kind.ANSWER)
-        self.changes, self.is_open = changes(review.proposal if replaces else None, self.form.value()), True
+        self.changes = changes(review.proposal if self.about_proposal else None, self.form.value())
+        self.is_open = True
         if self.kind == Kind.EDIT and review.subject == Subject.INPUT:
             self.act = consequences.parts(review, self.form.value())
         return False

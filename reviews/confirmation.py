@@ -21,4 +21,5 @@ def signed_in(*, request: HttpRequest, **kwargs: Any) -> None:
 def is_recent(request: HttpRequest) -> bool:
     """The password was given within the last quarter of an hour, in this very session."""
     given = [record["at"] for record in get_authentication_records(request, request.user)]
-    return time.time() - max([request.session.get(SIGNED_IN_AT, 0.0), *given]) < CONFIRMED_SECONDS
+    last: float = max([request.session.get(SIGNED_IN_AT, 0.0), *given])
+    return time.time() - last < CONFIRMED_SECONDS

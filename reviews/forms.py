@@ -37,7 +37,7 @@ class ReasonForm(forms.Form):
     def __init__(
         self, kind: str, data: Mapping[str, Any] | None = None, *, draft: Mapping[str, Any] | None = None, name: str = ""
     ) -> None:
-        super().__init__(data, auto_id=f"id_{name or kind}_%s", initial=draft)
+        super().__init__(data, auto_id=f"id_{name or kind}_%s", initial=dict(draft or {}))
         reason = self.fields["reason"]
         reason.widget = forms.Textarea({"class": "form-control", "rows": 2, "maxlength": REASON_LETTERS})
         reason.label, reason.help_text = REASONS[Kind(kind)]
