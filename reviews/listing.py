@@ -5,14 +5,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from django.db.models import Count, F, IntegerField, OuterRef, Q, Subquery, Window
-from django.db.models.functions import Coalesce, RowNumber
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Count, Exists, IntegerField, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce, Now
 from django.http import QueryDict
 from django.urls import reverse
 
+from reviews import presence
 from reviews.consequences import act
 from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
-from reviews.models import Cause, Review, ReviewQuerySet, Risk
+from reviews.models import Cause, Presence, Review, ReviewQuerySet, Risk
 from runs import sdk
 from runs.models import Run, RunStatus
 
@@ -155,9 +157,7 @@ def listing(query: QueryDict, viewer: Viewer | None = None) -> Listing:
     filters = Filters.read(query, viewer)
     after = int(query["after"]) if is_id(query.get("after", "")) else None
     shown = filters.reviews() if after is None else _after(filters, after)
-    held_back = Run.objects.filter(status=RunStatus.WAITING, waiting_cause="reviews", waiting_step=None)
-    paused = Q(agent__in=held_back.values("agent"))
-    found = list(_folded(shown, filters).with_people().annotate(paused=paused)[: ROWS + 1])
+    found = _seen(_folded(shown, filters), viewer, most=ROWS + 1)
     later = found[ROWS - 1].pk if len(found) > ROWS else None
     return Listing(filters, _rows(found[:ROWS]), later, after)
 
@@ -165,9 +165,9 @@ def listing(query: QueryDict, viewer: Viewer | None = None) -> Listing:
 def changed_rows(filters: Filters, ids: Iterable[int]) -> list[Row]:
     """These as they are now: those that the filters no longer let through are gone."""
     wanted = list(ids)[:MOST_CHANGED]
-    fitting = {review.pk: review for review in _folded(filters.reviews(), filters).filter(pk__in=wanted).with_people()}
-    others = Review.objects.filter(pk__in=set(wanted) - set(fitting)).with_people()
-    return [*_rows(fitting.values()), *(replace(row, gone=True) for row in _rows(others))]
+    fitting = _seen(_folded(filters.reviews().filter(pk__in=wanted), filters), filters.viewer)
+    others = _seen(Review.objects.filter(pk__in=set(wanted) - {review.pk for review in fitting}), filters.viewer)
+    return [*_rows(fitting), *(replace(row, gone=True) for row in _rows(others))]
 
 
 def agent_title(slug: str) -> str:
@@ -189,19 +189,27 @@ def _rows(reviews: Iterable[Review]) -> list[Row]:
 
 
 def _folded(shown: ReviewQuerySet, filters: Filters) -> ReviewQuerySet:
-    """Of many alike of one run only the first, with their number: a run that floods leaves the others their place."""
+    """Of many alike of one run only the first, with their number: a run that floods leaves the others their place.
+
+    Each row looks among those of its run alone, and at no more of them than it must.
+    """
     if filters.run or not filters.is_open:
         return shown
-    alike = [F(name) for name in ALIKE]
-    first = [F("risk").desc(), F("opened_at"), F("pk")]
-    places = (
-        filters.reviews()
-        .order_by()
-        .annotate(place=Window(RowNumber(), partition_by=alike, order_by=first), of=Window(Count("pk"), partition_by=alike))
-    )
-    same = filters.reviews().order_by().filter(**{name: OuterRef(name) for name in ALIKE}).values("run")
-    number = Subquery(same.annotate(number=Count("pk")).values("number"), output_field=IntegerField())
-    return shown.exclude(pk__in=places.filter(of__gt=FOLD, place__gt=1).values("pk")).annotate(alike=number)
+    alike = filters.reviews().order_by().filter(**{name: OuterRef(name) for name in ALIKE})
+    older = Q(opened_at__lt=OuterRef("opened_at")) | Q(opened_at=OuterRef("opened_at"), pk__lt=OuterRef("pk"))
+    earlier = alike.filter(Q(risk__gt=OuterRef("risk")) | Q(older, risk=OuterRef("risk")))
+    number = alike.values("run").annotate(number=Count("pk")).values("number")
+    folded = Exists(alike[FOLD : FOLD + 1]) & Exists(earlier)
+    return shown.exclude(folded).annotate(alike=Subquery(number, output_field=IntegerField()))
+
+
+def _seen(reviews: ReviewQuerySet, viewer: Viewer | None, *, most: int | None = None) -> list[Review]:
+    """With what a row shows, in one question."""
+    here = Presence.objects.filter(review=OuterRef("pk"), seen_at__gt=Now() - presence.LIFE, reviewer__is_active=True)
+    others = here.exclude(reviewer=viewer.pk if viewer else None).order_by("pk").values("reviewer__username")
+    held_back = Run.objects.filter(status=RunStatus.WAITING, waiting_cause="reviews", waiting_step=None)
+    paused = Q(agent__in=held_back.values("agent"))
+    return list(reviews.with_people().annotate(paused=paused, looking=ArraySubquery(others))[:most])
 
 
 def _after(filters: Filters, start: int) -> ReviewQuerySet:

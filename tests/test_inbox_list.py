@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from reviews import claims, decisions, listing
+from reviews import claims, decisions, listing, presence
 from reviews.filters import Filters
 from reviews.models import Review
 from runs import commands, executor
@@ -210,6 +210,14 @@ def test_many_alike_of_one_run_are_one_row_that_leads_to_all_of_them(client: Cli
     assert row.review.pk == flood[0].pk
     assert titles(row.alike_query, reviewer) == ["Refund"] * 5
     assert listing.listing(QueryDict(""), reviewer).count == 9, "counted are reviews, not rows"
+
+
+def test_who_else_looks_at_a_review_stands_in_its_row(client: Client, people: dict[str, User]) -> None:
+    review = opened("guessing")
+    presence.beat(review.pk, people["reviewer"])
+    assert "is looking" not in client.get(reverse("inbox")).content.decode()
+    presence.beat(review.pk, people["reviewer2"])
+    assert 'reviewer2</span><span class="visually-hidden"> is looking' in client.get(reverse("inbox")).content.decode()
 
 
 def test_a_paused_agent_is_named_above_its_reviews(client: Client) -> None:

@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=60)),
-                ('query', models.CharField(help_text='The filter, as the address of the inbox carries it.', max_length=1000)),
+                ('query', models.TextField(help_text='The filter, as the address of the inbox carries it.')),
             ],
         ),
         migrations.CreateModel(

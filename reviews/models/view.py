@@ -24,7 +24,7 @@ class SavedView(models.Model):
     name = models.CharField(max_length=60)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="saved_views")
     group = models.ForeignKey(Group, on_delete=models.SET_NULL, null=True, blank=True)
-    query = models.CharField(max_length=1000, help_text="The filter, as the address of the inbox carries it.")
+    query = models.TextField(help_text="The filter, as the address of the inbox carries it.")
 
     objects = SavedViewQuerySet.as_manager()
 

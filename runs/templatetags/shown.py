@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from django import template
@@ -9,6 +10,7 @@ from django.forms import BoundField
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
+from lucide.templatetags.lucide import lucide
 
 from runs import access, describe, sdk
 from runs.models import open_reviews
@@ -127,6 +129,14 @@ def review_look(state: str) -> Look:
 def process_look(state: str) -> Look:
     """Of a job process; RQ has a few more states, for moments."""
     return PROCESSES.get(state, Look(state.capitalize(), "circle-dashed", "neutral"))
+
+
+@register.simple_tag
+@cache
+def icon(name: str, size: int = 14, look: str = "") -> SafeString:
+    """One of lucide, for words that stand beside it; made once, because a list shows each many times."""
+    drawn: SafeString = lucide(name, size=size, aria_hidden="true", **({"class": look} if look else {}))
+    return drawn
 
 
 # --- numbers and times ----------------------------------------------------------------------------------------------

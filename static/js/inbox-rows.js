@@ -32,8 +32,10 @@
     if (gone !== undefined) return old && leave(old, next);
     if (old) return swap(old, next);
     if (!end) return want({ load: true });
-    if (turn < end.dataset.turn) fresh.add(id);
-    else if (list().dataset.later === undefined) end.after(next), next.classList.add("arrived"); // at the end nothing moves
+    const { later, after, past } = list().dataset;
+    if (after !== undefined && turn < rows()[0].dataset.turn) return; // of a page before this one
+    if (past !== undefined || turn < end.dataset.turn) fresh.add(id);
+    else if (later === undefined) end.after(next), next.classList.add("arrived"); // at the end nothing moves
   };
   const replace = (next) => {
     const [old, ticked] = [list(), rows().filter((one) => box(one)?.checked).map((one) => one.dataset.row)];

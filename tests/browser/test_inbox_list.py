@@ -101,6 +101,9 @@ def test_filters_views_and_the_history_without_scripts(sign_in, opened):
     page.goto("/reviews/history/")
     expect(page.get_by_role("row").nth(1)).to_contain_text("Approved")
     expect(page.get_by_role("row").nth(1)).to_contain_text("reviewer")
+    exported = page.request.get("/reviews/history/export.csv")  # as the web process streams it
+    assert exported.status == 200
+    assert [line.split(",")[1:3] for line in exported.text().splitlines()[1:]] == [["reviewer", "approve"]]
 
 
 @pytest.mark.parametrize("theme", THEMES)
