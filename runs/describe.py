@@ -303,9 +303,14 @@ def _expired(data: dict[str, Any], step: str, by: str) -> str:
 
 
 def _succeeded(data: dict[str, Any], step: str, by: str) -> str:
+    drawn = " It was drawn as a sample, for a person to look at." if data.get("sampled") else ""
     if "threshold" not in data:
-        return f"{step} succeeded."
-    return f"{step} succeeded with confidence {data['confidence']:.2f}, at or above the threshold of {data['threshold']:.2f}."
+        return f"{step} succeeded.{drawn}"
+    confidence, threshold = data["confidence"], data["threshold"]
+    if confidence is None or not threshold <= confidence:
+        how = "without a confidence" if confidence is None else f"with confidence {confidence:.2f}, under {threshold:.2f}"
+        return f"{step} succeeded {how}: its policy asks nobody about that.{drawn}"
+    return f"{step} succeeded with confidence {confidence:.2f}, at or above the threshold of {threshold:.2f}.{drawn}"
 
 
 def _decided(data: dict[str, Any], step: str, by: str) -> str:

@@ -81,10 +81,13 @@ def _check_approval(row: Policy, worker: sdk.Worker[..., Any]) -> None:
 def _check_condition(row: Policy) -> None:
     if not row.operator:
         raise ValidationError({"operator": "Say how the field is compared."})
-    found = [schema for schema in _schemas(row) if schema is not None]
-    if row.worker and not found:
-        what = "input" if row.subject == Subject.INPUT else "result"
-        raise ValidationError({"path": f"The {what} of {sdk.WORKERS[row.worker].title} has no {row.path}.{_known(row)}"})
+    found: list[dict[str, Any]] = []
+    for worker in workers(row):
+        found += (schemas := list(_schemas(row, worker)))
+        if not schemas:
+            what = f"The {'input' if row.subject == Subject.INPUT else 'result'} of {worker.title} has no {row.path}."
+            hint = _known(row, worker) if row.worker else " Each of its steps would go to a person: name a worker."
+            raise ValidationError({"path": what + hint})
     if row.operator == "is empty":
         row.value = None
         return
@@ -124,13 +127,11 @@ def _typed(value: Any, types: set[str]) -> Any:
 A = {"number": "a number", "integer": "a whole number", "boolean": "yes or no"}
 
 
-def _schemas(row: Policy) -> Iterator[dict[str, Any] | None]:
+def _schemas(row: Policy, worker: sdk.Worker[..., Any]) -> Iterator[dict[str, Any]]:
     """What the code says of the field: one schema for each type that it may be of."""
-    for worker in workers(row):
-        whole = _whole(row, worker)
-        found = _within([whole], row.path.split(".") if row.path else [], whole.get("$defs", {}))
-        for schema in found:
-            yield from [schema.get("items", {})] if row.operator == "contains" and schema.get("type") == "array" else [schema]
+    whole = _whole(row, worker)
+    for schema in _within([whole], row.path.split(".") if row.path else [], whole.get("$defs", {})):
+        yield schema.get("items", {}) if row.operator == "contains" and schema.get("type") == "array" else schema
 
 
 def _whole(row: Policy, worker: sdk.Worker[..., Any]) -> dict[str, Any]:
@@ -168,8 +169,8 @@ def _plain(schema: dict[str, Any], known: dict[str, Any]) -> Iterator[dict[str, 
         yield schema
 
 
-def _known(row: Policy) -> str:
+def _known(row: Policy, worker: sdk.Worker[..., Any]) -> str:
     """What may be named instead."""
-    whole = _whole(row, sdk.WORKERS[row.worker])
+    whole = _whole(row, worker)
     names = [name for schema in _plain(whole, whole.get("$defs", {})) for name in schema.get("properties", {})]
     return f" It has: {', '.join(names)}." if names else " Leave it empty for the whole of it."

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from reviews import decisions
 from reviews.models import Cause, Review, Risk
-from runs import audit, commands, event_log, executor, policies, previews, sdk
+from runs import audit, commands, describe, event_log, executor, policies, previews, sdk
 from runs.engine import policy as judging
 from runs.engine.events import Kind
 from runs.models import Policy, Run
@@ -139,8 +139,13 @@ def test_what_cannot_be_evaluated_goes_to_a_person_and_no_clock_approves_it() ->
 
 def test_never_switches_off_the_threshold_but_no_gate_of_the_code() -> None:
     assert started("estimate").status == "waiting"
-    policy(estimate, when="never")
-    assert started("estimate").status == "succeeded"
+    policy(estimate, when="never", sample_share=1.0)
+    run = started("estimate")
+    assert (run.status, describe.sentence(event_log.facts(run.pk)[-2], {})) == (
+        "succeeded",
+        "Step 1 succeeded without a confidence: its policy asks nobody about that. "
+        "It was drawn as a sample, for a person to look at.",
+    )
     policies.configure(by="admin", agent="paying", when="never")
     run = advanced(commands.start("paying", {"text": "rent", "number": 5}, by="operator"))
     assert (run.status, asked(run).cause, asked(run).risk, asked(run).rule) == ("waiting", "gated", Risk.HIGH, "")
@@ -255,6 +260,7 @@ def test_nobody_is_shown_more_samples_than_the_agent_may_have_open() -> None:
         (LARGE | {"path": "note", "value": "more"}, "value", "Enter a number, or a date"),
         (LARGE | {"value": ""}, "value", "whole number"),
         (LARGE | {"subject": "input", "path": "note"}, "path", "The input of Quote"),
+        (LARGE | {"worker": "", "path": "note", "subject": "input"}, "path", "name a worker"),
         ({"threshold": 1.5}, "threshold", "less than or equal to 1"),
         ({"sample_share": -1}, "sample_share", "greater than or equal to 0"),
         ({"default": "skip"}, "within_seconds", "how long"),
