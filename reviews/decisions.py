@@ -144,10 +144,10 @@ def _the_same(review: Review, first: Decision | None, answer: Answer) -> Decisio
     mine = first if review.is_open else review.decision
     if mine is None or mine.actor_id != answer.actor.pk or mine.seen_fingerprint != answer.seen:
         return None
-    same = mine.kind == answer.kind and (
-        answer.kind not in CARRIES_VALUE or mine.value == _value(review, mine.kind, answer.value)
-    )
-    return mine if same else None
+    if mine.kind != answer.kind or (answer.kind in CARRIES_VALUE and answer.value is None):
+        return None
+    is_same = answer.kind not in CARRIES_VALUE or mine.value == _value(review, mine.kind, answer.value)
+    return mine if is_same else None
 
 
 def _guard(review: Review, first: Decision | None, answer: Answer) -> None:

@@ -18,6 +18,7 @@ from runs.engine.policy import Subject
 from runs.models import Run, Step
 
 STEPS_BEFORE = 3
+CHANGES = (Decision.Kind.EDIT, Decision.Kind.APPROVE)  # an approval of what another edited carries its value
 REPLACED, REPLACED_LETTERS = 3, 60
 STEPS_MOST = 200  # of those that are asked for; the run's page has every one
 DEFAULTS = {
@@ -154,6 +155,14 @@ class ReviewPage:
         earlier = Step.objects.filter(run=self.review.run_id, position__lt=self.review.position)
         return timeline.steps_of(self.review.run_id, earlier.order_by("-position")[:STEPS_BEFORE])[::-1]
 
+    @cached_property
+    def identical(self) -> int:
+        """How many other open reviews ask exactly the same."""
+        review = self.review
+        return (
+            Review.objects.open().filter(same=review.same).exclude(pk=review.pk).count() if review.is_open and review.same else 0
+        )
+
     @property
     def steps_earlier(self) -> int:
         """How many steps came before it; those that are shown at once are the last of them."""
@@ -186,7 +195,18 @@ class ReviewPage:
         """What was decided about this step before: a step that was sent back comes again."""
         about = {"review__run": self.review.run_id, "review__position": self.review.position}
         others = Decision.objects.filter(final=True, revoked_at=None, **about).exclude(review=self.review)
-        return list(others.select_related("actor").order_by("decided_at"))
+        return list(others.select_related("actor", "review").order_by("decided_at"))
+
+    @cached_property
+    def proposals(self) -> list[Decision]:
+        """Those that were sent back for changes, each with its remark; its review has the proposal."""
+        return [decision for decision in self.earlier_decisions if decision.kind == Decision.Kind.SEND_BACK]
+
+    @cached_property
+    def agreed(self) -> list[Decision]:
+        """Who had approved it before the last word."""
+        before = self.review.decisions.filter(final=False, revoked_at=None) if self.review.approvals > 1 else []
+        return list(before)
 
     @cached_property
     def deadline(self) -> datetime | None:
@@ -229,7 +249,7 @@ class ReviewPage:
     @property
     def changes(self) -> list[Change]:
         """How the decision differs from the proposal."""
-        if self.decision is None or self.decision.kind != Decision.Kind.EDIT:
+        if self.decision is None or self.decision.value is None or self.decision.kind not in CHANGES:
             return []
         return changes(self.review.proposal, self.decision.value)
 

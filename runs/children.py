@@ -145,6 +145,9 @@ def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any]) ->
             steps.log.append(*steps.unwritten, requested, Draft(Kind.STEP_SUCCEEDED, {"output": output}, steps.position))
     except event_log.CancelRequested:
         steps.stop_if_asked()
+    except event_log.DecisionRevoked:
+        steps.go_back(steps.unwritten)
+        steps.stop_if_asked()
     steps.unwritten = []
     dispatch.enqueue_now([dispatch.Call(log.run_id, log.state.seq) for log in logs])
     return ids

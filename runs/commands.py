@@ -149,8 +149,12 @@ def _decide_to_end(log: event_log.RunLog, position: int, data: dict[str, Any], *
 
 
 def seen(step: StepState) -> str:
-    """Fingerprint of what a reviewer decides about: the step, its question and its proposal."""
-    return digest(step.fingerprint, step.cause, step.subject, step.proposal, step.attempt)
+    """Fingerprint of what a reviewer decides about: the step, its question and its proposal, and the terms of its policy."""
+    terms = {name: step.escalation[name] for name in TERMS if name in step.escalation}  # logs of the first versions have none
+    return digest(step.fingerprint, step.cause, step.subject, step.proposal, step.attempt, *([terms] if terms else []))
+
+
+TERMS = ("policy", "rule", "approvals", "risk")
 
 
 def cancel(run_id: int, *, by: str, reason: str = "") -> None:

@@ -1,7 +1,7 @@
 """The steps of one pass through a supervisor: their order and names, what is written of them, and how the pass is left."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
@@ -266,11 +266,15 @@ class Steps:
             self.unwritten = [draft for draft in together if draft.kind not in NOT_AFTER_CANCEL]
             return False
         except event_log.DecisionRevoked:
-            self.unwritten = [draft for draft in together if draft.kind in TAKINGS or self._was_begun(draft)]
-            self.log.relies_on, self.revoked = {}, True
+            self.go_back(together)
             return False
         self.unwritten = []
         return True
+
+    def go_back(self, together: Sequence[Draft]) -> None:
+        """A decision that this pass went on from was taken back: only what has happened is still to be written."""
+        self.unwritten = [draft for draft in together if draft.kind in TAKINGS or self._was_begun(draft)]
+        self.log.relies_on, self.revoked = {}, True
 
     def _was_begun(self, draft: Draft) -> bool:
         """It says what came of an attempt whose start is written."""

@@ -224,7 +224,7 @@ def test_a_failed_step_whose_fallback_is_skip_is_skipped_by_a_person(people: dic
 
 
 @pytest.mark.django_db
-def test_a_result_is_sent_back_with_its_remark_so_often_and_no_more(people: dict[str, User]) -> None:
+def test_a_result_is_sent_back_with_its_remark_so_often_and_no_more(people: dict[str, User], client: Client) -> None:
     review = asked("letter")
     for number in range(1, MOST_SENT_BACK + 1):
         with pytest.raises(commands.Refused, match="what is to be changed"):
@@ -236,6 +236,9 @@ def test_a_result_is_sent_back_with_its_remark_so_often_and_no_more(people: dict
         assert earlier.decision is not None
         assert earlier.decision.reason == f"remark {number}"
     assert review.allowed == ["approve", "edit", "reject"]
+    client.force_login(people["reviewer"])
+    html = client.get(review.get_absolute_url()).content.decode()
+    assert [html.count(f"Proposal {number}, sent back by reviewer: remark {number}") for number in range(1, 7)] == [1] * 5 + [0]
     with pytest.raises(commands.Refused):
         decide(review, "send_back", reason="once more")
     decide(review, "approve")

@@ -139,8 +139,9 @@ def test_the_same_once_more_answers_as_the_first_did(people: dict[str, User]) ->
             decide(review, kind, by="reviewer2", **more)
     edited = opened("guessing")
     decide(edited, "edit", value=GOOD)
-    with pytest.raises(decisions.Conflict):
-        decide(edited, "edit", value=GOOD | {"amount": 1})
+    for other in (GOOD | {"amount": 1}, None):
+        with pytest.raises(decisions.Conflict):
+            decide(edited, "edit", value=other)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -233,6 +234,7 @@ def test_the_page_says_who_approved_and_to_whom_the_second_belongs(client: Clien
     assert "<ins>green</ins>" in theirs
     assert post(second, review, "approve").status_code == 302
     assert finished(review).output == {"said": "green 12.5"}
+    assert "reviewer had edited and approved it before" in page(second, review)
 
 
 def test_who_may_not_is_told_who_may(client: Client) -> None:
