@@ -19,6 +19,7 @@ CLAIM_FOR = timedelta(minutes=5)
 GRACE = timedelta(seconds=15)  # after a page was left: time to come back, as a page does that is loaded again
 LAPSED = timedelta(minutes=1)  # a claim that ran out longer ago is not taken up again by a page that wakes
 TRIES = 50  # as often somebody else may be quicker
+WINDOWS = (100, 2000, None)  # so many of the first are looked at, for the index gives them in turn; then all
 
 CLAIM = """
     INSERT INTO reviews_claim AS held (review_id, reviewer_id, until)
@@ -91,7 +92,16 @@ def next_one(reviews: ReviewQuerySet, reviewer: User) -> int | None:
     Whoever comes at the same moment passes over the row that is locked here, and gets the one after it. Where another's claim
     was written between the look and the lock, the claim is refused, and the next one is looked for.
     """
-    free = groups.unclaimed(groups.asked(reviews, reviewer)).select_for_update(skip_locked=True, of=("self",)).only("pk")
+    first = groups.offered(reviews, reviewer).values("pk")
+    for window in WINDOWS:
+        near = reviews.filter(pk__in=first[:window]) if window else reviews
+        free = groups.unclaimed(groups.asked(near, reviewer)).select_for_update(skip_locked=True, of=("self",)).only("pk")
+        if (found := _first_claimed(free, reviewer)) is not None:
+            return found
+    return None
+
+
+def _first_claimed(free: ReviewQuerySet, reviewer: User) -> int | None:
     for _ in range(TRIES):
         with transaction.atomic():
             found = free.first()

@@ -49,13 +49,18 @@ def members(groups: Collection[int]) -> QuerySet[User]:
     return deciders().filter(groups__in=groups).distinct()
 
 
-def asked(reviews: ReviewQuerySet, user: User) -> ReviewQuerySet:
-    """Those of the reviews that are for this person: not snoozed, not another's, and not one that needs other eyes."""
+def offered(reviews: ReviewQuerySet, user: User) -> ReviewQuerySet:
+    """Those of the reviews that are not snoozed and not another's or another group's."""
     mine = list(user.groups.values_list("pk", flat=True))
     theirs = Q(group=None) | Q(group__in=mine) | Q(second_group__in=mine, escalated_at__isnull=False)
-    given = Decision.objects.filter(review=OuterRef("pk"), actor=user, revoked_at=None)
     reviews = reviews.open().filter(Q(snoozed_until=None) | Q(snoozed_until__lte=Now()))
-    reviews = reviews.filter(Q(assignee=user) | Q(theirs, assignee=None))
+    return reviews.filter(Q(assignee=user) | Q(theirs, assignee=None))
+
+
+def asked(reviews: ReviewQuerySet, user: User) -> ReviewQuerySet:
+    """Those of them that this person may decide: none that needs other eyes."""
+    reviews = offered(reviews, user)
+    given = Decision.objects.filter(review=OuterRef("pk"), actor=user, revoked_at=None)
     own = Q(approvals__gt=1) | Q(risk=Risk.HIGH)
     return reviews.exclude(own, run__started_by=user.get_username()).filter(~Exists(given))
 
