@@ -1,7 +1,7 @@
 """How a reviewer wants the inbox to behave."""
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import User
 from django.db import models
 
 
@@ -15,6 +15,6 @@ class Preference(models.Model):
         return f"Preferences of {self.user}"
 
 
-def single_keys(user: AbstractBaseUser | AnonymousUser) -> bool:
+def single_keys(user: User) -> bool:
     """Whether the letters of the inbox do something for this person."""
-    return not Preference.objects.filter(user_id=user.pk, single_keys=False).exists()
+    return not Preference.objects.filter(user=user, single_keys=False).exists()
