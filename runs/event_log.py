@@ -291,9 +291,10 @@ WITH taken AS (
         WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id)
           NOT IN ('succeeded', 'partial', 'failed', 'cancelled'))
       ELSE run.wake_at <= clock_timestamp() END
-  RETURNING run.id, run.fence, before.lease_owner, run.last_seq, run.started_at IS NULL AND (
-    SELECT count(*) FROM reviews_review AS review WHERE review.agent = run.agent AND review.state = 'open' AND cause <> 'sample'
-    ) >= (SELECT reviews_per_agent FROM runs_agentconfig AS config WHERE config.slug = run.agent) AS must_wait
+  RETURNING run.id, run.fence, before.lease_owner, run.last_seq, run.started_at IS NULL AND EXISTS (
+    SELECT FROM runs_agentconfig AS config WHERE config.slug = run.agent AND config.reviews_per_agent IS NOT NULL AND EXISTS (
+      SELECT FROM reviews_review AS review WHERE review.agent = run.agent AND review.state = 'open' AND review.cause <> 'sample'
+      OFFSET config.reviews_per_agent - 1)) AS must_wait
 )
 SELECT taken.fence, taken.lease_owner, taken.last_seq, taken.must_wait,
   e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
