@@ -76,9 +76,11 @@ def _carried(bulk: BulkDecision, item: BulkItem, undo_seconds: float) -> tuple[s
     review = Review.objects.with_people().get(pk=item.review_id)
     if review.is_open and (why := why_not(review, actor)):
         return Outcome.REFUSED, why
-    said = {"kind": bulk.kind, "reason": bulk.reason, "tag": bulk.tag, "channel": "bulk", "bulk": bulk.pk}
     try:
-        decisions.decide(review.pk, actor=actor, seen=item.seen, undo_seconds=undo_seconds, **said)
+        decisions.decide(
+            review.pk, actor=actor, kind=bulk.kind, seen=item.seen, reason=bulk.reason, tag=bulk.tag,
+            undo_seconds=undo_seconds, channel="bulk", bulk=bulk.pk,
+        )  # fmt: skip
     except decisions.Conflict as conflict:
         return _after_another(bulk, conflict.review)
     except decisions.Stale as stale:

@@ -158,10 +158,9 @@ class ReviewPage:
     @cached_property
     def identical(self) -> int:
         """How many other open reviews ask exactly the same."""
-        review = self.review
-        return (
-            Review.objects.open().filter(same=review.same).exclude(pk=review.pk).count() if review.is_open and review.same else 0
-        )
+        if not (self.review.is_open and self.review.same):
+            return 0
+        return Review.objects.open().filter(same=self.review.same).exclude(pk=self.review.pk).count()
 
     @property
     def steps_earlier(self) -> int:

@@ -36,10 +36,10 @@ class Choice:
 
 
 CHOICES = (
-    Choice(Kind.APPROVE, "Approve", "success"),
-    Choice(Kind.REJECT, "Reject", "danger", "The supervisor of each run is told and may go another way; else that run fails."),
-    Choice(Kind.RETRY, "Try again", "primary", "Each is carried out once more."),
-    Choice(Kind.SKIP, "Skip", "primary", "Each run goes on without this step."),
+    Choice(Kind.APPROVE, "Approve them", "success"),
+    Choice(Kind.REJECT, "Reject them", "danger", "Each supervisor is told and may go another way; else its run fails."),
+    Choice(Kind.RETRY, "Try them again", "primary", "Each is carried out once more."),
+    Choice(Kind.SKIP, "Skip them", "primary", "Each run goes on without this step."),
 )
 KINDS = tuple(choice.kind for choice in CHOICES)  # each means the same for every review
 APPROVED = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.db import connection
@@ -77,7 +78,7 @@ def _fill(waiting: int, decided: int, users: list[User]) -> None:
     done, waits = _at_its_gate(), _at_its_gate()
     decisions.decide(done.pk, actor=users[0], kind="approve", seen=done.fingerprint)
     history.multiply([history.log_of(waits.run_id)], copies=waiting - 1)
-    told: dict[str, object] = {"template": waits.run_id, "now": timezone.now(), "most": waiting, "alike": ALIKE_EVERY}
+    told: dict[str, Any] = {"template": waits.run_id, "now": timezone.now(), "most": waiting, "alike": ALIKE_EVERY}
     connection.close()  # with the plans of its checks, which are from when the tables had one page
     _execute("SET enable_seqscan = off", "", {})
     _execute(REVIEWS, history.columns(Review, "id", "run_id"), told)
@@ -92,7 +93,7 @@ def _at_its_gate() -> Review:
     return Review.objects.get(run=run_id)
 
 
-def _decided(count: int, told: dict[str, object]) -> None:
+def _decided(count: int, told: dict[str, Any]) -> None:
     runs = history.columns(Run, "id", "status", "waiting_cause", "finished_at", "input_text")
     first = _execute(OLD_RUNS, runs, told | {"count": count // RUNS_OF_HISTORY + 1})
     own = history.columns(Review, "id", "run_id", "position", "state", "proposal", "title", "risk", "opened_at", "closed_at")
@@ -107,7 +108,7 @@ def _reviewer(number: int) -> User:
     return user
 
 
-def _execute(statement: str, columns: str, told: dict[str, object]) -> int:
+def _execute(statement: str, columns: str, told: dict[str, Any]) -> int:
     """The first number of what it returns, where it returns some."""
     with connection.cursor() as cursor:
         cursor.execute(statement.replace("{columns}", columns), told)

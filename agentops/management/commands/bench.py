@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +21,9 @@ DATABASE = "agentops_bench"
 REDIS_DATABASE = "9"
 INSIDE = "AGENTOPS_BENCH"  # set in the process that measures
 FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1"}  # so that --quick need not wait for a lease to run out
+
+
+Take = Callable[..., tuple[dict[str, Any], str]]
 
 
 class Command(BaseCommand):
@@ -47,8 +50,8 @@ class Command(BaseCommand):
             return self._in_a_database_of_its_own(quick=options["quick"])
         django_rq.get_connection("default").flushdb()  # what a benchmark that was killed has left
         call_command("migrate", verbosity=0, interactive=False)
-        take = {"engine": self._engine, "inbox": self._inbox, "verify": self._verify}[what]
-        result, table = take(**options)
+        takes: dict[str, Take] = {"engine": self._engine, "inbox": self._inbox, "verify": self._verify}
+        result, table = takes[what](**options)
         self.stdout.write(json.dumps(result) if options["json"] else table)
         return None
 
