@@ -178,6 +178,7 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
 @admin.register(Policy)
 class PolicyAdmin(Versioned):
     form = PolicyForm
+    change_form_template = "admin/runs/policy/change_form.html"
     changeable = POLICY_FIELDS
     list_display = ("agent", "worker", "when", "enabled", "risk", "approvals", "sample_share", "version", "changed_by")
     list_filter = ("agent", "when")
