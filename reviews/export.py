@@ -75,8 +75,12 @@ def as_file(form: str, name: str, rows: "QuerySet[Review] | QuerySet[Decision]",
 
 async def _sent(pieces: Iterator[str]) -> AsyncIterator[str]:
     """Django would first collect an iterator that is not asynchronous."""
-    while (piece := await sync_to_async(next)(pieces, None)) is not None:
+    while (piece := await sync_to_async(_next)(pieces)) is not None:
         yield piece
+
+
+def _next(pieces: Iterator[str]) -> str | None:
+    return next(pieces, None)
 
 
 def _pieces(rows: "QuerySet[Any]") -> Iterator[list[Any]]:

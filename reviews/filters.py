@@ -1,5 +1,6 @@
 """What a person wants to see of the reviews, as the address carries it; a shared link never breaks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 from urllib.parse import urlencode
@@ -150,7 +151,7 @@ class Filters:
         return [Chip(name, self._word(name, value), self.changed(**{name: ""})) for name, value in chosen.items()]
 
     def _word(self, name: str, value: str) -> str:
-        words = {
+        words: dict[str, Callable[[], str]] = {
             "cause": lambda: Cause(value).label,
             "agent": lambda: sdk.AGENTS[value].title if value in sdk.AGENTS else value,
             "step": lambda: f"Step: {value}",

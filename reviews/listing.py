@@ -72,8 +72,7 @@ class Row:
     @property
     def alike_query(self) -> str:
         """The filter that shows what is folded into this row."""
-        of = {"run": str(self.review.run_id), "step": self.review.title, "cause": self.review.cause}
-        return Filters(**of).query
+        return Filters(run=str(self.review.run_id), step=self.review.title, cause=self.review.cause).query
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,8 @@ class Listing:
 def listing(query: QueryDict, viewer: Viewer | None = None) -> Listing:
     """The page that the address asks for."""
     filters = Filters.read(query, viewer)
-    after = int(query["after"]) if is_id(query.get("after", "")) else None
+    given = query.get("after", "")
+    after = int(given) if is_id(given) else None
     shown = filters.reviews() if after is None else _after(filters, after)
     found = _seen(_folded(shown, filters), viewer, most=ROWS + 1)
     later = found[ROWS - 1].pk if len(found) > ROWS else None

@@ -133,7 +133,7 @@ class Review(models.Model):
             pgtrigger.Trigger(
                 name="fill_search_text",
                 when=pgtrigger.After,
-                operation=pgtrigger.Insert | pgtrigger.UpdateOf("title", "proposal"),
+                operation=pgtrigger.Insert | pgtrigger.UpdateOf("title", "proposal"),  # type: ignore[no-untyped-call]
                 func=FILL_SEARCH_TEXT,
             ),
         ]

@@ -135,8 +135,7 @@ def process_look(state: str) -> Look:
 @cache
 def icon(name: str, size: int = 14, look: str = "") -> SafeString:
     """One of lucide, for words that stand beside it; made once, because a list shows each many times."""
-    drawn: SafeString = lucide(name, size=size, aria_hidden="true", **({"class": look} if look else {}))
-    return drawn
+    return SafeString(lucide(name, size=size, aria_hidden="true", **({"class": look} if look else {})))
 
 
 # --- numbers and times ----------------------------------------------------------------------------------------------
