@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 
 from reviews import consequences, decisions
 from reviews.comparison import Change, changes
-from reviews.eligibility import Eligibility, lets_go_on
+from reviews.eligibility import Eligibility
 from reviews.forms import RaiseForm, ReasonForm, TwiceForm
 from reviews.models import Cause, Decision, Draft, Review, Risk
 from runs import commands, sdk
@@ -165,7 +165,7 @@ class _Maker:
         choice = self._of_its_cause(kind) or self._of_any_cause(kind)
         choice.says, choice.is_open = consequences.of(self.review, kind), choice.is_open or self.is_open
         choice.gone = choice.gone or (kind in decisions.CARRIES_VALUE and choice.form is None)
-        choice.must_check = choice.is_typed and self.review.risk == Risk.HIGH and lets_go_on(self.review, kind)
+        choice.must_check = choice.is_typed and self.review.risk == Risk.HIGH and kind == Kind.EDIT
         if self.review.cause == Cause.SAMPLE and kind in OF_A_SAMPLE:
             choice.title = choice.button = OF_A_SAMPLE[Kind(kind)]
         return choice

@@ -425,9 +425,10 @@ def of_unknown_outcome(ledger: Path) -> Review:
     ],
 )
 def test_an_unknown_outcome_has_three_answers(
-    client: Client, tmp_path: Path, decision: str, typed: dict[str, str], said: str, paid: int
+    client: Client, people: dict[str, User], tmp_path: Path, decision: str, typed: dict[str, str], said: str, paid: int
 ) -> None:
     ledger = tmp_path / "ledger"
+    client.force_login(people["reviewer"])  # not who started it: the risk is high
     review = of_unknown_outcome(ledger)
     assert (review.cause, review.allowed) == ("outcome_unknown", ["happened", "not_happened", "retry"])
     page = client.get(review.get_absolute_url()).text
@@ -439,7 +440,8 @@ def test_an_unknown_outcome_has_three_answers(
     assert client.get(f"/runs/{run.pk}/").status_code == client.get(review.get_absolute_url()).status_code == 200
 
 
-def test_it_is_not_carried_out_again_without_the_confirmation(client: Client, tmp_path: Path) -> None:
+def test_it_is_not_carried_out_again_without_the_confirmation(client: Client, people: dict[str, User], tmp_path: Path) -> None:
+    client.force_login(people["reviewer"])
     review = of_unknown_outcome(tmp_path / "ledger")
     refused = post(client, review, "retry")
     assert refused.status_code == 422
