@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -105,12 +106,17 @@ def _remove(directory: Path, lock: IO[str]) -> None:
 def _remove_killed_sessions() -> None:
     """The kernel took their lock and their servers; their directories stayed."""
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        alive = directory / ALIVE
-        if directory.stat().st_uid != os.geteuid() or not alive.exists():
-            continue
-        with alive.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(directory, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another session may be ending, or removing it
+            _remove_where_killed(directory)
+
+
+def _remove_where_killed(directory: Path) -> None:
+    alive = directory / ALIVE
+    if directory.stat().st_uid != os.geteuid() or not alive.exists():
+        return
+    with alive.open("r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(directory, ignore_errors=True)

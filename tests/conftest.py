@@ -6,20 +6,26 @@ import django_rq
 import pgtrigger
 import pytest
 from django.contrib.auth.models import User
+from django.test import TransactionTestCase
 from pytest_django import DjangoDbBlocker
 
+from agentops import people as accounts
 from runs import pen
 from runs.reliability import terms
-from tests import cast
+from tests import cast, cleaning
 from tests.desk import classifier, demo_bank, model, outside  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Tests that commit are cleaned by TRUNCATE, which our trigger refuses: test_event_log installs it for itself."""
+    """What tests that commit leave behind may be truncated, which our trigger refuses: test_event_log installs it for itself."""
     with django_db_blocker.unblock():
         pgtrigger.uninstall("runs.Event:no_truncate")
-    yield
+        accounts.ensure_groups()
+        cleaning.what_stays()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", cleaning.clean)
+        yield
     pen.close()
 
 

@@ -30,7 +30,7 @@ def poll_once(text: str) -> str:
     return str(DOES["poll"]())
 
 
-@agent("patient", title="Patient", version="1")
+@agent("unhurried", title="Unhurried", version="1")
 def patient(run: Handle, order: Order) -> Answer:
     """Does what the test has put into DOES."""
     return Answer(said=str(DOES["supervisor"](run)))
@@ -43,7 +43,7 @@ def blank(people: dict[str, User]) -> None:
 
 def started(supervisor: Callable[[Handle], Any]) -> Run:
     DOES["supervisor"] = supervisor
-    return commands.start("patient", {"text": "hello"}, by="operator")
+    return commands.start("unhurried", {"text": "hello"}, by="operator")
 
 
 def advanced(run: Run) -> Run:
@@ -206,11 +206,11 @@ def test_parked_runs_cost_the_sweeper_nothing_but_rows() -> None:
         ("retrying", "retry", at + timedelta(days=1)),
     ]
     Run.objects.bulk_create(
-        Run(agent="patient", created_at=at, status=status, waiting_cause=cause, wake_at=wake_at)
+        Run(agent="unhurried", created_at=at, status=status, waiting_cause=cause, wake_at=wake_at)
         for status, cause, wake_at in parked
         for _ in range(2000)
     )
-    due = Run.objects.create(agent="patient", created_at=at, status="waiting", waiting_cause="timer", wake_at=at)
+    due = Run.objects.create(agent="unhurried", created_at=at, status="waiting", waiting_cause="timer", wake_at=at)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE runs_run")
     plan = Run.objects.due().explain(analyze=True)
