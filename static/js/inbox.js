@@ -44,7 +44,7 @@
   };
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
-    held.add(event.code);
+    if (key.length === 1) held.add(event.code); // not Shift, which some need
     if (event.isComposing || document.querySelector("dialog[open]")) return;
     if (key === "Escape" && typing(target)) return target.blur();
     const send = key === "Enter" && (event.ctrlKey || event.metaKey) && target.form?.closest("main") && typing(target);
