@@ -451,7 +451,7 @@ def test_the_history_says_which_setting_was_changed_and_an_unchanged_save_makes_
     client = signed_in("admin")
     url = f"/admin/runs/agentconfig/{limits.pk}/change/"
     sent = {"enabled": "on", "threshold": "0.9", "attempts": "3", "values": '{"limit_eur": 60.0}'}
-    sent |= {"run_steps": "1000", "run_repeats": "20"}
+    sent |= {"run_steps": "1000", "run_repeats": "20", "reviews_per_run": "20", "reviews_per_agent": "200"}
     assert "(version 2)</a>” was changed successfully" in client.post(url, sent, follow=True).text
     again = client.post(url, sent | {"values": '{"hours": [], "limit_eur": 60}'}, follow=True).text
     assert "Nothing was changed: version 2 stays in force." in again
