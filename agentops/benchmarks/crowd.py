@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pgtrigger
 from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.utils import timezone
@@ -43,6 +44,10 @@ OLD_REVIEWS = """WITH one AS MATERIALIZED (SELECT {columns} FROM reviews_review 
     'Act on order ' || number, number %% 3, at - interval '5 minutes', at, {columns}
   FROM one, generate_series(0, %(count)s - 1) AS number, LATERAL (
     SELECT %(now)s - make_interval(secs => (%(count)s - number) * 60) AS at) AS moment"""
+# what the trigger of each review writes, which is disabled meanwhile
+SEARCHED = """INSERT INTO reviews_searchtext (review_id, text)
+  SELECT review.id, lower(left(concat_ws(' ', review.title, run.input_text, review.proposal::text), 4000))
+  FROM reviews_review AS review JOIN runs_run AS run ON run.id = review.run_id ON CONFLICT DO NOTHING"""
 OLD_DECISIONS = """WITH one AS MATERIALIZED (SELECT {columns} FROM reviews_decision)
   INSERT INTO reviews_decision (review_id, actor_id, kind, reason, decided_at, {columns})
   SELECT old, (%(actors)s::bigint[])[1 + old %% cardinality(%(actors)s::bigint[])],
@@ -81,10 +86,13 @@ def _fill(waiting: int, decided: int, users: list[User]) -> None:
     told: dict[str, Any] = {"template": waits.run_id, "now": timezone.now(), "most": waiting, "alike": ALIKE_EVERY}
     connection.close()  # with the plans of its checks, which are from when the tables had one page
     _execute("SET enable_seqscan = off", "", {})
+    pgtrigger.disable("reviews.Review:fill_search_text")
     _execute(REVIEWS, history.columns(Review, "id", "run_id"), told)
     _execute(VARIED, "", told)
     _execute(TOLD, "", {})
     _decided(decided, told | {"template": done.run_id, "actors": [user.pk for user in users]})
+    _execute(SEARCHED, "", {})
+    pgtrigger.enable("reviews.Review:fill_search_text")
 
 
 def _at_its_gate() -> Review:
