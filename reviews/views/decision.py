@@ -79,7 +79,7 @@ def draft_review(request: HttpRequest, review_id: int) -> HttpResponse:
     if "discard" in request.POST:
         drafts.discard(review, actor(request))
         return redirect(address(review, request.GET))
-    if review.is_open:
+    if review.is_open and request.POST.get("decision"):
         try:
             drafts.save(review, actor(request), request.POST)
         except commands.Refused as refused:
