@@ -37,8 +37,8 @@ class Form:
     decided: int = 200_000
     samples: int = 40
     reviewers: int = crowd.REVIEWERS
-    seconds: float = 30.0  # for which they work
-    pace_seconds: float = 10.0  # from one decision of a reviewer to their next
+    seconds: float = 60.0  # for which they work
+    pace_seconds: float = 30.0  # from one decision of a reviewer to their next: a thousand in a working day
 
 
 QUICK = Form(1, waiting=120, decided=400, samples=3, reviewers=3, seconds=2.0, pace_seconds=0.7)
