@@ -24,6 +24,7 @@ from reviews.models import Review
 LISTS = ("/reviews/", "/reviews/?cause=gated", "/reviews/?agent=refunds&text=77", "/reviews/?after={after}")
 WARM_UP = 3
 NEXT = "/reviews/next/"
+MOST_DECIDED = 2_000  # in all rounds
 LATEST_SECONDS = 30.0  # for what is on its way to a screen
 SOONEST_SECONDS, BETWEEN_SECONDS = 0.06, 0.4  # in which a page collects what messages name (static/js/inbox-list.js)
 
@@ -79,7 +80,7 @@ def measure(form: Form, *, only: list[str], say: Callable[[str], None]) -> dict[
 def _to_decide() -> Iterator[Review]:
     """Those whose run can go on, and that need no more than a click: the last in turn, so that nobody else has them."""
     found = Review.objects.open().filter(agent="bench-gate", cause="gated", risk=1).order_by("-opened_at", "-pk")
-    return iter(found.iterator(chunk_size=500))
+    return iter(list(found[:MOST_DECIDED]))  # of a list, because several threads take from it
 
 
 # --- one person ---------------------------------------------------------------------------------------------------
