@@ -14,7 +14,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from agentops.chaos import inbox, invariants
+from agentops.chaos import faults, guarded, inbox, invariants
 from agentops.visitor import Answer
 from reviews import decisions
 from reviews.models import Review
@@ -33,6 +33,13 @@ def test_nothing_is_lost_and_nothing_happens_twice() -> None:
     assert (result["held"], result["broken"]) == (True, [])
     assert all(fault["runs"] >= 4 for fault in result["faults"])
     assert sum(fault["count"] for fault in result["faults"]) >= 16
+
+
+def test_a_fault_of_the_full_form_comes_at_least_once_also_when_it_is_late() -> None:
+    skipped = [fault for fault in guarded.GUARDED if fault.times[0] == 0]
+    assert skipped
+    assert {fault.comes(0) for fault in skipped} == {1}
+    assert faults.Fault("", "", faults.pause, times=(0, 0)).comes(0) == 0
 
 
 Lines = list[dict[str, Any]]

@@ -44,6 +44,10 @@ class Fault:
     errors_allowed: bool = False  # whether people may be told of an error, because the database was away
     alone: bool = False  # without errands beside it: it starts runs of its own
 
+    def comes(self, form: int) -> int:
+        """So many times. What the quick form leaves out comes once where the full form is late."""
+        return self.times[form] or min(1, self.times[1])
+
 
 def kill_9(world: "World") -> Injected:
     """Of a job process, of what it forked for its job, or of both; it is replaced at once."""

@@ -77,7 +77,7 @@ def rate_limit(world: "World") -> Injected:
 
 def fairness(world: "World") -> Injected:
     """One agent calls now and then: first alone, then while another one has far more calls waiting than the limit allows."""
-    limit, period, times, every = 60, 3.0, 20, 0.5
+    limit, period, times, every = 60, 3.0, 8 if world.quick else 20, 0.5
     there = yield from _provider(world, limit_requests=limit, limit_period_seconds=period)
     yield from _now_and_then(world, times, every)
     flood = limit + int(limit / period * times * every * 1.2)
@@ -100,7 +100,7 @@ def fairness(world: "World") -> Injected:
 
 def dead_holders(world: "World") -> Injected:
     """kill -9 of job processes while they hold slots; half of their runs are cancelled, so that nobody comes back."""
-    limit, kills, runs, calls = 24, 12, 100, 4
+    limit, kills, runs, calls = (8, 3, 16, 3) if world.quick else (24, 12, 100, 4)
     there = yield from _provider(world, concurrency=limit, breaker_minimum_calls=1000)
     there.fault("latency", 1.0)
     _start(world, MANY, runs, calls=calls)
