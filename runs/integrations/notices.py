@@ -104,7 +104,7 @@ def _posted_by_us(service: Any, title: str, text: str) -> None:
     terms = guard.terms()
     timeout = httpx2.Timeout(terms.read_timeout_seconds, connect=terms.connect_timeout_seconds)
     body = {"version": service.json_version, "title": title, "message": text, "attachments": [], "type": "info"}
-    auth = httpx2.BasicAuth(service.user, service.password or "") if service.user else None
+    auth = httpx2.BasicAuth(service.user, service.password or "") if service.user else httpx2.USE_CLIENT_DEFAULT
     with addresses.client(timeout) as client:
         response = client.post(_target(service), json=body, headers=service.headers, params=service.params, auth=auth)
     if response.is_redirect or response.is_client_error:
