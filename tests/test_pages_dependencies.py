@@ -154,7 +154,12 @@ def test_what_waits_is_sent_to_the_inbox_as_many_as_were_seen(signed_in: SignedI
     set_terms(enabled=False)
     runs = [carried("buy") for _ in range(3)]
     client = signed_in()
-    assert "Send these 3 runs to the inbox" in client.get("/dependencies/shop/").text
+    actions = "/dependencies/shop/?part=actions"
+    version = f"{Dependency.objects.get().version}"
+    assert client.get(f"{actions}&shown={version}-3").status_code == 204, "nothing else may be done than what is shown"
+    page = client.get(f"{actions}&shown={version}-2").text
+    assert "Send these 3 runs to the inbox" in page
+    assert f"shown={version}-3" in page
     sent = {"count": "2", "reason": "today"}
     assert "2 runs are in the inbox now." in client.post("/dependencies/shop/inbox/", sent, follow=True).text
     assert [run.reviews.count() for run in runs] == [1, 1, 0]

@@ -72,8 +72,9 @@ class Present:
         return STATES["ramp" if self.look.state == "closed" and self.look.ramp else self.look.state]
 
     @property
-    def is_open(self) -> bool:
-        return self.look is not None and self.look.state != "closed"
+    def version(self) -> str:
+        """Of what may be done about it."""
+        return f"{self.row.version}-{self.held}"
 
     @property
     def latest(self) -> breaker.Minute | None:
@@ -120,17 +121,24 @@ def dependency_list(request: HttpRequest) -> HttpResponse:
 @require_GET
 @access.permits(access.may_look)
 def dependency(request: HttpRequest, name: str) -> HttpResponse:
-    """`?part=now` answers with what changes by itself."""
+    """`?part=now` answers with what changes by itself, `?part=actions` with what may be done, unless that is `shown` already."""
     row = get_object_or_404(Dependency, name=name)
-    waiting = list(held.behind(name).order_by("pk")[:RUNS_SHOWN])
-    said = held.said(waiting)
-    shown: dict[str, Any] = {
-        "now": _present(row, held.behind(name).count(), in_full=True),
-        "waiting": [(run, said.get(run.pk, {}).get("why", "")) for run in waiting],
-        "changes": _changes(row),
+    may: dict[str, Any] = {
         "may_control": access.may_control(request.user),
         "may_switch": access.may_switch(request.user),
         "most_sent": dependencies.MOST_SENT,
+    }
+    if request.GET.get("part") == "actions":
+        now = Present(row, held.behind(name).count())
+        if request.GET.get("shown") == now.version:
+            return HttpResponse(status=204)
+        return render(request, "dependencies/_actions.html", may | {"now": now})
+    waiting = list(held.behind(name).order_by("pk")[:RUNS_SHOWN])
+    said = held.said(waiting)
+    shown = may | {
+        "now": _present(row, held.behind(name).count(), in_full=True),
+        "waiting": [(run, said.get(run.pk, {}).get("why", "")) for run in waiting],
+        "changes": _changes(row),
     }
     shown["away"] = AWAY if shown["now"].look is None else ""
     return render(request, "dependencies/_now.html" if request.GET.get("part") == "now" else "dependencies/one.html", shown)

@@ -18,7 +18,8 @@
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { target, requestConfig, xhr } = event.detail;
     if (xhr.responseURL.includes("/accounts/login/")) event.detail.shouldSwap = false; // signed out meanwhile
-    if (requestConfig.triggeringEvent?.type === "changed" && target.querySelector("form[data-touched], dialog[open]")) {
+    const byItself = (requestConfig.triggeringEvent?.type || "changed") === "changed"; // what asks every few seconds has no event
+    if (byItself && target.querySelector("form[data-touched], dialog[open]")) {
       event.detail.shouldSwap = false;
     }
   });
