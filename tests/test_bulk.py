@@ -194,7 +194,8 @@ def test_a_rejection_needs_a_reason_and_what_was_left_out_stays_so(client: Clien
     assert "a rejection needs a reason" in refused.content.decode()
     assert re.search(rf'value="{reviews[1].pk}"[^>]*checked', refused.content.decode())
     assert states(*reviews) == ["open", "open"]
-    assert outcomes(decide(client, page, "reject", reason="not ours")) == {"decided": 2}
+    assert outcomes(decide(client, page, "reject", reason="not ours", tag="not_needed")) == {"decided": 2}
+    assert set(Decision.objects.values_list("reason", "tag")) == {("not ours", "not_needed")}
     assert ended(reviews[0]) == {"said": "not refunded: not ours"}
 
 

@@ -72,6 +72,7 @@ def decide_bulk(request: HttpRequest) -> HttpResponse:
             actor=actor(request),
             kind=kind,
             reason=form.cleaned_data["reason"],
+            tag=form.cleaned_data["tag"],
             without=_ids(request.POST.getlist("without")),
         )
     except commands.Refused as refused:
