@@ -33,8 +33,8 @@ def at(value: Any, path: str) -> Any:
     for part in path.split(".") if path else ():
         if isinstance(value, dict) and part in value:
             value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part[:9]) < len(value):
-            value = value[int(part)]
+        elif isinstance(value, list) and part.isdecimal() and len(part) < 10 and (place := int(part)) < len(value):
+            value = value[place]
         else:
             raise Unclear(f"there is no {path}")
     return value
