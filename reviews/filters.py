@@ -119,7 +119,8 @@ class Filters:
         if self.state not in ("", Shown.ANY):
             found = found.filter(state=self.state)
         if self.by:
-            found = found.filter(pk__in=Decision.objects.filter(actor__username=self.by).values("review"))
+            stands = Decision.objects.filter(actor__username=self.by, final=True, revoked_at=None)
+            found = found.filter(pk__in=stands.values("review"))
         given = {self.LOOKUPS.get(name, name): value for name, value in self.given().items() if name not in self.APART}
         found = found.filter(**given)
         return found.filter(pk__in=containing(self.text)) if self.text else found

@@ -13,7 +13,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from reviews import claims, decisions, listing, presence
 from reviews.filters import Filters
-from reviews.models import Review
+from reviews.models import Decision, Review
 from runs import commands, executor
 from tests.test_inbox import HOSTILE, client, opened
 
@@ -125,6 +125,9 @@ def test_filters_narrow_the_list(people: dict[str, User], query: str) -> None:
     if "by=" in query:
         seen = {"seen": wanted.fingerprint, "reason": "It is in order."}
         decisions.decide(other.pk, actor=people["admin"], kind="approve", seen=other.fingerprint)
+        said = {"review": other, "actor": people["reviewer2"], "kind": "approve", "decided_at": timezone.now()}
+        Decision.objects.create(**said, final=False)
+        Decision.objects.create(**said, revoked_at=timezone.now())
         decisions.decide(wanted.pk, actor=people["reviewer2"], kind="reject", **seen)
     if "state=expired" in query:
         Review.objects.filter(pk=wanted.pk).update(state="expired")
