@@ -1,23 +1,26 @@
 """The only way a review is decided, and a decision taken back: for the page, the API, bulk and timeouts."""
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from reviews import live
+from reviews import live, presence
 from reviews.eligibility import Eligibility, NotYours, lets_go_on
-from reviews.models import Cause, Claim, Decision, Draft, Presence, Review, Risk
+from reviews.models import Cause, Claim, Decision, Draft, Review, Risk
 from runs import access, commands
 from runs.engine.canonical import digest, stored
 
 __all__ = ["Conflict", "NotYours", "Stale", "decide", "pending", "seen", "undo", "undoable"]
 
 Kind = Decision.Kind
+LONGER = timedelta(minutes=5)  # the first of a bulk can be taken back for longer than the last, and clocks differ
 CARRIES_VALUE = (Kind.EDIT, Kind.ANSWER, Kind.HAPPENED, Kind.TAKE_OVER)
 NEEDS_REASON = {
     Kind.REJECT: "A rejection needs a reason: the supervisor and the run's history carry it.",
@@ -115,8 +118,9 @@ def undo(review_id: int, *, actor: User) -> Review:
 
 
 def undoable(actor: User) -> Decision | None:
-    """This person's last decision, while it can be taken back."""
-    mine = Decision.objects.filter(actor=actor, revoked_at=None, final=True, effective_at__gt=Now())
+    """This person's last decision, while it can be taken back. Every page of the inbox asks: what is older is not looked at."""
+    since = Now() - timedelta(seconds=settings.UNDO_SECONDS) - LONGER
+    mine = Decision.objects.filter(actor=actor, decided_at__gt=since, revoked_at=None, final=True, effective_at__gt=Now())
     return mine.select_related("review").order_by("-decided_at", "-pk").first()
 
 
@@ -202,9 +206,9 @@ def _final(review: Review, first: Decision | None, answer: Answer, undo_seconds:
 
 def _record(review: Review, answer: Answer, **more: Any) -> Decision:
     Draft.objects.filter(review=review, reviewer=answer.actor).delete()
-    opened_at = Presence.objects.filter(review=review, reviewer=answer.actor).values_list("since", flat=True).first()
-    said = {"kind": answer.kind, "value": answer.value, "reason": answer.reason, "tag": answer.tag, "opened_at": opened_at}
+    said = {"kind": answer.kind, "value": answer.value, "reason": answer.reason, "tag": answer.tag}
     said |= {"seen_fingerprint": answer.seen, "channel": answer.channel, "bulk": answer.bulk, "decided_at": timezone.now()}
+    said |= {"opened_at": presence.opened_at(review.pk, answer.actor)}
     return Decision.objects.create(review=review, actor=answer.actor, **said | more)
 
 

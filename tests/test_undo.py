@@ -1,5 +1,6 @@
 """A decision can be taken back until it is carried out: then the step waits as it did; at the same instant, one of the two."""
 
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from reviews import decisions
 from reviews.models import Decision, Review
@@ -91,6 +94,17 @@ def test_what_is_not_taken_back_is_carried_out_when_its_time_has_come(people: di
     with pytest.raises(commands.Refused, match="ended"):
         decisions.undo(review.pk, actor=people["reviewer"])
     assert decisions.undoable(people["reviewer"]) is None
+
+
+@pytest.mark.django_db
+def test_what_can_be_taken_back_is_found_without_reading_all_that_somebody_ever_decided(people: dict[str, User]) -> None:
+    with CaptureQueriesContext(connection) as asked:
+        assert decisions.undoable(people["reviewer"]) is None
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        cursor.execute(f"EXPLAIN {asked.captured_queries[0]['sql']}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert re.search(r"Scan using decision_of_actor .*\n +Index Cond: .*decided_at >", plan), plan
 
 
 @pytest.mark.django_db
