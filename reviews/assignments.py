@@ -13,6 +13,7 @@ from runs import commands
 from runs.engine.canonical import stored
 
 MORNING, AFTERNOON = time(9), time(16)
+LONGEST_SNOOZE = timedelta(days=90)  # what sleeps for longer is forgotten
 
 
 def reassign(review_id: int, to: User | None, *, by: User, note: str) -> Review:
@@ -36,9 +37,11 @@ def reassign(review_id: int, to: User | None, *, by: User, note: str) -> Review:
 def snooze(review_id: int, until: datetime, *, by: User) -> Review:
     """Out of the list until then, and out of the hands of whoever snoozes it. Never beyond the time to decide."""
     with transaction.atomic():
-        review = open_for_change(review_id, by)
-        if until <= timezone.now():
+        review, now = open_for_change(review_id, by), timezone.now()
+        if until <= now:
             raise commands.Refused("That time has passed. Choose a later one.")
+        if until - now > LONGEST_SNOOZE:
+            raise commands.Refused(f"A review is snoozed for at most {LONGEST_SNOOZE.days} days. Choose an earlier time.")
         if review.due_at and until >= review.due_at:
             raise commands.Refused(f"It must be decided by {_shown(review.due_at, by)}. Choose an earlier time.")
         review.snoozed_until = until

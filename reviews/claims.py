@@ -1,5 +1,6 @@
 """A claim is a lease on a review by the database's clock: courtesy to the others; safety is in decide()."""
 
+import time
 from datetime import timedelta
 
 from django.contrib.auth.models import User
@@ -20,6 +21,7 @@ GRACE = timedelta(seconds=15)  # after a page was left: time to come back, as a 
 LAPSED = timedelta(minutes=1)  # a claim that ran out longer ago is not taken up again by a page that wakes
 TRIES = 50  # as often somebody else may be quicker
 WINDOWS = (100, 2000, None)  # so many of the first are looked at, for the index gives them in turn; then all
+PAUSES_SECONDS = (0.03, 0.1, 0.3, 0.6, 1.0)  # before what is locked is looked at again
 
 CLAIM = """
     INSERT INTO reviews_claim AS held (review_id, reviewer_id, until)
@@ -81,6 +83,7 @@ def leave_all(*, user: User | None, **kwargs: object) -> None:
 def release(review_id: int, reviewer: User) -> None:
     """Give the review back; somebody else's claim stays."""
     with transaction.atomic():
+        _lock(review_id)
         if Claim.objects.filter(review=review_id, reviewer=reviewer).delete()[0]:
             ReviewEvent.objects.create(review_id=review_id, actor=reviewer, kind=ReviewEvent.Kind.RELEASED)
             live.nudge(review_id)
@@ -90,8 +93,19 @@ def next_one(reviews: ReviewQuerySet, reviewer: User) -> int | None:
     """Claim the first of the reviews, in their order, that is for this reviewer and that nobody has claimed.
 
     Whoever comes at the same moment passes over the row that is locked here, and gets the one after it. Where another's claim
-    was written between the look and the lock, the claim is refused, and the next one is looked for.
+    was written between the look and the lock, the claim is refused, and the next one is looked for. A row that is locked for
+    another reason (the sweeper tells people of it) is still free: where only such are left, they are looked at again.
     """
+    for pause in PAUSES_SECONDS:
+        if (found := _next_unlocked(reviews, reviewer)) is not None:
+            return found
+        if not groups.unclaimed(groups.asked(reviews, reviewer)).exists():
+            return None
+        time.sleep(pause)
+    return _next_unlocked(reviews, reviewer)
+
+
+def _next_unlocked(reviews: ReviewQuerySet, reviewer: User) -> int | None:
     first = groups.offered(reviews, reviewer).values("pk")
     for window in WINDOWS:
         near = reviews.filter(pk__in=first[:window]) if window else reviews
@@ -110,6 +124,11 @@ def _first_claimed(free: ReviewQuerySet, reviewer: User) -> int | None:
             if claim(found.pk, reviewer):
                 return found.pk
     return None
+
+
+def _lock(review_id: int) -> None:
+    """The review before its claim: the same order everywhere, so that no two lock each other out."""
+    Review.objects.select_for_update().only("pk").get(pk=review_id)
 
 
 def open_for_change(review_id: int, by: User) -> Review:

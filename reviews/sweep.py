@@ -50,19 +50,18 @@ def take_back() -> None:
     claims = Claim.objects.filter(until__gt=Now()).exclude(reviewer__in=groups.deciders())
     assigned = Review.objects.open().filter(assignee__isnull=False).exclude(assignee__in=groups.deciders())
     ids = [*claims.values_list("review", flat=True)[:BATCH], *assigned.values_list("pk", flat=True)[:BATCH]]
-    if not ids:
-        return
-    with transaction.atomic():
-        found = Review.objects.open().filter(pk__in=ids).select_related("assignee")
-        for review in found.select_for_update(skip_locked=True, of=("self",)):
-            for claim in claims.filter(review=review).select_related("reviewer"):
-                claim.delete()
-                _say(review, ReviewEvent.Kind.RELEASED, claim.reviewer)
-            if review.assignee and assigned.filter(pk=review.pk).exists():
-                _say(review, ReviewEvent.Kind.REASSIGNED, review.assignee)
-                review.assignee = None
-                review.save(update_fields=["assignee"])
-            live.nudge(review.pk)
+    for review_id in dict.fromkeys(ids):
+        with transaction.atomic():
+            found = Review.objects.open().filter(pk=review_id).select_related("assignee")
+            for review in found.select_for_update(skip_locked=True, of=("self",)):
+                for claim in claims.filter(review=review).select_related("reviewer"):
+                    claim.delete()
+                    _say(review, ReviewEvent.Kind.RELEASED, claim.reviewer)
+                if review.assignee and assigned.filter(pk=review.pk).exists():
+                    _say(review, ReviewEvent.Kind.REASSIGNED, review.assignee)
+                    review.assignee = None
+                    review.save(update_fields=["assignee"])
+                live.nudge(review.pk)
 
 
 def _say(review: Review, kind: str, person: User) -> None:

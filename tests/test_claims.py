@@ -1,6 +1,7 @@
 """Whose a review is: routes, claims, taking over, reassigning, snoozing, who looks at it, and what is kept of all that."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,8 @@ from reviews.eligibility import NotYours
 from reviews.models import Claim, Notice, NoticeSettings, Review, ReviewEvent, Route
 from runs import commands, executor, sdk
 from tests import agents
+from tests.interleaved import behind
+from tests.processes import eventually
 
 pytestmark = pytest.mark.django_db
 MINUTES = [timedelta(minutes=number) for number in range(100)]
@@ -191,6 +194,18 @@ def test_two_people_claim_at_one_moment_and_one_gets_it(transactional_db: None, 
         Claim.objects.all().delete()
 
 
+def test_who_gives_it_back_while_it_is_decided_is_in_nobodys_way(transactional_db: None, people: dict[str, User]) -> None:
+    """The review is locked first by both: each would else wait for the other."""
+    review = opened()
+    claims.claim(review.pk, people["reviewer"])
+    with behind(lambda: claims.release(review.pk, people["reviewer"])) as given_back:
+        Review.objects.select_for_update().get(pk=review.pk)  # as decide() begins
+        given_back.waits()
+        Claim.objects.filter(review=review).delete()  # as decide() ends
+    assert given_back.result is None
+    assert (holder(review), kinds(review)) == ("", ["claimed"])
+
+
 def at_once(*acts: Any) -> list[Any]:
     """What each returned, each in a thread with a connection of its own, all from one barrier."""
     barrier, results = threading.Barrier(len(acts)), [None] * len(acts)
@@ -249,6 +264,30 @@ def test_twenty_reviewers_who_ask_for_the_next_one_get_none_twice(transactional_
     got = [one for each in at_once(*[lambda person=person: all_i_get(person) for person in reviewers]) for one in each]
     assert len(got) == len(set(got)) == 200
     assert Claim.objects.filter(until__gt=Now()).count() == 200
+
+
+def test_next_looks_again_where_all_that_is_free_is_locked_for_a_moment(transactional_db: None, people: dict[str, User]) -> None:
+    """As the sweeper does while it tells people of new ones, and whoever decides: the lock is of another connection."""
+    review, looked = opened(), list[str]()
+
+    def next_one() -> int | None:
+        def watch(execute: Any, sql: str, *args: Any) -> Any:
+            looked.extend(["looked"] if "SKIP LOCKED" in sql else [])
+            return execute(sql, *args)
+
+        with connections["default"].execute_wrapper(watch):
+            try:
+                return claims.next_one(Review.objects.open().in_turn(), people["reviewer"])
+            finally:
+                connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Review.objects.select_for_update().get(pk=review.pk)
+            asked = pool.submit(next_one)
+            eventually(lambda: len(looked) > len(claims.WINDOWS) or asked.done())
+        assert asked.result(30) == review.pk
+    assert holder(review) == "reviewer"
 
 
 def test_next_passes_over_what_is_not_for_me(
@@ -326,6 +365,17 @@ def test_a_time_that_will_not_do_is_refused_beside_the_field(people: dict[str, U
     assert answer.status_code == 422
     assert said in answer.text
     assert sent.get("until", "") in answer.text
+    assert fresh(review).snoozed_until is None
+
+
+@pytest.mark.parametrize(("zone", "until"), [("America/New_York", "9999-12-31T23:59"), ("Asia/Tokyo", "0001-01-01T00:00")])
+def test_a_snooze_has_an_end_that_every_page_can_read(people: dict[str, User], zone: str, until: str) -> None:
+    review, client = opened(), signed_in(people["reviewer"])
+    NoticeSettings.objects.create(user=people["reviewer"], zone=zone)
+    answer = client.post(reverse("snooze_review", args=[review.pk]), {"until": until})
+    assert answer.status_code == 422
+    assert "at most 90 days" in answer.text or "That time has passed" in answer.text
+    assert client.get(review.get_absolute_url()).status_code == 200
     assert fresh(review).snoozed_until is None
 
 

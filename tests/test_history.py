@@ -17,6 +17,7 @@ from pytest_django import DjangoAssertNumQueries
 from reviews import decisions, export
 from reviews.models import Decision, Review, SavedView
 from reviews.past import Past
+from tests.interleaved import behind
 from tests.test_inbox import HOSTILE, client, opened
 
 pytestmark = pytest.mark.django_db
@@ -185,6 +186,16 @@ def test_a_view_that_cannot_be_kept_says_why_beside_its_field(client: Client, na
     assert answer.status_code == 422
     assert said in answer.content.decode()
     assert SavedView.objects.count() == 1
+
+
+def test_two_tabs_that_keep_one_name_at_one_moment(transactional_db: None, client: Client, people: dict[str, User]) -> None:
+    other = SavedView.objects.create(owner=people["reviewer"], name="Another", query="cause=failed")
+    for address in (f"{reverse('saved_views')}?cause=gated", reverse("change_view", args=[other.pk])):
+        with behind(lambda address=address: client.post(address, {"name": "Gated ones", "group": ""})) as second:
+            SavedView.objects.create(owner=people["reviewer"], name="Gated ones", query="cause=gated")
+            second.waits()
+        assert (second.result.status_code, "You have a view of this name" in second.result.content.decode()) == (422, True)
+        SavedView.objects.get(name="Gated ones").delete()
 
 
 def test_two_people_may_use_the_same_name_and_no_filter_is_no_view(client: Client, people: dict[str, User]) -> None:

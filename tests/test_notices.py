@@ -17,6 +17,7 @@ from reviews import claims, decisions, delivery, notices, numbers, sweep
 from reviews.models import Channel, Decision, Notice, NoticeSettings, Review, ReviewEvent, Route
 from runs import dispatch, jobs
 from tests import agents
+from tests.interleaved import behind
 from tests.letterbox import MailServer, Webhook
 from tests.test_claims import MINUTES, group_of, opened, signed_in
 
@@ -134,6 +135,14 @@ def test_settings_are_checked_beside_their_fields(people: dict[str, User]) -> No
     assert client.post(address, sent | {"quiet_until": "06:00", "zone": "Europe/Berlin"}).status_code == 302
     kept = NoticeSettings.objects.get()
     assert (kept.mail, kept.quiet_until, kept.zone) == (True, time(6), "Europe/Berlin")
+
+
+def test_two_tabs_that_save_the_first_settings_at_one_moment(transactional_db: None, people: dict[str, User]) -> None:
+    client, sent = signed_in(people["reviewer"]), {"digest_minutes": "30", "hourly_cap": "4", "zone": "UTC"}
+    with behind(lambda: client.post(reverse("notice_settings"), sent)) as second:
+        NoticeSettings.objects.create(user=people["reviewer"])
+        second.waits()
+    assert (second.result.status_code, NoticeSettings.objects.get().hourly_cap) == (302, 4)
 
 
 # --- mail -----------------------------------------------------------------------------------------------------------

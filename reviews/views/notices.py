@@ -55,7 +55,8 @@ def read_notices(request: HttpRequest) -> HttpResponse:
 def notice_settings(request: HttpRequest) -> HttpResponse:
     if request.method == "GET":
         return _only_opened(request)
-    form = SettingsForm(request.POST, instance=NoticeSettings.of(actor(request)))
+    kept, _ = NoticeSettings.objects.get_or_create(user=actor(request))  # two tabs may be the first at one moment
+    form = SettingsForm(request.POST, instance=kept)
     if not form.is_valid():
         return _page(request, form, status=422)
     form.save()

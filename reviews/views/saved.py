@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.contrib.auth.models import Group, User
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -14,6 +15,8 @@ from reviews.filters import Filters
 from reviews.models import SavedView
 from reviews.views.common import actor
 from runs import access
+
+NAME_TAKEN = "You have a view of this name. Choose another."
 
 
 class ViewForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -36,8 +39,17 @@ class ViewForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()
         if SavedView.objects.filter(owner=self.instance.owner, name=name).exclude(pk=self.instance.pk).exists():
-            raise forms.ValidationError("You have a view of this name. Choose another.")
+            raise forms.ValidationError(NAME_TAKEN)
         return name
+
+    def saved(self) -> bool:
+        """Whether it was saved; where another tab took the name just now, that is said beside the field."""
+        try:
+            with transaction.atomic():
+                self.save()
+        except IntegrityError:
+            self.add_error("name", NAME_TAKEN)
+        return self.is_valid()
 
 
 @require_http_methods(["GET", "POST"])
@@ -51,11 +63,10 @@ def saved_views(request: HttpRequest) -> HttpResponse:
     if not query:
         messages.info(request, "There is no filter to save. Choose one in the inbox, then save it.")
         return redirect("saved_views")
-    if not form.is_valid():
+    if not (form.is_valid() and form.saved()):
         return _page(request, query, form, status=422)
-    view = form.save()
-    messages.success(request, f"Saved the view “{view}”.")
-    return redirect(view)
+    messages.success(request, f"Saved the view “{form.instance}”.")
+    return redirect(form.instance)
 
 
 @require_http_methods(["GET", "POST"])
@@ -64,8 +75,8 @@ def change_view(request: HttpRequest, view_id: int) -> HttpResponse:
     """Another name, or others who see it."""
     view = get_object_or_404(SavedView, pk=view_id, owner=actor(request))
     form = ViewForm(request.POST if request.method == "POST" else None, instance=view, owner=actor(request))
-    if request.method == "POST" and form.is_valid():
-        messages.success(request, f"Saved the view “{form.save()}”.")
+    if request.method == "POST" and form.is_valid() and form.saved():
+        messages.success(request, f"Saved the view “{view}”.")
         return redirect("saved_views")
     return render(request, "reviews/saved_view.html", {"form": form, "view": view}, status=422 if form.errors else 200)
 

@@ -1,0 +1,50 @@
+"""Two at one moment, in the order that a test says: one waits for a lock that the other holds."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection, connections, transaction
+
+from tests.processes import eventually
+
+
+class Behind:
+    """Somebody else's act, begun by `waits` and over when the block is."""
+
+    result: Any
+
+    def __init__(self, act: Callable[[], Any], pool: ThreadPoolExecutor) -> None:
+        self._act, self._pool = act, pool
+        self.begun: Future[Any] | None = None
+
+    def waits(self) -> None:
+        """Begin it; return as soon as it waits for a lock of the block."""
+        self.begun = self._pool.submit(_on_its_own, self._act)
+        eventually(lambda: _somebody_waits() or (self.begun and self.begun.done()))
+
+
+@contextmanager
+def behind(act: Callable[[], Any]) -> Iterator[Behind]:
+    """What the block does is one transaction, and committed before the act goes on; `result` is what that returned."""
+    with ThreadPoolExecutor(1) as pool:
+        other = Behind(act, pool)
+        with transaction.atomic():
+            yield other
+        assert other.begun
+        other.result = other.begun.result(30)
+
+
+def _somebody_waits() -> bool:
+    """For us."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+        return bool(cursor.fetchall())
+
+
+def _on_its_own(act: Callable[[], Any]) -> Any:
+    try:
+        return act()
+    finally:
+        connections.close_all()
