@@ -1,26 +1,32 @@
 """Budgets: reserved before a call, counted after it; exhausted they ask one person once, and what is decided holds for all."""
 
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
 from django.test import Client
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pytest_django import Settings
 
 from agentops.outside import Outside
+from agentops.outside.answer import Answer as Metered
+from agentops.outside.model import _answer as metered
 from reviews import decisions
 from reviews.models import Review
 from runs import audit, budgets, commands, event_log, executor
 from runs.engine import budget
+from runs.engine.errors import GiveUp, TryLater
 from runs.integrations import llm, prices
-from runs.models import AgentConfig, Budget, Reservation, Run
+from runs.models import AgentConfig, Budget, Dependency, Reservation, Run
+from runs.reliability import terms
 from runs.reliability.budget import give_back
 from runs.sdk import BadDeclaration, StepContext, agent, executing
 from runs.sdk import Budget as Declared
@@ -159,11 +165,11 @@ def test_children_spend_from_the_budgets_of_all_above_them() -> None:
 
 
 @in_one_transaction
-def test_a_call_that_fails_gives_back_what_it_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_fails_without_saying_what_it_used_counts_as_reserved() -> None:
     """The worker's own note to a ledger that is no file fails within the call."""
     run = advanced(started("line", 1, "/nowhere/ledger"))
     assert run.waiting_cause == "person"
-    assert counted(f"run:{run.pk}") == {"money": (0, 0), "tokens": (0, 0), "calls": (0, 0)}
+    assert counted(f"run:{run.pk}") == {"money": (Decimal("0.1"), 0), "tokens": (100, 0), "calls": (1, 0)}
     assert not Reservation.objects.exists()
 
 
@@ -513,11 +519,54 @@ def test_what_the_provider_says_was_used_is_what_counts(model: Outside, settings
     with executing(step):
         llm.write(Reply, instructions="Be kind.", prompt="hello")
     used = counted(f"run:{run.pk}")
+    assert 1000 in model.seen[0]["body"].values(), "an answer cannot be longer than was reserved"
     tokens_in = len("Be kind.") // 4 + len("hello") // 4
     tokens_out = used["tokens"][0] - tokens_in
     assert tokens_out > 0
     assert used["money"] == ((tokens_in * 1000 + tokens_out * 2000) / Decimal(1_000_000), 0)
     assert not Reservation.objects.exists()
+
+
+class Numbered(BaseModel):
+    number: str = Field(pattern="^[0-9]+$")
+
+
+def free_of_charge(*given: Any, **more: Any) -> Metered:
+    """As a server does that counts nothing."""
+    answer = metered(*given, **more)
+    answer.body["usage"] = dict.fromkeys(answer.body["usage"], 0)
+    return answer
+
+
+MOST = (len("Be kind.hello") // 3 + 1000, 1)
+USED: list[tuple[str, type[BaseModel], tuple[int | None, int]]] = [
+    ("", Numbered, (None, 1)), ("hang", Reply, MOST), ("malformed", Reply, MOST), ("reset", Reply, MOST), ("free", Reply, MOST),
+    ("503", Reply, (0, 0)), ("rejected_key", Reply, (0, 0)), ("away", Reply, (0, 0)),
+]  # fmt: skip
+
+
+@in_one_transaction
+@pytest.mark.parametrize(("fault", "wanted", "tokens_and_calls"), USED, ids=[fault or "misfit" for fault, *_ in USED])
+def test_a_call_that_fails_costs_what_was_said_or_all_unless_nobody_took_it(
+    model: Outside, settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: str, wanted: type[BaseModel],
+    tokens_and_calls: tuple[int | None, int],
+) -> None:  # fmt: skip
+    Dependency.objects.update(read_timeout_seconds=0.5)
+    terms.forget()
+    if fault == "away":
+        settings.AGENTOPS_MODEL_BASE_URL = "http://127.0.0.1:1/v1"
+    elif fault == "free":
+        monkeypatch.setattr("agentops.outside.model._answer", free_of_charge)
+    elif fault:
+        httpx2.post(f"{model.url}/faults", json={"kind": fault, "path": "/v1/"}).raise_for_status()
+    run = started("line", 1)
+    step = StepContext(f"{run.pk}:write", run_id=run.pk, position=1, agent="consuming")
+    with executing(step), nullcontext() if fault == "free" else pytest.raises((GiveUp, TryLater)):
+        llm.write(wanted, instructions="Be kind.", prompt="hello")
+    used = counted(f"run:{run.pk}")
+    tokens, calls = tokens_and_calls
+    assert used["calls"] == (calls, 0)
+    assert 0 < used["tokens"][0] < 1000 if tokens is None else used["tokens"] == (tokens, 0)
 
 
 @pytest.mark.parametrize(

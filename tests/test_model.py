@@ -14,7 +14,7 @@ from agentops.outside import Outside
 from runs.engine.errors import GiveUp, TryLater
 from runs.integrations import card_processor, llm
 from runs.models import Dependency
-from runs.reliability import terms
+from runs.reliability import guard, terms
 from tests.actors import at_once
 
 
@@ -92,6 +92,51 @@ def test_a_fault_has_a_kind_and_is_one_request_since_no_client_retries_by_itself
     with pytest.raises(expected, match=f"^{client}"):
         CLIENTS[client]()
     assert len(model.visits.told(path="/v1/", window=60)["visits"]) == 1
+
+
+@pytest.mark.parametrize("own_server", [True, False], ids=["native output", "tool output"])
+def test_an_answer_that_does_not_fit_is_not_asked_for_again(
+    model: Outside, settings: Settings, own_server: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not own_server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{model.url}/v1")
+        settings.AGENTOPS_MODEL, settings.AGENTOPS_MODEL_BASE_URL = "openai-chat:gpt-of-tests", ""
+        settings.AGENTOPS_MODEL_API_KEY = "sk-of-tests"
+    with pytest.raises(GiveUp):
+        llm.write(Numbered, instructions="Be kind.", prompt="hello")
+    assert len(model.seen) == 1
+
+
+class Numbered(BaseModel):
+    number: str = Field(pattern="^[0-9]+$")
+
+
+PROVIDERS = {
+    "deepseek": {"DEEPSEEK_API_KEY": "k"}, "openrouter": {"OPENROUTER_API_KEY": "k"}, "together": {"TOGETHER_API_KEY": "k"},
+    "ollama": {"OLLAMA_BASE_URL": "http://127.0.0.1:1/v1"}, "fireworks": {"FIREWORKS_API_KEY": "k"},
+    "azure": {"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://a.example", "OPENAI_API_VERSION": "2024-06-01"},
+    "moonshotai": {"MOONSHOTAI_API_KEY": "k"}, "cerebras": {"CEREBRAS_API_KEY": "k"}, "anthropic": {"ANTHROPIC_API_KEY": "k"},
+    "openai": {"OPENAI_API_KEY": "k"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_provider_s_client_retries_and_each_has_our_timeouts(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in PROVIDERS[provider].items():
+        monkeypatch.setenv(variable, value)
+    client = guard.call("model", lambda: llm._provider(provider).client)
+    wanted = terms.of("model")
+    assert client.max_retries == 0
+    assert (client.timeout.read, client.timeout.connect) == (wanted.read_timeout_seconds, wanted.connect_timeout_seconds)
+
+
+def test_a_provider_whose_client_cannot_be_told_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own:
+        client = object()
+
+    monkeypatch.setattr("pydantic_ai.providers.infer_provider", lambda _: Own())
+    settings.AGENTOPS_MODEL = "deepseek:chat"
+    assert "cannot be used as it is configured: the client of deepseek tries again by itself" in llm.complaint()
 
 
 def test_a_rejected_key_and_a_context_that_is_too_long_are_said_in_the_provider_s_words(model: Outside) -> None:

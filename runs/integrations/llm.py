@@ -65,6 +65,11 @@ def complaint() -> str:
 
 UNKNOWN = "Unknown model: {}; use provider:name such as openai:gpt-5, or set AGENTOPS_MODEL_BASE_URL to a server of your own."
 
+RETRIES = (
+    "the client of {} tries again by itself, and cannot be told not to. Use another provider, or set AGENTOPS_MODEL_BASE_URL to a"
+    " server that speaks OpenAI's dialect."
+)
+
 
 def load() -> None:
     """Import what writing needs, where a model is configured: it takes seconds, and job processes fork for each job."""
@@ -84,14 +89,34 @@ def write(output_type: type[Output], *, instructions: str, prompt: str) -> Outpu
 def _written(output_type: type[Output], instructions: str, prompt: str) -> Output:
     # Imported here: it takes seconds, and a process that only serves pages never needs it.
     from pydantic_ai import Agent, NativeOutput
+    from pydantic_ai.exceptions import ModelHTTPError
+    from pydantic_ai.usage import RunUsage
 
     # Small local models fail at tool calls but keep to a schema; the big providers do well with either.
     wanted: Any = NativeOutput(output_type) if settings.AGENTOPS_MODEL_BASE_URL else output_type
-    agent: Agent[None, Output] = Agent(_home.model(), output_type=wanted, instructions=instructions, name="draft")
-    result = _home.done(agent.run(prompt))
-    usage = result.usage
-    guard.used(usage.total_tokens, prices.cost(name(), usage.input_tokens, usage.output_tokens))
-    return result.output
+    agent: Agent[None, Output] = Agent(
+        _home.model(), output_type=wanted, instructions=instructions, name="draft", retries=0,
+        model_settings={"max_tokens": ANSWER_TOKENS},
+    )  # fmt: skip
+    usage = RunUsage()
+    try:
+        return _home.done(agent.run(prompt, usage=usage)).output
+    except Exception as error:
+        if isinstance(error, ModelHTTPError) or not _was_sent(error):
+            guard.unspent()
+        raise
+    finally:
+        if usage.total_tokens:  # what says nothing, or 0, counts as it was reserved
+            guard.used(usage.total_tokens, prices.cost(name(), usage.input_tokens, usage.output_tokens))
+
+
+def _was_sent(error: BaseException | None) -> bool:
+    """False where there was no connection to send anything by."""
+    while error is not None:
+        if type(error).__name__ in ("ConnectError", "ConnectTimeout"):
+            return False
+        error = error.__cause__
+    return True
 
 
 def _model() -> "Model":
@@ -106,7 +131,7 @@ def _model() -> "Model":
 def _provider(provider: str) -> "Provider[Any]":
     """Clients without retries of their own: a step's attempts are counted in one place."""
     key = settings.AGENTOPS_MODEL_API_KEY or None
-    if provider.startswith("openai"):
+    if provider in ("openai", "openai-chat", "openai-responses"):
         from openai import AsyncOpenAI, Timeout
         from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -120,9 +145,16 @@ def _provider(provider: str) -> "Provider[Any]":
 
         client_ = AsyncAnthropic(api_key=key, max_retries=0, timeout=_timeout(Timeout))
         return AnthropicProvider(anthropic_client=client_)
+    from pydantic_ai.exceptions import UserError
     from pydantic_ai.providers import infer_provider
 
-    return infer_provider(provider)
+    found = infer_provider(provider)
+    # openai's client and those made by the same generator: most providers have one
+    if not all(hasattr(found.client, setting) for setting in ("max_retries", "timeout")):
+        raise UserError(RETRIES.format(provider))
+    found.client.max_retries = 0
+    found.client.timeout = _timeout(type(found.client.timeout)) or found.client.timeout
+    return found
 
 
 class _Home:

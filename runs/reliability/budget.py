@@ -54,17 +54,16 @@ class Payer:
 
 @contextmanager
 def reserved(most: Spending, real: Spending, payer: Payer, dependency: str) -> Iterator[None]:
-    """Reserve it for a block, which says in `real` what was used; a block that fails without having said so gives it back.
+    """Reserve it for a block, which says in `real` what was used; if it made its call and did not say, that was the most.
 
     Raises NoBudget, where nothing may be called, and HeldBack while the database is away.
     """
     number, now = _reserve(most, payer, dependency)
-    used = Spending(0, calls=0)
     try:
         yield
-        used = most
     finally:
-        used = used if real.tokens == NOT_SAID else real
+        unsaid = most if real.calls else Spending(0, calls=0)
+        used = unsaid if real.tokens == NOT_SAID else real
         _settle(number, _scopes(payer, now), most.amounts(), used.amounts())
 
 

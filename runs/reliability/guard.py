@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from runs.reliability.classify import classify
 from runs.reliability.limiter import TooLarge
 from runs.reliability.terms import Terms, declare
 
-__all__ = ["Spending", "call", "declare", "is_calling", "terms", "used"]
+__all__ = ["Spending", "call", "declare", "is_calling", "terms", "unspent", "used"]
 T = TypeVar("T")
 logger = structlog.get_logger()
 LOOK_SECONDS = 0.5  # a thread that only waits hears no CutOff
@@ -38,6 +38,8 @@ class _Call:
     entered: entry.Entered | None = None
     tokens: int | None = None
     real: Spending | None = None
+    departure: threading.Lock = field(default_factory=threading.Lock)  # who has it decides whether the call leaves
+    left: bool = False
 
 
 _call: contextvars.ContextVar[_Call] = contextvars.ContextVar("call")
@@ -80,7 +82,15 @@ def used(tokens: int, money: Decimal | None = None) -> None:
     made = _call.get()
     made.tokens = tokens
     if made.real:
-        made.real.tokens, made.real.money = tokens, money
+        made.real.tokens, made.real.money, made.real.calls = tokens, money, 1
+
+
+def unspent() -> None:
+    """Say within a call that it cost nothing: the other side did not take it. What is said of nothing costs the most it may."""
+    made = _call.get()
+    made.tokens = 0
+    if made.real:
+        made.real.tokens, made.real.money, made.real.calls = 0, Decimal(0), 0
 
 
 # --- before the call ----------------------------------------------------------------------------------------------
@@ -134,7 +144,7 @@ def _paid(made: _Call, step: values.StepContext | None, most: Spending | None) -
     """Reserve what the call may cost, for the run of this step and the runs above it, and its agent's day."""
     if most is None or step is None or not step.run_id:
         return nullcontext()
-    made.real = Spending(NOT_SAID)
+    made.real = Spending(NOT_SAID, calls=0)
     return budget.reserved(most, made.real, Payer(step.run_id, step.fence, step.position, step.agent), made.terms.name)
 
 
@@ -193,8 +203,11 @@ def _answer(made: _Call, function: Callable[[], T]) -> T:
     name, seconds = made.terms.name, made.terms.attempt_timeout_seconds
     answer = _started(made, function)
     end = time.monotonic() + seconds
-    while not answer.done() and (left := end - time.monotonic()) > 0:
-        wait([answer], timeout=min(left, LOOK_SECONDS))
+    try:
+        while not answer.done() and (left := end - time.monotonic()) > 0:
+            wait([answer], timeout=min(left, LOOK_SECONDS))
+    finally:
+        _is_over(made)
     if not answer.done():
         raise TryLater(f"{name} gave no answer within {seconds:g} s.")
     error = answer.exception()
@@ -203,6 +216,13 @@ def _answer(made: _Call, function: Callable[[], T]) -> T:
     if not isinstance(error, Exception):
         raise error
     raise classify(error, dependency=name) from error
+
+
+def _is_over(made: _Call) -> None:
+    """From now on it does not leave, if it has not yet; if it has, and has not said what it cost, it counts in full."""
+    made.left = not made.departure.acquire(blocking=False)
+    if made.left and made.real and made.real.tokens == NOT_SAID:
+        made.real.calls = 1
 
 
 def _leave_in_time(made: _Call) -> None:
@@ -225,6 +245,8 @@ def _started(made: _Call, function: Callable[[], T]) -> Future[T]:
     def run() -> None:
         try:
             _leave_in_time(made)
+            if not made.departure.acquire(blocking=False):
+                return  # nobody waits for it any more
             answer.set_result(context.run(function))
         except BaseException as error:  # noqa: BLE001 - handed to the caller, which raises it
             answer.set_exception(error)
