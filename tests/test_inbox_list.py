@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import connection
 from django.http import QueryDict
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -110,6 +112,18 @@ def test_when_all_are_snoozed_the_page_says_so_and_leads_to_them(client: Client)
     html = client.get(reverse("inbox")).content.decode()
     assert "All of them are snoozed" in html
     assert "?tab=snoozed" in html
+
+
+def test_closed_ones_which_may_be_very_many_are_counted_to_a_limit_and_not_for_each_tab(client: Client) -> None:
+    opened("guessing")
+    Review.objects.update(state="decided")
+    for query in ("state=decided", "state=any&tab=unassigned", "by=reviewer", "state=any&whole=1"):
+        with CaptureQueriesContext(connection) as asked:
+            for page in ("inbox", "review_list", "review_rows"):
+                client.get(f"{reverse(page)}?{query}")
+        counted = [one["sql"] for one in asked.captured_queries if "COUNT(" in one["sql"] and "'open'" not in one["sql"]]
+        assert len(counted) >= 2
+        assert all(f"LIMIT {listing.MOST_COUNTED + 1}" in sql for sql in counted), counted
 
 
 # --- filters --------------------------------------------------------------------------------------------------------
