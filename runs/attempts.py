@@ -21,9 +21,9 @@ from runs.engine.masking import mask, secrets, unmask
 from runs.engine.outcome import ALONE_AFTER, Ending, crashed, is_poison, lost, why_crashed
 from runs.engine.policy import ALLOWED, Cause, Subject, Verdict
 from runs.engine.state import UNDO, Status, StepState
-from runs.engine.step import action, after_crash, moment
+from runs.engine.step import OUT_OF_TIME, action, after_crash, moment
 from runs.models import open_reviews
-from runs.nexts import Alone, Attempt, Done, Next, Open, Refused, refusal
+from runs.nexts import Alone, Attempt, Done, Next, Open, Refused, held_by, refusal
 from runs.passes import Pass, has_come
 
 LEAST_SECONDS = 0.1  # an attempt at the end of a step's time still has these
@@ -169,7 +169,8 @@ class OneStep:
         return action(self.log.run_id, step, worker=self.worker.name, effect=self.worker.effect, value=step.input)
 
     def _ask_again(self, step: StepState) -> Open:
-        why = f"What would be carried out is no longer what {step.decided_by} approved. Nothing was executed. {self.worker.gate}"
+        who = "the clock" if step.reason == OUT_OF_TIME else step.decided_by
+        why = f"What would be carried out is no longer what {who} approved. Nothing was executed. {self.worker.gate}"
         return self._escalate(Cause.GATED, Subject.INPUT, why=why, proposal=step.input)
 
     def _again(self, step: StepState) -> Next:
@@ -192,7 +193,17 @@ class OneStep:
         """A question that was withdrawn when the run ended stands again as it stood; else it stands still."""
         if step.pending or step.withdrawn:
             return self._put(escalations.anew(step.pending or step.escalation))
-        return Open("person", self.position, step.deadline)
+        return Open("person", self.position, step.deadline) if step.asked else self._decide_anew(step)
+
+    def _decide_anew(self, step: StepState) -> Open:
+        """The run was retried after this step had ended it, and what it does may happen only once."""
+        why = "The run was retried. What may happen only once is not carried out again by itself: decide anew."
+        if step.cause not in (Cause.GATED, Cause.LOW_CONFIDENCE):
+            return self._escalate(Cause.OUTCOME_UNKNOWN, Subject.OUTPUT, why=f"{why} {outcome.UNKNOWN}")
+        judgement = {name: getattr(step, name) for name in ("confidence", "threshold", "source", "alternatives")}
+        rule = Verdict(needs_person=True, rule=self.policy.rule)
+        about = {"proposal": step.proposal, "verdict": rule, "judged": True} | judgement
+        return self._escalate(Cause(step.cause), Subject.OUTPUT, why=why, **about)
 
     def _ending(self, step: StepState) -> Ending:
         """How the process of the attempt ended; where nobody saw it, only that it is gone."""
@@ -251,6 +262,8 @@ class OneStep:
         verdict = policy.after(
             self.policy, accepted.stored, judged=bool(judgement), confidence=confidence, threshold=threshold
         )  # fmt: skip
+        if self.recorded.sent_back:
+            verdict = policy.after_remark(self.policy, verdict, self.recorded.effect)
         if verdict.needs_person:
             why = " ".join(filter(None, [verdict.why, judgement.pop("why", "")]))
             about = judgement | {"judged": True, "threshold": policy.threshold_of(self.policy, threshold)}
@@ -380,13 +393,6 @@ def difference(step: StepState, request: dict[str, Any] | None, steps: Mapping[i
         data["displaces"] = True  # this question is asked again after "retry"
     drafts = [Draft(Kind.STEP_WITHDRAWN, {}, step.position)] if step.asked else []  # one question at a time
     return Open("person", step.position, drafts=[*drafts, Draft(Kind.STEP_ESCALATED, data, step.position)])
-
-
-def held_by(deferred: dict[str, Any]) -> dict[str, Any]:
-    """What is said of the run as well, where the step is held back from a dependency."""
-    if "dependency" not in deferred:
-        return {}
-    return {name: deferred[name] for name in ("dependency", "why", "budget", "needs") if name in deferred}
 
 
 def _seconds_left(worker: AnyWorker, step: StepState) -> float:

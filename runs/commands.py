@@ -9,14 +9,13 @@ from django.forms import model_to_dict
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from runs import budgets, children, dispatch, event_log, sdk
+from runs import budgets, children, dispatch, escalations, event_log, sdk
 from runs.engine import budget
 from runs.engine.canonical import clean, digest, normalise, stored
 from runs.engine.events import Draft, Kind
 from runs.engine.masking import MASK, secrets
 from runs.engine.policy import ALLOWED, Cause, Subject, policy_of
 from runs.engine.state import RunState, Status, StepState, copied
-from runs.engine.step import action
 from runs.models import AgentConfig, Run
 from runs.pen import certain
 from runs.requests import Refused, UnknownAgent, configuration, enabled, find_agent, in_force, request, summary
@@ -122,9 +121,7 @@ def _more(run_id: int, step: StepState, decision: str, value: Any) -> dict[str, 
     """What the event of this decision says besides."""
     if decision == "skip":
         return {"note": _skip(step).note}
-    if decision in ("approve", "edit") and step.subject == Subject.INPUT:
-        return {"approved": action(run_id, step, worker=step.worker, effect=step.effect, value=value)}
-    return {}
+    return escalations.approved(run_id, step, value) if decision in ("approve", "edit") else {}
 
 
 def _skip(step: StepState) -> sdk.Skip:
@@ -309,6 +306,8 @@ def _decided_value(step: StepState, decision: str, value: Any) -> Any:
     """What the step goes on with. Raises Refused for a decision the cause does not allow, ValidationError for a bad value."""
     if decision not in step.escalation.get("allowed", ALLOWED[Cause(step.cause)]):
         raise Refused(f"A step that waits because it is {step.cause.replace('_', ' ')} cannot be decided with {decision!r}.")
+    if decision == "send_back" and "once" in _effects(step):
+        raise Refused("What may be done only once has been done, so it is not sent back. Approve, correct or reject the result.")
     if decision in CARRY_NOTHING:
         return None
     if decision == "approve":
@@ -318,6 +317,12 @@ def _decided_value(step: StepState, decision: str, value: Any) -> Any:
     if decision == "skip":
         return normalise(check_value(step.worker, Subject.OUTPUT, _skip(step).value))
     return stored(check_value(step.worker, value_of(decision, step.subject), value))
+
+
+def _effects(step: StepState) -> set[str]:
+    """Of its worker, as recorded and as the code is now."""
+    worker = sdk.find_worker(step.worker)
+    return {step.effect} | ({worker.effect} if worker else set())
 
 
 def value_of(decision: str, subject: str) -> str:

@@ -10,6 +10,7 @@ from runs.engine import policy
 from runs.engine.canonical import clean, normalise
 from runs.engine.policy import Cause, Default, Policy, Subject, Verdict, allowed
 from runs.engine.state import StepState
+from runs.engine.step import action
 
 UNTIMED = (Cause.BUDGET, Cause.CODE_CHANGED)  # these are about the run, not about what a policy is for
 
@@ -22,7 +23,8 @@ def question(
     schema = worker.input_model.model_json_schema() if subject == Subject.INPUT else worker.output.json_schema()
     effect, skips = step.effect if step else worker.effect, sdk.skip_of(worker) is not None
     said = {"cause": cause, "subject": subject, "proposal": proposal, "why": clean(why), "schema": schema}
-    said |= {"allowed": allowed(cause, subject, sent_back=step.sent_back if step else 0, may_skip=skips)}
+    sent_back = step.sent_back if step else 0
+    said |= {"allowed": allowed(cause, subject, effects=(effect, worker.effect), sent_back=sent_back, may_skip=skips)}
     said |= {"risk": policy.risk_of(terms, cause, effect)} | _named(terms, verdict)
     if cause not in UNTIMED and (times := [time for time in (worker.within, terms.within_seconds) if time is not None]):
         terms = replace(terms, default=Default.EXPIRE) if verdict and verdict.is_unclear else terms
@@ -49,11 +51,22 @@ def until(asked: dict[str, Any]) -> datetime | None:
     return datetime.fromisoformat(asked["deadline"]) if "deadline" in asked else None
 
 
-def expired(step: StepState) -> dict[str, Any]:
-    """The data of its StepExpired: what happens now that nobody has decided, as the policy said when it was asked."""
+def approved(run_id: int, step: StepState, value: Any) -> dict[str, str]:
+    """What exactly is approved, where that is an input, to be compared with what would be carried out."""
+    if step.subject != Subject.INPUT:
+        return {}
+    return {"approved": action(run_id, step, worker=step.worker, effect=step.effect, value=value)}
+
+
+def expired(run_id: int, step: StepState) -> dict[str, Any]:
+    """The data of its StepExpired: what happens now that nobody has decided, as the policy said when it was asked.
+
+    What is approved is what would be carried out by the code as it is now: where that can do harm, nothing is.
+    """
+    worker, risk = sdk.find_worker(step.worker), step.escalation.get("risk", "high")
     match step.escalation.get("default"):
-        case Default.APPROVE if policy.may_approve(step.cause, step.effect, step.escalation.get("risk", "high")):
-            return {"default": Default.APPROVE}
-        case Default.SKIP if (worker := sdk.find_worker(step.worker)) and (skip := sdk.skip_of(worker)):
+        case Default.APPROVE if worker and all(policy.may_approve(step.cause, one.effect, risk) for one in (step, worker)):
+            return {"default": Default.APPROVE} | approved(run_id, step, step.proposal)
+        case Default.SKIP if worker and (skip := sdk.skip_of(worker)):
             return {"default": Default.SKIP, "note": skip.note, "output": normalise(worker.dump(skip.value))}
     return {}

@@ -130,7 +130,8 @@ def _expire(log: event_log.RunLog) -> None:
     with event_log.locked(log.run_id) as now:
         asked = [position for position in late if now.state.steps[position].asked]
         steps = now.state.steps
-        now.append(*(Draft(Kind.STEP_EXPIRED, escalations.expired(steps[position]), position) for position in asked))
+        ends = {position: escalations.expired(log.run_id, steps[position]) for position in asked}
+        now.append(*(Draft(Kind.STEP_EXPIRED, data, position) for position, data in ends.items()))
     log.state = now.state
 
 

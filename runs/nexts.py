@@ -67,3 +67,10 @@ def refusal(step: StepState) -> Refused:
         return Refused(sdk.BudgetExhausted(step.title, step.decided_by), step.position)
     did = "says that it did not happen" if step.decision == "not_happened" else "rejected it"
     return Refused(sdk.Rejected(step.reason, step.decided_by, did), step.position)
+
+
+def held_by(deferred: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the run as well, where the step is held back from a dependency."""
+    if "dependency" not in deferred:
+        return {}
+    return {name: deferred[name] for name in ("dependency", "why", "budget", "needs") if name in deferred}

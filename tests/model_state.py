@@ -108,6 +108,13 @@ class Step:
         self.status, self.tries, self.crashes, self.losses = "queued", 0, 0, 0
         self.fallback, self.crashed, self.blamed = False, False, False
 
+    def try_again(self) -> None:
+        """What may happen only once is asked about again."""
+        if self.kind == "once":
+            self.status, self.cause, self.withdrawn = "waiting", "outcome_unknown", True
+        else:
+            self.queue_again()
+
     def as_before_the_change(self) -> None:
         if self.cause == "code_changed":
             self.status, self.cause = self.under

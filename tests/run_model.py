@@ -191,7 +191,7 @@ class Model:
             if step.status == "cancelled":
                 step.go_on_with_the_run()
             elif step.position == state.failed_step and step.status in ("rejected", "expired"):
-                step.queue_again()
+                step.try_again()
         state.status, state.failed_step, state.cancel_requested = "queued", None, False
         self.retried_at = self.universe.clock
 

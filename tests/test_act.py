@@ -138,6 +138,7 @@ def test_what_differs_is_named_by_its_path(before: Any, after: Any, paths: list[
         (Cause.GATED, Subject.INPUT, {}, "approve edit reject take_over"),
         (Cause.GATED, Subject.OUTPUT, {}, "approve edit reject send_back"),
         (Cause.GATED, Subject.OUTPUT, {"sent_back": 5}, "approve edit reject"),
+        (Cause.GATED, Subject.OUTPUT, {"effects": ("none", "once")}, "approve edit reject"),
         (Cause.LOW_CONFIDENCE, Subject.OUTPUT, {"sent_back": 4}, "approve edit reject send_back"),
         (Cause.LOW_CONFIDENCE, Subject.OUTPUT, {"sent_back": 5, "may_skip": True}, "approve edit reject skip"),
         (Cause.FAILED, Subject.OUTPUT, {"may_skip": True}, "retry take_over reject skip"),

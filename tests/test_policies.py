@@ -1,5 +1,6 @@
 """Policies and real steps: before and after execution, at a deadline, as a sample; and the form in which they are written."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from pydantic import BaseModel
 
 from reviews import decisions
 from reviews.models import Cause, Review, Risk
-from runs import audit, commands, describe, event_log, executor, policies, previews, sdk
+from runs import audit, commands, describe, escalations, event_log, executor, policies, previews, sdk
 from runs.engine import policy as judging
-from runs.engine.events import Kind
+from runs.engine.events import Draft, Kind
 from runs.models import Policy, Run
 from runs.sdk import Result, agent, skip, worker
 from tests.agents import Answer, Order
@@ -175,6 +176,64 @@ def test_a_run_keeps_the_policies_it_started_with() -> None:
     assert started().status == "succeeded"
 
 
+def deploy(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """The code has another worker `quote` from now on."""
+    changed = dataclasses.replace(quote, **changes)
+    monkeypatch.setitem(sdk.WORKERS, quote.name, changed)
+    monkeypatch.setitem(globals(), "quote", changed)
+
+
+# --- what may happen only once -----------------------------------------------------------------------------------------
+
+
+def test_what_was_done_once_is_not_sent_back_to_be_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy(transfer, when="always", approvals=2)
+    run = started("transfer")
+    assert asked(run).allowed == ["approve", "edit", "reject"]
+    policy(quote, when="always")
+    deployed = started("quote")
+    deploy(monkeypatch, effect="once")
+    assert "send_back" in asked(deployed).allowed, "its worker was harmless when it was asked"
+    for one in (run, deployed):
+        with pytest.raises(commands.Refused, match=r"cannot be decided with|only once"):
+            decide(one, "send_back", reason="Once more.")
+    assert CALLED == [500, 500]
+
+
+def test_a_result_of_what_was_done_once_is_put_again_when_the_run_is_retried() -> None:
+    policies.configure(by="admin", agent="once", when="always", approvals=2)
+    run = advanced(commands.start("once", {"text": "x", "number": 5}, by="operator"))
+    before, rejected = asked(run), decide(run, "reject", reason="Wrong.")
+    assert rejected.status == "failed"
+    commands.retry(run.pk, by="operator")
+    advanced(run)
+    again = asked(run)
+    assert CALLED == [5]
+    for name in ("cause", "subject", "proposal", "allowed", "risk", "approvals", "rule"):
+        assert getattr(again, name) == getattr(before, name)
+    assert decide(run, "approve").output == {"said": "5"}
+    assert CALLED == [5]
+
+
+@pytest.mark.parametrize(("terms", "status"), [({"approvals": 2}, "waiting"), ({"risk": "high"}, "waiting"), ({}, "succeeded")])
+def test_a_result_that_was_sent_back_goes_round_no_second_person(terms: dict[str, Any], status: str) -> None:
+    policy(estimate, **terms)
+    ANSWERS["confidence"] = 0.1
+    run = started("estimate")
+    ANSWERS["confidence"] = 0.99
+    run = decide(run, "send_back", reason="Be surer.")
+    assert run.status == status
+    if status == "waiting":
+        assert (asked(run).approvals, asked(run).confidence) == (terms.get("approvals", 1), 0.99)
+        assert "sent back for changes" in asked(run).why
+
+
+@agent("once", title="Once", version="1")
+def only_once(run: sdk.Run, order: Order) -> Answer:
+    """Transfers, and hears of no rejection."""
+    return Answer(said=str(run.step("transfer", transfer, cents=order.number).cents))
+
+
 # --- at the deadline --------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +275,23 @@ def test_the_clock_approves_nothing_irreversible_even_where_the_row_says_so() ->
     assert asked(run).default == "expire"
     time_passes(run)
     assert (advanced(run).output, CALLED) == ({"said": "too late"}, [])
+
+
+@pytest.mark.parametrize("deployed", ["before the deadline", "after the clock approved it"])
+def test_the_clock_approves_nothing_that_a_deploy_has_made_irreversible(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy(**LARGE, subject="input", within_seconds=1, default="approve")
+    run = started()
+    time_passes(run)
+    if deployed == "before the deadline":
+        deploy(monkeypatch, effect="once")
+        assert (advanced(run).output, CALLED) == ({"said": "too late"}, [])
+        return
+    with event_log.locked(run.pk) as log:  # and the process that wrote it goes no further
+        log.append(Draft(Kind.STEP_EXPIRED, escalations.expired(run.pk, log.state.steps[1]), 1))
+    deploy(monkeypatch, effect="once")
+    run = advanced(run)
+    assert (run.status, asked(run).cause, CALLED) == ("waiting", "gated", [])
+    assert "no longer what the clock approved" in asked(run).why
 
 
 # --- a sample ---------------------------------------------------------------------------------------------------------

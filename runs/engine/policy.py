@@ -1,7 +1,7 @@
 """Whether a step needs a person, and why; code and configuration decide, never the content of a step."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -140,6 +140,14 @@ def after(policy: Policy, result: Any, *, judged: bool, confidence: float | None
     return verdict
 
 
+def after_remark(policy: Policy, verdict: Verdict, effect: str) -> Verdict:
+    """Of a result whose worker was given a person's remark: where one is not enough, no confidence takes their place."""
+    if verdict.needs_person or not (policy.approvals > 1 or risk_of(policy, verdict.cause, effect) == "high"):
+        return verdict
+    why = "It was sent back for changes, so a person decides about it again, however sure its worker is."
+    return Verdict(True, why, Cause.GATED, rule=policy.rule)
+
+
 def threshold_of(policy: Policy, threshold: float) -> float:
     """The policy's own, else the agent's."""
     return threshold if policy.threshold is None else policy.threshold
@@ -219,10 +227,15 @@ MAY_BE_SKIPPED = (Cause.GATED, Cause.LOW_CONFIDENCE, Cause.FAILED)  # where the 
 MOST_SENT_BACK = 5  # times that a result is sent back for changes; then a person takes it, corrects it or rejects it
 
 
-def allowed(cause: Cause, subject: str, *, sent_back: int = 0, may_skip: bool = False) -> list[str]:
-    """The decisions about a step that waits for this cause and was sent back so often."""
+def allowed(
+    cause: Cause, subject: str, *, effects: Collection[str] = (), sent_back: int = 0, may_skip: bool = False
+) -> list[str]:
+    """The decisions about a step that waits for this cause and was sent back so often.
+
+    `effects` are those of its worker as recorded and as the code is now: what may happen once is not sent back to be done again.
+    """
     of_its_result = cause == Cause.GATED and subject == Subject.OUTPUT
     kinds = list(OF_A_RESULT if of_its_result else ALLOWED[cause])
-    if sent_back >= MOST_SENT_BACK and "send_back" in kinds:
+    if "send_back" in kinds and (sent_back >= MOST_SENT_BACK or "once" in effects):
         kinds.remove("send_back")
     return [*kinds, "skip"] if may_skip and cause in MAY_BE_SKIPPED else kinds

@@ -195,7 +195,8 @@ def _step_expired(step: StepState, fact: Fact) -> StepState:
     if default == "approve":
         step = replace(step, escalation={}, reason=OUT_OF_TIME)
     if default == "approve" and step.subject == "input":
-        return replace(step, status=Status.QUEUED, input=step.proposal, gate_passed=True)
+        approved = fact.data.get("approved", "")
+        return replace(step, status=Status.QUEUED, input=step.proposal, gate_passed=True, approved=approved)
     if default == "approve":
         return replace(step, status=Status.SUCCEEDED, output=step.proposal, error=None, finished_at=fact.at)
     if default == "skip":
@@ -291,8 +292,18 @@ def woken(step: StepState) -> StepState:
 
 
 def tried_again(step: StepState) -> StepState:
-    """A person lets the run go on that this step had ended."""
-    return _before_the_change(step) if _stands_under_a_change(step) else _queued_again(step)
+    """A person lets the run go on that this step had ended: what may have happened is decided about anew, not done anew."""
+    if _stands_under_a_change(step):
+        return _before_the_change(step)
+    if _may_have_happened(step):
+        return replace(step, status=Status.WAITING, escalation={}, finished_at=None)
+    return _queued_again(step)
+
+
+def _may_have_happened(step: StepState) -> bool:
+    """An effect that may happen only once, where its result, or whether it happened, was decided about."""
+    is_about_it = step.subject == "output" and step.cause not in ("failed", "budget")
+    return step.effect == "once" and step.attempt > 0 and is_about_it
 
 
 def _stands_under_a_change(step: StepState) -> bool:
