@@ -8,10 +8,11 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from reviews import live, presence
+from reviews import drafts, live, presence
 from reviews.eligibility import Eligibility, NotYours, lets_go_on
 from reviews.models import Cause, Claim, Decision, Draft, Review, Risk
 from runs import access, commands
@@ -21,7 +22,7 @@ __all__ = ["Conflict", "NotYours", "Stale", "decide", "pending", "seen", "undo",
 
 Kind = Decision.Kind
 LONGER = timedelta(minutes=5)  # the first of a bulk can be taken back for longer than the last, and clocks differ
-CARRIES_VALUE = (Kind.EDIT, Kind.ANSWER, Kind.HAPPENED, Kind.TAKE_OVER)
+CARRIES_VALUE = Decision.CARRIES_VALUE
 NEEDS_REASON = {
     Kind.REJECT: "A rejection needs a reason: the supervisor and the run's history carry it.",
     Kind.SEND_BACK: "Say what is to be changed: the worker begins anew with your remark.",
@@ -78,6 +79,8 @@ def decide(
             before.is_repeated = True
             return before
         _guard(review, first, answer)
+        if review.approvals > 1:
+            _take_back(review.decisions.filter(final=False).exclude(pk=first.pk if first else None), by=None)
         answer = replace(answer, value=_value(review, kind, value))
         if review.approvals > 1 and lets_go_on(review, kind) and not (first and kind == Kind.APPROVE):
             return _first_of_two(review, first, answer)
@@ -85,8 +88,11 @@ def decide(
 
 
 def pending(review: Review) -> Decision | None:
-    """The first of two approvals, while the second is awaited."""
-    return review.decisions.filter(final=False, revoked_at=None).select_related("actor").order_by("pk").last()
+    """The first of two approvals, while the second is awaited, and whoever gave it may still give it."""
+    first = review.decisions.filter(final=False, revoked_at=None).select_related("actor").order_by("pk").last()
+    if first is None or not access.may_decide(first.actor) or Eligibility(review, first.actor).why_not(first.kind):
+        return None
+    return first
 
 
 def seen(review: Review, first: Decision | None = None) -> str:
@@ -112,7 +118,8 @@ def undo(review_id: int, *, actor: User) -> Review:
             _revoke(review, decision, actor)
             review.state, review.closed_at = Review.State.OPEN, None
             review.save(update_fields=["state", "closed_at"])
-        Decision.objects.filter(pk=decision.pk).update(revoked_at=timezone.now())
+        _take_back(Decision.objects.filter(pk=decision.pk), by=actor)
+        drafts.bring_back(decision)
         live.nudge(review.pk)
         return review
 
@@ -177,7 +184,7 @@ def _guard(review: Review, first: Decision | None, answer: Answer) -> None:
 def _first_of_two(review: Review, earlier: Decision | None, answer: Answer) -> Decision:
     """It waits for the second; what somebody edits anew takes the place of what was approved before."""
     if earlier:
-        Decision.objects.filter(pk=earlier.pk).update(revoked_at=timezone.now())
+        _take_back(Decision.objects.filter(pk=earlier.pk), by=answer.actor)
     decision = _record(review, answer, final=False)
     Claim.objects.filter(review=review, reviewer=answer.actor).delete()
     live.nudge(review.pk)
@@ -196,7 +203,7 @@ def _final(review: Review, first: Decision | None, answer: Answer, undo_seconds:
             undo_seconds=undo_seconds, is_locked=True,
         )  # fmt: skip
     if first and first.actor_id == answer.actor.pk:  # who approved it thinks otherwise now
-        Decision.objects.filter(pk=first.pk).update(revoked_at=timezone.now())
+        _take_back(Decision.objects.filter(pk=first.pk), by=answer.actor)
     decision = _record(review, answer, value=value, effective_at=until)
     Review.objects.filter(pk=review.pk).update(state=Review.State.DECIDED, closed_at=decision.decided_at)
     Claim.objects.filter(review=review).delete()
@@ -210,6 +217,11 @@ def _record(review: Review, answer: Answer, **more: Any) -> Decision:
     said |= {"seen_fingerprint": answer.seen, "channel": answer.channel, "bulk": answer.bulk, "decided_at": timezone.now()}
     said |= {"opened_at": presence.opened_at(review.pk, answer.actor)}
     return Decision.objects.create(review=review, actor=answer.actor, **said | more)
+
+
+def _take_back(decided: QuerySet[Decision], *, by: User | None) -> None:
+    """`by` is None where nobody did it: who had approved it may not do so any more."""
+    decided.filter(revoked_at=None).update(revoked_at=timezone.now(), revoked_by=by)
 
 
 def _revoke(review: Review, decision: Decision, actor: User) -> None:

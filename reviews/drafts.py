@@ -7,9 +7,11 @@ from django.contrib.auth.models import User
 from django.http import QueryDict
 from django.utils import timezone
 
-from reviews.models import Draft, Review
-from runs import commands
+from reviews.models import Decision, Draft, Review, Risk
+from runs import commands, sdk
 from runs.engine.canonical import Unstorable, stored
+from runs.engine.policy import Subject
+from runs.forms import SchemaForm
 
 NOT_TYPED = ("csrfmiddlewaretoken", "seen", "checked", "check", "more")
 LETTERS = 200_000
@@ -25,6 +27,26 @@ def save(review: Review, reviewer: User, typed: QueryDict) -> None:
     except Unstorable as error:
         raise commands.Refused(str(error)) from error
     Draft.objects.update_or_create(review=review, reviewer=reviewer, defaults=kept)
+
+
+def bring_back(decision: Decision) -> None:
+    """What somebody had sent is their draft again, now that it was taken back; what they have typed since stays."""
+    if decision.kind == Decision.Kind.APPROVE and decision.review.risk != Risk.HIGH:
+        return  # its form asks for nothing
+    data = _as_typed(decision) | {name: said for name in ("reason", "tag") if (said := getattr(decision, name))}
+    if data:
+        kept = {"kind": decision.kind, "data": data, "saved_at": timezone.now()}
+        Draft.objects.get_or_create(review=decision.review, reviewer=decision.actor, defaults=kept)
+
+
+def _as_typed(decision: Decision) -> dict[str, str]:
+    """Its value in the fields of its form, where it carries one and the code still knows its type."""
+    review, worker = decision.review, sdk.find_worker(decision.review.worker)
+    if decision.kind not in Decision.CARRIES_VALUE or worker is None:
+        return {}
+    is_input = commands.value_of(decision.kind, review.subject) == Subject.INPUT
+    schema = worker.input_model.model_json_schema() if is_input else worker.output.json_schema()
+    return SchemaForm(schema, check=lambda value: value, initial=decision.value).as_typed()
 
 
 def of(review: Review, reviewer: User) -> Draft | None:

@@ -37,7 +37,7 @@ def lines(review: Review) -> list[Line]:
     """The oldest first, in two questions."""
     found = [Line(review.opened_at, "", "It was opened")]
     found += [_of_event(one) for one in review.events.select_related("actor").order_by("pk")]
-    for decision in review.decisions.select_related("actor").order_by("pk"):
+    for decision in review.decisions.select_related("actor", "revoked_by").order_by("pk"):
         found += _of_decision(decision)
     if (said := CLOSED.get(Review.State(review.state))) and review.closed_at:
         found.append(Line(review.closed_at, "", said))
@@ -53,4 +53,8 @@ def _of_decision(decision: Decision) -> list[Line]:
     who, kind = str(decision.actor), decision.get_kind_display()
     awaits = "" if decision.final else "; another person must approve it too"
     said = [Line(decision.decided_at, who, f"decided “{kind}”{awaits}", decision.reason)]
-    return said + ([Line(decision.revoked_at, who, f"took “{kind}” back")] if decision.revoked_at else [])
+    if decision.revoked_at is None:
+        return said
+    if decision.revoked_by is None:
+        return [*said, Line(decision.revoked_at, "", f"“{kind}” by {who} no longer counts")]
+    return [*said, Line(decision.revoked_at, str(decision.revoked_by), f"took “{kind}” by {who} back")]

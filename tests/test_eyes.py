@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
 
-from reviews import choices, decisions
+from reviews import choices, decisions, history
 from reviews.confirmation import SIGNED_IN_AT
 from reviews.models import Decision, Draft, Review, Risk
 from runs import commands, describe, event_log, executor
@@ -84,6 +84,36 @@ def test_who_started_the_run_or_wrote_its_rule_is_none_of_the_two(people: dict[s
         decide(review, "approve", by="admin")
     assert not Decision.objects.exists()
     decide(review, "reject", by="reviewer", reason="I changed my mind.")
+
+
+@pytest.mark.parametrize("lost", ["account", "rule"])
+def test_a_first_approval_counts_only_while_whoever_gave_it_may_give_it(people: dict[str, User], lost: str) -> None:
+    review = for_two()
+    first = decide(review, "approve", by="reviewer")
+    shown = seen(review)
+    if lost == "account":
+        User.objects.filter(username="reviewer").update(is_active=False)
+    else:
+        commands.configure("guessing", by="reviewer", threshold=0.9)
+    with pytest.raises(decisions.Stale):
+        decide(review, "approve", by="reviewer2", seen=shown)
+    assert not decide(review, "approve", by="reviewer2").final, "it is the first now"
+    first.refresh_from_db()
+    assert (first.revoked_at is not None, first.revoked_by) == (True, None)
+    assert decide(review, "approve", by="admin", seen=seen(review)).final
+    assert finished(review).output == {"said": "red 5"}
+    assert "“Approved” by reviewer no longer counts" in [line.did for line in history.lines(review)]
+
+
+def test_the_history_names_who_took_a_decision_back(people: dict[str, User]) -> None:
+    review = opened("guessing")
+    decide(review, "approve", undo_seconds=600)
+    decisions.undo(review.pk, actor=people["admin"])
+    two = for_two()
+    decide(two, "approve", by="reviewer")
+    decide(two, "edit", by="reviewer2", value=GOOD, seen=seen(two))
+    taken = [(line.who, line.did) for one in (review, two) for line in history.lines(one) if "back" in line.did]
+    assert taken == [("admin", "took “Approved” by reviewer back"), ("reviewer2", "took “Approved” by reviewer back")]
 
 
 def test_at_high_risk_nobody_approves_a_request_of_their_own_nor_without_a_reason(people: dict[str, User]) -> None:
@@ -277,6 +307,34 @@ def test_whoever_comes_second_keeps_what_was_typed_and_sees_how_it_differs(clien
     assert "<ins>7</ins>" in html
     assert Draft.objects.get().data == {"value.colour": "green", "value.amount": "7"}
     assert "What you had typed" in page(client, review)
+
+
+def test_what_is_too_long_to_be_kept_is_shown_with_a_note(client: Client) -> None:
+    review, long = opened("guessing"), "x" * 200_001
+    decide(review, "reject", by="reviewer2", reason="No.")
+    late = post(client, review, "edit", value__colour="green", value__amount=long)
+    html = late.content.decode()
+    assert (late.status_code, "longer than 200,000 letters" in html) == (409, True)
+    paying, session = opened("paying"), client.session
+    session[SIGNED_IN_AT] = 0
+    session.save()
+    to_confirm = post(client, paying, "take_over", value=long)
+    html = to_confirm.content.decode()
+    assert (to_confirm.status_code, "longer than 200,000 letters" in html, long in html) == (413, True, True)
+    assert not Draft.objects.exists()
+
+
+@pytest.mark.parametrize("actor", ["reviewer", "admin"])
+def test_what_was_typed_comes_back_when_it_is_taken_back(client: Client, people: dict[str, User], actor: str) -> None:
+    review = opened("guessing")
+    decide(review, "edit", value=GOOD, undo_seconds=600)
+    decisions.undo(review.pk, actor=people[actor])
+    html = page(client, review)
+    assert "Your draft of" in html
+    assert 'value="12.5"' in html
+    decide(review, "reject", reason="Too <dear>.", tag="other", undo_seconds=600)
+    decisions.undo(review.pk, actor=people[actor])
+    assert Draft.objects.get().data == {"reason": "Too <dear>.", "tag": "other"}
 
 
 def test_undo_on_the_page(client: Client, people: dict[str, User], settings: Any) -> None:

@@ -36,6 +36,8 @@ class Decision(models.Model):
         UNCLEAR = "unclear", "Unclear"
         OTHER = "other", "Other"
 
+    CARRIES_VALUE = (Kind.EDIT, Kind.ANSWER, Kind.HAPPENED, Kind.TAKE_OVER)
+
     is_repeated = False  # as decide() returns it: the same had been decided already
     review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="decisions")
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
@@ -49,6 +51,7 @@ class Decision(models.Model):
     final = models.BooleanField(default=True, help_text="Not so: an approval that awaits those of others.")
     effective_at = models.DateTimeField(null=True, help_text="Until then it can be taken back.")
     revoked_at = models.DateTimeField(null=True)
+    revoked_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="+")
     channel = models.CharField(max_length=12, default="page", help_text="page or bulk.")
     bulk = models.UUIDField(null=True, help_text="Equal for decisions that were taken together.")
 

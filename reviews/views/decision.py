@@ -22,6 +22,7 @@ from runs import access, commands
 
 FIRST_OF_TWO = "Review {id}: 1 of 2 approvals. Somebody else must approve it too."
 ALREADY = "You have already decided review {id}."
+CONFIRM_ELSEWHERE = "Nothing was sent. Sign in once more in another tab, then send it from here."
 CONFIRM = "The risk is high: give your password once more, then approve. What you typed is kept."
 
 
@@ -39,7 +40,7 @@ def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
     if choice and review.is_open and not _is_checked(request, review, choice):
         return answer(request, review, offered)
     if review.is_open and _must_confirm(request, review, kind):
-        return _to_password(request, review)
+        return _to_password(request, review, offered)
     try:
         return _decided(request, review, kind, choice)
     except decisions.Conflict as conflict:
@@ -116,13 +117,22 @@ def _said(decision: Decision) -> str:
 def _too_late(request: HttpRequest, review: Review, choice: Choice | None) -> HttpResponse:
     """Who was first, and what was typed beside it; it is kept as a draft as well."""
     typed = choice.typed() if choice else None
-    if typed:
-        drafts.save(review, actor(request), request.POST)
+    not_kept = _not_kept(request, review) if typed else ""
     decided = review.decision
     went_on_with = (decided.value if decided.value is not None else review.proposal) if decided else None
     is_alike = choice is not None and choice.is_typed and went_on_with is not None
     differences = changes(went_on_with, typed) if is_alike else []
-    return answer(request, review, [], status=409, too_late=True, typed=typed, differences=differences)
+    said = {"too_late": True, "typed": typed, "differences": differences, "not_kept": not_kept}
+    return answer(request, review, [], status=409, **said)
+
+
+def _not_kept(request: HttpRequest, review: Review) -> str:
+    """Keep what was typed as a draft: why it could not be kept, or ""."""
+    try:
+        drafts.save(review, actor(request), request.POST)
+    except commands.Refused as refused:
+        return str(refused)
+    return ""
 
 
 def _is_checked(request: HttpRequest, review: Review, choice: Choice) -> bool:
@@ -135,7 +145,8 @@ def _must_confirm(request: HttpRequest, review: Review, kind: str) -> bool:
     return review.risk == Risk.HIGH and lets_go_on(review, kind) and not confirmation.is_recent(request)
 
 
-def _to_password(request: HttpRequest, review: Review) -> HttpResponse:
-    drafts.save(review, actor(request), request.POST)
+def _to_password(request: HttpRequest, review: Review, offered: list[Choice]) -> HttpResponse:
+    if not_kept := _not_kept(request, review):
+        return answer(request, review, offered, status=413, trouble=f"{not_kept} {CONFIRM_ELSEWHERE}")
     messages.info(request, CONFIRM)
     return redirect(f"{reverse('account_reauthenticate')}?{urlencode({'next': address(review, request.GET)})}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from runs.engine.canonical import Unstorable, stored
 from runs.forms.complaints import plain
 from runs.forms.fields import MISSING, Schema, Spot, Tick, field_for, sentence
-from runs.forms.nodes import Group, Leaf, Node, Place, Row, Rows, Typed
+from runs.forms.nodes import Group, Leaf, Node, Place, Row, Rows, Typed, counts
 
 ROWS_SHOWN = 50  # a longer list is edited as JSON: Django refuses forms of more than 1,000 fields
 ROWS_READ = 500
@@ -54,6 +54,11 @@ class SchemaForm(forms.Form):
         if not self.is_valid():
             raise ValueError("The form is not valid: there is no value.")
         return self._value
+
+    def as_typed(self) -> dict[str, str]:
+        """The initial value as somebody would send it, field by field."""
+        fields = {name: "on" if isinstance(one, Tick) else one.initial for name, one in self.fields.items() if one.initial}
+        return fields | {name: str(number) for name, number in counts(self.layout)}
 
     def is_valid(self) -> bool:
         return not self.more and super().is_valid()
