@@ -249,6 +249,34 @@ def test_a_longer_period_looks_back_further_than_was_kept() -> None:
     assert isinstance(counters.admit("cards", "agent", Limits(6, 60), ticket="c"), NoRoom)
 
 
+def test_a_period_that_was_shortened_for_a_while_has_forgotten_the_window() -> None:
+    long, short = Limits(requests=4, period_seconds=60), Limits(requests=4, period_seconds=0.1)
+    began = [counters.admit("cards", "agent", long, ticket=f"long {i}") for i in range(4)]
+    assert any(isinstance(one, Entered) for one in began)
+    wait_for("cards", "agent", short, "short")
+    assert limiter.use("cards", short).full_for_seconds == 0, "a shorter one is known"
+    assert isinstance(counters.admit("cards", "agent", long, ticket="again"), NoRoom)
+    assert limiter.use("cards", long).full_for_seconds > 50
+    wait_for("cards", "agent", short, "short again")
+
+
+def test_who_looks_with_a_shorter_period_forgets_nothing() -> None:
+    limits = Limits(requests=1, period_seconds=60)
+    wait_for("cards", "agent", limits, "a")
+    time.sleep(0.2)
+    limiter.use("cards", Limits(requests=1, period_seconds=0.05))
+    assert isinstance(counters.admit("cards", "agent", limits, ticket="b"), NoRoom)
+
+
+def test_what_did_not_leave_is_not_counted() -> None:
+    limits = Limits(requests=2, period_seconds=60, tokens_per_minute=1000)
+    for number in range(5):
+        entered, _ = wait_for("cards", "agent", limits, f"{number}", tokens=900)
+        entry.leave(entered, ok=None, duration=0.0, unsent=True)
+    found = limiter.use("cards", limits)
+    assert (found.requests, found.tokens, found.keys) == (0, 0, ())
+
+
 def test_a_limit_that_was_lifted_is_unknown_when_it_is_set_again() -> None:
     limits = Limits(requests=5, period_seconds=1)
     assert isinstance(counters.admit("cards", "agent", limits, ticket="a", known_since=LONG_AGO), NoRoom)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runs.reliability import slots, store
+from runs.reliability import entry, limiter, slots, store
 from runs.reliability.slots import NoSlot
 from tests import counters
 from tests.actors import FORK, at_once
@@ -113,6 +113,20 @@ def test_who_holds_fewest_goes_first_and_those_who_wait_are_told_different_times
     counters.release("bank", "a1")
     assert isinstance(counters.take("bank", "a3", 2, key="A"), NoSlot), "B is to come now, and holds none"
     assert counters.take("bank", "b1", 2, key="B") == Taken()
+
+
+def test_slots_that_were_lifted_wait_for_what_began_without_one() -> None:
+    def enter(ticket: str, concurrency: int | None) -> entry.Entered | entry.HeldBack:
+        limits = limiter.Limits(concurrency=concurrency)
+        return entry.enter("bank", "agent", ticket, limits=limits, attempt_seconds=0.5)
+
+    first = enter("a", 1)
+    assert isinstance(first, entry.Entered)
+    entry.leave(first, ok=True, duration=0)
+    assert isinstance(enter("b", None), entry.Entered)
+    assert isinstance(enter("c", 1), NoSlot), "b may be under way"
+    eventually(lambda: isinstance(enter("c", 1), entry.Entered), seconds=10)
+    assert isinstance(enter("d", 1), NoSlot)
 
 
 def test_emptied_redis_is_told_again_who_is_inside_before_anybody_else_is_let_in() -> None:

@@ -42,11 +42,13 @@ def enter(
     terms: BreakerTerms | None = None,
     tokens: int = 0,
     lease_seconds: float = LEASE_SECONDS,
+    attempt_seconds: float = 0.0,
     known_since: datetime | None = None,
 ) -> Entered | HeldBack:
     """Ask breaker, slots and windows at once; nothing is taken where one of them refuses.
 
     The key (agent, tenant) shares fairly with other keys. The ticket (run:step) names who waits, and holds the slot.
+    So long an attempt may take: those that began while there were no slots are waited for.
     """
     check(limits, tokens, dependency)
     asked_at = time.monotonic()
@@ -62,6 +64,7 @@ def enter(
         tokens_per_minute=limits.tokens_per_minute,
         concurrency=limits.concurrency,
         lease=lease_seconds,
+        attempt=attempt_seconds,
         terms=asdict(terms) if terms else None,
         known_since=store.seconds(known_since),
     )
@@ -88,10 +91,13 @@ def restamped(entered: Entered) -> Entered | None:
     return replace(entered, asked_at=asked_at) if answer["counts"] else None
 
 
-def leave(entered: Entered, *, ok: bool | None, duration: float, tokens: int | None = None) -> Change | None:
+def leave(
+    entered: Entered, *, ok: bool | None, duration: float, tokens: int | None = None, unsent: bool = False
+) -> Change | None:
     """The call ended: give the slot back, count tokens as used, tell the breaker. Returns its change, to be recorded.
 
-    `ok` is whether the dependency works (a refusal of what was asked is an answer); None: the call was not made.
+    `ok` is whether the dependency works (a refusal of what was asked is an answer); None: the call says nothing of that.
+    What is `unsent` is taken out of its windows again.
     """
     return change(
         store.ask(
@@ -101,6 +107,7 @@ def leave(entered: Entered, *, ok: bool | None, duration: float, tokens: int | N
             grant=entered.grant,
             used=tokens,
             slot=entered.holds_slot or None,
+            unsent=unsent or None,
             ok=ok,
             duration=duration,
             terms=asdict(entered.terms) if entered.terms else None,

@@ -120,6 +120,7 @@ def _enter(wanted: Terms, step: values.StepContext | None, tokens: int) -> entry
             terms=wanted.breaker,
             tokens=tokens,
             lease_seconds=renewer.LEASE_SECONDS,
+            attempt_seconds=wanted.attempt_timeout_seconds,
             known_since=wanted.known_since,
         )
     except TooLarge as error:
@@ -191,7 +192,7 @@ def _inside(wanted: Terms, entered: entry.Entered | None, step: values.StepConte
 
 def _leave(made: _Call, entered: entry.Entered, *, works: bool | None, seconds: float) -> None:
     try:
-        change = entry.leave(entered, ok=works, duration=seconds, tokens=made.tokens)
+        change = entry.leave(entered, ok=works, duration=seconds, tokens=made.tokens, unsent=not made.left)
     except store.Unavailable as error:  # the slot comes back by its lease
         logger.warning("call_not_counted", dependency=entered.dependency, error=str(error))
         return

@@ -11,7 +11,11 @@ local function limited(name, limit, period, cost)
 end
 limited('requests', q.requests, q.period, 1)
 limited('tokens', q.tokens_per_minute, MINUTE, math.max(q.tokens or 0, 1))
-if q.concurrency then table.insert(meters, slots_of(q.concurrency)) end
+if q.concurrency then
+  table.insert(meters, slots_of(q.concurrency))
+elseif q.windows then
+  redis.call('HSET', state, 'slots:free', now)
+end
 
 local sides = {}
 local function side(key)

@@ -11,7 +11,22 @@ local function settle(name, used)
   redis.call('HINCRBYFLOAT', state, name .. ':paced', PACE * more * MINUTE / number(state, name .. ':limit'))
 end
 
-if q.grant ~= '' then
+-- It did not leave: as if it had not been let in.
+local function take_back(name)
+  local meter = {name = name, log = at(name), use = at('use:' .. name), amounts = name == 'tokens' and at('amounts') or nil}
+  if redis.call('ZREM', meter.log, q.grant) == 0 then return end
+  local amount = amount_of(meter, q.grant)
+  meter.used = number(state, name .. ':used') or amount
+  drop(meter, q.grant, amount)
+  redis.call('HSET', state, name .. ':used', meter.used)
+  local pace = PACE * amount * number(state, name .. ':period') / number(state, name .. ':limit')
+  redis.call('HINCRBYFLOAT', state, name .. ':paced', -pace)
+end
+
+if q.grant ~= '' and q.unsent then
+  take_back('requests')
+  take_back('tokens')
+elseif q.grant ~= '' then
   settle('requests')
   settle('tokens', q.used)
 end

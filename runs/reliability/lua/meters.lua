@@ -16,9 +16,14 @@ local function amount_of(meter, id) return meter.amounts and number(meter.amount
 -- those who hold one say so again (renew).
 local function remember(meter, mark, period)
   local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-  if mark == server and (meter.name == 'slots' or tonumber(period) >= meter.period) then return end
-  local older = mark or (q.known_since and now - q.known_since > meter.period)
-  meter.full_until = older and now + meter.period + meter.lag or 0
+  period = tonumber(period)
+  if mark == server and (meter.name == 'slots' or period == meter.period) then return end
+  if mark == server and period > meter.period then
+    meter.full_until = math.min(meter.full_until, now + meter.period + meter.lag)
+  else
+    local older = mark or (q.known_since and now - q.known_since > meter.period)
+    meter.full_until = older and now + meter.period + meter.lag or 0
+  end
   redis.call('HSET', state, meter.name .. ':mark', server, meter.name .. ':period', meter.period,
     meter.name .. ':full_until', meter.full_until)
 end
@@ -32,7 +37,8 @@ local function window(name, limit, period, cost)
   meter.used, meter.full_until = tonumber(kept[1]) or 0, tonumber(kept[3]) or 0
   meter.paced = math.max(tonumber(kept[2]) or 0, now)
   if not q.looks then remember(meter, kept[4], kept[5]) end
-  local old = redis.call('ZRANGEBYSCORE', meter.log, '-inf', now - period, 'LIMIT', 0, 1000)
+  local kept_for = q.looks and math.max(period, tonumber(kept[5]) or 0) or period -- who looks drops nothing that counts
+  local old = redis.call('ZRANGEBYSCORE', meter.log, '-inf', now - kept_for, 'LIMIT', 0, 1000)
   for _, id in ipairs(old) do drop(meter, id, amount_of(meter, id)) end
   if #old > 0 then
     redis.call('ZREMRANGEBYRANK', meter.log, 0, #old - 1)
@@ -55,9 +61,16 @@ local function slots_of(limit)
   for _, holder in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', now, 'LIMIT', 0, 1000)) do give_back(holder) end
   meter.used = redis.call('ZCARD', slots)
   meter.period, meter.lag = q.lease, 0
-  local kept = redis.call('HMGET', state, 'slots:mark', 'slots:full_until')
+  local kept = redis.call('HMGET', state, 'slots:mark', 'slots:full_until', 'slots:free')
   meter.full_until = tonumber(kept[2]) or 0
-  if not q.looks then remember(meter, kept[1]) end
+  if not q.looks then
+    remember(meter, kept[1])
+    if kept[3] then -- the last call without a slot may last so long
+      meter.full_until = math.max(meter.full_until, tonumber(kept[3]) + (q.attempt or 0))
+      redis.call('HDEL', state, 'slots:free')
+      redis.call('HSET', state, 'slots:full_until', meter.full_until)
+    end
+  end
   meter.held = redis.call('ZSCORE', slots, q.ticket or '')
   return meter
 end
