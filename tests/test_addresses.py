@@ -78,7 +78,11 @@ def test_a_public_address_is_allowed(host: str) -> None:
 
 
 def test_a_field_says_what_is_wrong() -> None:
-    for url, words in {"http://localhost:6379/": "not public", "http://no-such-host.invalid/": "cannot be found"}.items():
+    for url, words in {
+        "http://localhost:6379/": "not public",
+        "http://no-such-host.invalid/": "cannot be found",
+        f"http://{'a' * 64}.example/": "cannot be the name of a host",
+    }.items():
         with pytest.raises(ValidationError, match=words):
             addresses.validate(url)
 

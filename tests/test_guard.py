@@ -1,6 +1,7 @@
 """Whatever happens outside arrives as one of three kinds of error, in time."""
 
 import contextvars
+import importlib
 import json
 import smtplib
 import socket
@@ -47,6 +48,11 @@ def all_failed(*errors: Exception) -> Exception:
     from pydantic_ai.exceptions import FallbackExceptionGroup
 
     return FallbackExceptionGroup("all models failed", list(errors))
+
+
+def wrong_media() -> Exception:
+    words = "Invalid response from openai chat completions endpoint, expected JSON data"
+    return importlib.import_module("pydantic_ai.exceptions").UnexpectedModelBehavior(words)
 
 
 def broken_json() -> Exception:
@@ -128,7 +134,7 @@ ROWS: dict[str, list[tuple[Exception, type[Exception]]]] = {
     "pydantic_ai.exceptions.UsageLimitExceeded": [(pydantic_ai("UsageLimitExceeded"), AskHuman)],
     "pydantic_ai.exceptions.RunCancelled": [(pydantic_ai("RunCancelled"), AskHuman)],
     "pydantic_ai.exceptions.UnexpectedModelBehavior": [
-        (pydantic_ai("UnexpectedModelBehavior"), GiveUp), (pydantic_ai("ContentFilterError"), GiveUp),
+        (wrong_media(), TryLater), (pydantic_ai("UnexpectedModelBehavior"), GiveUp), (pydantic_ai("ContentFilterError"), GiveUp),
     ],
     "pydantic_ai.exceptions.UserError": [(pydantic_ai("UserError"), GiveUp)],
     "smtplib.SMTPRecipientsRefused": [

@@ -75,6 +75,7 @@ CLIENTS = {"card-processor": freeze, "model": write}
         ("408", TryLater),
         ("reset", TryLater),
         ("malformed", TryLater),
+        ("html", TryLater),
         ("hang", TryLater),
         ("slow", TryLater),
         ("rejected_key", GiveUp),

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # or an HTTP status from 400 to 599
-KINDS = ("latency", "hang", "reset", "malformed", "slow", "rejected_key", "context_too_long")
+KINDS = ("latency", "hang", "reset", "malformed", "html", "slow", "rejected_key", "context_too_long")
 ANSWERED = ("latency", "slow")  # the request takes effect, and its answer arrives, if somebody waits for it
 SECONDS = {"hang": 120.0, "slow": 1.0}  # where none are asked for; of a slow body: for each byte
 

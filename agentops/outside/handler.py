@@ -102,6 +102,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(answer, seconds_a_byte=fault.seconds)
             case "malformed":
                 self._send_raw(200, b'{"reference": "FRO-', {})
+            case "html":
+                self._send_raw(200, b"<html><body>Bad gateway</body></html>", {"Content-Type": "text/html"})
             case "rejected_key":
                 self._send(refused(401, "Incorrect API key provided.", code="invalid_api_key"))
             case "context_too_long":

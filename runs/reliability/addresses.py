@@ -76,7 +76,10 @@ def addresses_of(url: str, resolve: Resolver = look_up) -> list[Address]:
         raise NotAllowed(f"{url} names the port {parsed.port}; there are those from 1 to 65535.")
     if parsed.userinfo:
         raise NotAllowed(f"The URL for {parsed.host} has a username or password in it; send it without.")
-    found = _literal(parsed.host) or [ipaddress.ip_address(one.partition("%")[0]) for one in resolve(parsed.host)]
+    try:
+        found = _literal(parsed.host) or [ipaddress.ip_address(one.partition("%")[0]) for one in resolve(parsed.host)]
+    except UnicodeError as error:  # an empty label, or one of more than 63 letters
+        raise NotAllowed(f"{parsed.host} cannot be the name of a host.") from error
     for address in found:
         if not is_allowed(address):
             raise NotAllowed(f"{parsed.host} leads to {address}, an address that is not public. Nothing was sent there.")

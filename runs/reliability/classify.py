@@ -51,6 +51,11 @@ def _by_status(message: str, error: Exception) -> Exception:
     return _try_later(message, error) if transient else GiveUp(message)
 
 
+def _by_shape(message: str, error: Exception) -> Exception:
+    """Of a model: what is no completion at all (a page of a proxy) is the peer's; one that does not keep to the schema stays so."""
+    return TryLater(message) if str(error).startswith("Invalid response from") else GiveUp(message)
+
+
 def _by_code(message: str, error: Exception) -> Exception:
     """Of SMTP: 4xx is "not now", 5xx "never"; where several recipients were refused, one that may be taken later counts."""
     refused = getattr(error, "recipients", {}).values()
@@ -116,7 +121,7 @@ TABLE: tuple[tuple[str, Kind], ...] = (
     ("pydantic_ai.exceptions.SuspendedResponseExpired", _give_up),
     ("pydantic_ai.exceptions.UsageLimitExceeded", _ask_human),
     ("pydantic_ai.exceptions.RunCancelled", _ask_human),
-    ("pydantic_ai.exceptions.UnexpectedModelBehavior", _give_up),  # it does not keep to the schema: use the fallback
+    ("pydantic_ai.exceptions.UnexpectedModelBehavior", _by_shape),  # not kept to the schema: use the fallback
     ("pydantic_ai.exceptions.UserError", _give_up),  # a wrong setting of ours
     # mail
     ("smtplib.SMTPRecipientsRefused", _by_code),
