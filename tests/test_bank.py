@@ -7,6 +7,7 @@ from typing import Any, Literal
 import psycopg
 import pytest
 from django.db import connection
+from psycopg.conninfo import make_conninfo
 from pytest_django import Settings
 
 from runs.engine.errors import GiveUp, TryLater
@@ -134,6 +135,28 @@ def test_a_bank_that_cannot_be_reached_is_tried_again(db: None, settings: Settin
     settings.BANK_DATABASE_URL = "postgresql://desk@127.0.0.1:1/bank"
     with pytest.raises(TryLater, match="bank: connection failed"):
         bank.find_account("C-1042")
+
+
+@pytest.mark.parametrize(("wrong", "words"), [("dbname", "database"), ("user", "role")])
+def test_a_bank_that_refuses_us_is_given_up(db: None, settings: Settings, wrong: str, words: str) -> None:
+    settings.BANK_DATABASE_URL = make_conninfo(bank._own_database(), **{wrong: "nobody-of-this-name"})
+    with pytest.raises(GiveUp, match=f'bank: .*{words} "nobody-of-this-name" does not exist'):
+        bank.find_account("C-1042")
+
+
+REFUSED = 'connection failed: connection to server at "10.0.0.7" failed: FATAL:  password authentication failed for user "desk"'
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (REFUSED, psycopg.errors.InvalidPassword),
+        (f"{REFUSED}. Multiple connection attempts failed. All failures were:\n- host 'b': timeout", type(None)),
+        ("connection failed: FATAL:  the database system is starting up", type(None)),
+    ],
+)
+def test_what_a_refusal_of_the_bank_is_shows_in_its_words(words: str, expected: type[object]) -> None:
+    assert type(bank._refused(psycopg.OperationalError(words))) is expected
 
 
 def test_a_bank_that_is_slow_is_tried_again(at_the_bank: object) -> None:

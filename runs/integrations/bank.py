@@ -1,10 +1,12 @@
 """The bank's own database: what the card desk may read in it, and the one table it may write to."""
 
+import re
 from datetime import date
 from math import ceil
 from typing import Any, Literal
 
 import psycopg
+import psycopg.errors
 from django.conf import settings
 from django.db import connections
 from psycopg.conninfo import make_conninfo
@@ -17,6 +19,15 @@ from runs.reliability import guard
 
 BANK = guard.declare("bank", kind="database")
 TRANSACTIONS_SHOWN = 20
+REFUSALS: tuple[tuple[str, type[psycopg.Error]], ...] = (
+    ("password authentication failed", psycopg.errors.InvalidPassword),
+    (
+        'role ".*" does not exist|is not permitted to log in|no pg_hba.conf entry',
+        psycopg.errors.InvalidAuthorizationSpecification,
+    ),
+    ('database ".*" does not exist', psycopg.errors.InvalidCatalogName),
+    ("permission denied for database", psycopg.errors.InsufficientPrivilege),
+)
 ADDRESS = {"dbname", "user", "password", "host", "port", "service", "sslmode", "sslrootcert", "sslcert", "sslkey"}
 
 
@@ -169,9 +180,24 @@ def _connect() -> psycopg.Connection[Any]:
     terms = guard.terms()
     options = f"-c search_path=bank -c statement_timeout={terms.read_timeout_seconds * 1000:.0f}"
     seconds = max(2, ceil(terms.connect_timeout_seconds))  # libpq counts whole seconds, and takes 1 for 2
-    if settings.BANK_DATABASE_URL:
-        return psycopg.connect(settings.BANK_DATABASE_URL, options=options, connect_timeout=seconds)
-    return psycopg.connect(_own_database(), options=f"{options} -c role={bank_world.ROLE}", connect_timeout=seconds)
+    address = settings.BANK_DATABASE_URL or _own_database()
+    options += "" if settings.BANK_DATABASE_URL else f" -c role={bank_world.ROLE}"
+    try:
+        return psycopg.connect(address, options=options, connect_timeout=seconds)
+    except psycopg.OperationalError as error:
+        raise _refused(error) or error from None
+
+
+def _refused(error: psycopg.OperationalError) -> psycopg.Error | None:
+    """A refusal for good by its own class: of a connection that failed psycopg has the server's words alone.
+
+    Not where several servers were asked: another of them may only be away.
+    """
+    words = str(error)
+    if words.count("FATAL") != 1 or "Multiple connection attempts failed" in words:
+        return None
+    kind = next((kind for pattern, kind in REFUSALS if re.search(pattern, words)), None)
+    return kind(words) if kind else None
 
 
 def _own_database() -> str:
