@@ -25,6 +25,7 @@ FOLD = 3  # more alike reviews of one run than this are one row
 ALIKE = ("run", "title", "cause")
 MOST_COUNTED = 10_000  # of closed ones, which may be very many
 MOST_CHANGED = 200  # rows that a page may ask for at once
+NOT_SHOWN = ("schema", "allowed", "run__input", "run__output", "run__error")  # large, and read by no row
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Row:
     agent: str
     alike: int = 1
     gone: bool = False
+
+    @property
+    def number(self) -> str:
+        """Of the review: a template takes long to write a number, and a row has it five times."""
+        return str(self.review.pk)
 
     @property
     def is_folded(self) -> bool:
@@ -195,11 +201,14 @@ def _folded(shown: ReviewQuerySet, filters: Filters) -> ReviewQuerySet:
     """
     if filters.run or not filters.is_open:
         return shown
-    alike = filters.reviews().order_by().filter(**{name: OuterRef(name) for name in ALIKE})
+    same = {name: OuterRef(name) for name in ALIKE}
+    alike = filters.reviews().order_by().filter(**same)
     older = Q(opened_at__lt=OuterRef("opened_at")) | Q(opened_at=OuterRef("opened_at"), pk__lt=OuterRef("pk"))
     earlier = alike.filter(Q(risk__gt=OuterRef("risk")) | Q(older, risk=OuterRef("risk")))
     number = alike.values("run").annotate(number=Count("pk")).values("number")
     folded = Exists(alike[FOLD : FOLD + 1]) & Exists(earlier)
+    if filters.text:  # most runs ask less, and then no text is read to know it
+        folded = Exists(Review.objects.open().filter(**same)[FOLD : FOLD + 1]) & folded
     return shown.exclude(folded).annotate(alike=Subquery(number, output_field=IntegerField()))
 
 
@@ -209,7 +218,7 @@ def _seen(reviews: ReviewQuerySet, viewer: Viewer | None, *, most: int | None = 
     others = here.exclude(reviewer=viewer.pk if viewer else None).order_by("pk").values("reviewer__username")
     held_back = Run.objects.filter(status=RunStatus.WAITING, waiting_cause="reviews", waiting_step=None)
     paused = Q(agent__in=held_back.values("agent"))
-    return list(reviews.with_people().annotate(paused=paused, looking=ArraySubquery(others))[:most])
+    return list(reviews.with_people().defer(*NOT_SHOWN).annotate(paused=paused, looking=ArraySubquery(others))[:most])
 
 
 def _after(filters: Filters, start: int) -> ReviewQuerySet:

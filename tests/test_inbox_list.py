@@ -255,8 +255,34 @@ def test_rows_are_told_apart_by_whether_they_still_fit(client: Client, people: d
     ids = f"{stays.pk},{leaves.pk},{other.pk},999999,nonsense"
     html = client.get(reverse("review_rows"), {"ids": ids, "cause": "low_confidence"}).content.decode()
     assert rows_of(html) == {stays.pk: False, leaves.pk: True, other.pk: True}
-    assert 'data-count="all" data-number="2"' in html
     assert "<html" not in html
+
+
+def test_a_row_that_changed_is_found_by_its_number_and_nothing_is_counted_until_that_is_asked(
+    client: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    stays, leaves = made("stays"), made("leaves")
+    with django_assert_num_queries(5) as asked:  # session, person, 2 of permissions, rows
+        html = client.get(reverse("review_rows"), {"ids": f"{stays.pk}"}).content.decode()
+    assert not [one for one in asked if "FILTER" in one["sql"]]
+    assert "data-number" not in html
+    Review.objects.filter(pk=leaves.pk).update(state="decided")
+    with django_assert_num_queries(5):  # the same, and the counts in the place of rows
+        html = client.get(reverse("review_rows"), {"counts": "1", "cause": "low_confidence"}).content.decode()
+    assert 'data-count="all" data-number="2"' in html
+    assert rows_of(html) == {}
+
+
+def test_a_page_of_fifty_rows_reads_nothing_row_by_row(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    """Nor what no row shows: schemas and inputs may be large."""
+    made("one")
+    with django_assert_num_queries(6) as asked:  # session, person, 2 of permissions, rows, counts
+        client.get(reverse("review_list"))
+    assert not [one for one in asked if '"reviews_review"."schema"' in one["sql"] or '"runs_run"."input",' in one["sql"]]
+    for number in range(49):
+        made(f"number {number}", risk=number % 3, due_at=timezone.now())
+    with django_assert_num_queries(6):
+        assert len(rows_of(client.get(reverse("review_list")).content.decode())) == 50
 
 
 def test_whoever_missed_something_gets_every_row_of_the_page_too(client: Client) -> None:

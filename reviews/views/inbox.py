@@ -29,12 +29,17 @@ def review_list(request: HttpRequest) -> HttpResponse:
 @require_GET
 @access.permits(access.may_review)
 def review_rows(request: HttpRequest) -> HttpResponse:
-    """The rows `?ids=7,12` as they are now; with `whole=1` also those of the page, for whoever may have missed something."""
+    """The rows `?ids=7,12` as they are now; with `whole=1` also those of the page, for whoever may have missed something.
+
+    The tabs are counted for them, and with `counts=1`: that asks every review, where rows are found by their numbers.
+    """
     viewer, ids = actor(request), [int(text) for text in request.GET.get("ids", "").split(",") if is_id(text)]
     page = listing(request.GET, viewer) if request.GET.get("whole") else Listing(Filters.read(request.GET, viewer))
     shown_already = {row.review.pk for row in page.rows}
     rows = changed_rows(page.filters, [number for number in ids if number not in shown_already])
-    return render(request, "reviews/_rows.html", viewer_of(request) | {"listing": page, "rows": [*page.rows, *rows]})
+    counted = page.filters.is_open and bool({"whole", "counts"} & request.GET.keys())
+    shown = {"listing": page, "rows": [*page.rows, *rows], "counted": counted}
+    return render(request, "reviews/_rows.html", viewer_of(request) | shown)
 
 
 @require_GET

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from django import template
+from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.forms import BoundField
 from django.utils import timezone
 from django.utils.html import format_html
@@ -196,6 +197,16 @@ def control(field: BoundField) -> SafeString:
 
 
 # --- times ------------------------------------------------------------------------------------------------------------
+
+
+@register.filter
+def ago(at: datetime | None) -> SafeString:
+    """How long ago; the exact time in the title (time.js turns it to the reader's zone). Lists show it in every row."""
+    if not at:
+        return SafeString("")
+    exact = timezone.template_localtime(at)
+    element = '<time datetime="{}" title="{} UTC">{}</time>'
+    return format_html(element, exact.isoformat(), f"{exact:%Y-%m-%d %H:%M:%S}", naturaltime(at))
 
 
 @register.filter

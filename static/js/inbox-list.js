@@ -1,4 +1,5 @@
 // What the list of the inbox asks for: the rows that the socket names, all of them after a break, the whole list when wanted.
+// The numbers of the tabs are counted over every review: they come after the rows, and not as often.
 (() => {
   const list = () => document.getElementById("review-list");
   if (!list()) return;
@@ -7,11 +8,18 @@
   let wanted = nothing();
   let timer = 0;
   let last = 0;
+  let counting = 0;
+  let counted = 0;
   const soon = ({ ids = [], whole = false, load = false }) => {
     for (const id of ids) wanted.ids.add(String(id));
     wanted.whole ||= whole;
     wanted.load ||= load;
-    timer ||= setTimeout(ask, Math.max(60, 400 - (Date.now() - last))); // a burst is one question
+    timer ||= setTimeout(ask, Math.max(60, 250 - (Date.now() - last))); // a burst is one question
+  };
+  const got = async (address) => {
+    const answer = await fetch(address);
+    if (!answer.ok || answer.redirected) throw new Error(answer.status);
+    return Object.assign(document.createElement("template"), { innerHTML: await answer.text() }).content;
   };
   const ask = async () => {
     const { ids, whole, load } = wanted;
@@ -21,10 +29,9 @@
     const query = new URLSearchParams(dataset.query);
     query.set("ids", [...ids].join());
     if (whole) query.set("whole", "1");
+    if (load || !whole) countLater();
     try {
-      const answer = await fetch(`${load ? dataset.list : dataset.rows}?${query}`);
-      if (!answer.ok || answer.redirected) throw new Error(answer.status);
-      const part = Object.assign(document.createElement("template"), { innerHTML: await answer.text() }).content;
+      const part = await got(`${load ? dataset.list : dataset.rows}?${query}`);
       document.dispatchEvent(new CustomEvent("rows:came", { detail: part }));
       count(part);
       document.dispatchEvent(new Event("parts:shown"));
@@ -33,6 +40,13 @@
     }
     timer = 0;
     if (wanted.ids.size || wanted.load) soon({});
+  };
+  const countLater = () => {
+    counting ||= setTimeout(async () => {
+      [counting, counted] = [0, Date.now()];
+      const { dataset } = list();
+      await got(`${dataset.rows}?${new URLSearchParams(dataset.query)}&counts=1`).then(count, () => {}); // the next change counts again
+    }, Math.max(500, 4000 - (Date.now() - counted)));
   };
   const count = (part) => {
     for (const { dataset, textContent } of part.querySelectorAll("[data-number]")) {
