@@ -6,10 +6,10 @@ from typing import Any, Literal
 from django.db import transaction
 from django.forms import model_to_dict
 
-from runs import dispatch, event_log, sdk
-from runs.engine.canonical import clean, normalise
+from runs import dispatch, escalations, event_log, sdk
+from runs.engine.canonical import clean
 from runs.engine.events import Draft, Kind
-from runs.engine.policy import ALLOWED, Cause, Subject
+from runs.engine.policy import Cause, Subject, policy_of
 from runs.engine.state import RunState, Status, StepState
 from runs.models import BreakerChange, Dependency, Run, held
 from runs.reliability import breaker, store, terms
@@ -62,20 +62,29 @@ def force(name: str, state: Literal["open", "closed"], *, by: str, reason: str) 
 
 
 def send_to_inbox(name: str, *, by: str, reason: str, most: int = MOST_SENT) -> int:
-    """Have a person decide about each step that is held back from it, the oldest run first; how many were sent."""
-    waiting = held.behind(name).order_by("pk").values_list("pk", flat=True)[: min(most, MOST_SENT)]
+    """Have a person decide about each step that is held back from it, the oldest run first; how many were sent.
+
+    What waits for a budget has its question already.
+    """
+    waiting = (
+        held.behind(name).exclude(waiting_cause="budget").order_by("pk").values_list("pk", flat=True)[: min(most, MOST_SENT)]
+    )
     return sum(_send(run_id, name, by=by, reason=clean(reason.strip(), 300)) for run_id in list(waiting))
 
 
 def _send(run_id: int, name: str, *, by: str, reason: str) -> bool:
-    """False where the run has moved on meanwhile."""
+    """False where the run has moved on meanwhile, or its code no longer has the worker."""
     with event_log.locked(run_id) as log:
         step = _held_step(log.state)
         said = held.said([Run.objects.get(pk=run_id)]).get(run_id, {})
-        if step is None or said.get("dependency") != name:
+        worker = sdk.find_worker(step.worker) if step else None
+        if step is None or worker is None or said.get("dependency") != name or log.state.waiting_cause == "budget":
             return False
         why = f"{said['why']} {by} sent it to the inbox instead of waiting{f': {reason}' if reason else '.'}"
-        log.append(Draft(Kind.STEP_ESCALATED, _question(step, why), step.position, actor=by), _parked(log.state, step))
+        terms = policy_of(log.state.config, step.worker)
+        asked = escalations.question(worker, Cause.FAILED, Subject.OUTPUT, step=step, terms=terms, why=why)
+        parked = _parked(log.state, step, escalations.until(asked))
+        log.append(Draft(Kind.STEP_ESCALATED, asked, step.position, actor=by), parked)
     return True
 
 
@@ -86,19 +95,12 @@ def _held_step(state: RunState) -> StepState | None:
     return step if step and is_held and step.status == Status.RETRYING else None
 
 
-def _question(step: StepState, why: str) -> dict[str, Any]:
-    worker = sdk.find_worker(step.worker)
-    schema = worker.output.json_schema() if worker else {}
-    data = {"cause": Cause.FAILED, "subject": Subject.OUTPUT, "proposal": None, "why": clean(why), "schema": schema}
-    told: dict[str, Any] = normalise(data | {"allowed": list(ALLOWED[Cause.FAILED])})
-    return told
-
-
-def _parked(state: RunState, step: StepState) -> Draft:
+def _parked(state: RunState, step: StepState, deadline: datetime | None) -> Draft:
     """For the person, and for the times of its other steps."""
     asked = sorted({step.position} | {one.position for one in state.steps.values() if one.asked})
-    times = [one.wake_at or one.deadline for one in state.steps.values() if one is not step and (one.wake_at or one.deadline)]
-    until = {"wake_at": min(time for time in times if time).isoformat()} if times else {}
+    times = [deadline, *(one.wake_at or one.deadline for one in state.steps.values() if one is not step)]
+    earliest = min((time for time in times if time), default=None)
+    until = {"wake_at": earliest.isoformat()} if earliest else {}
     return Draft(Kind.RUN_PARKED, {"cause": "person", "steps": asked} | until, step.position)
 
 

@@ -16,7 +16,7 @@ from django.test import Client
 
 from agentops import checks
 from reviews import decisions
-from runs import audit, dependencies, event_log
+from runs import audit, commands, dependencies, event_log, executor, policies
 from runs.models import BreakerChange, Dependency, Run, held
 from runs.reliability import breaker, guard, store, terms
 from runs.requests import Refused
@@ -131,6 +131,8 @@ def test_an_admin_sees_the_error_at_the_field_and_the_history_of_what_was_change
     refused = client.post(url, sent | {"limit_requests": "0", "breaker_failure_ratio": "3"})
     assert refused.status_code == 200
     assert set(refused.context["adminform"].form.errors) == {"limit_requests", "breaker_failure_ratio"}
+    refused = client.post(url, sent | {"limit_requests": "-5"})
+    assert refused.context["adminform"].form.errors["limit_requests"] == ["Ensure this value is greater than or equal to 1."]
     assert client.post(url, sent | {"limit_requests": "50"}).status_code == 302
     row.refresh_from_db()
     assert (row.limit_requests, row.version, row.changed_by) == (50, 2, "admin")
@@ -248,6 +250,29 @@ def test_what_is_held_back_is_sent_to_people_who_decide_in_its_place(decision: s
         "take_over": ("succeeded", {"said": "bought by hand"}),
         "reject": ("failed", None),
     }[decision]
+
+
+@pytest.mark.django_db
+def test_what_is_sent_to_people_is_asked_as_its_policy_says(people: dict[str, User]) -> None:
+    policies.configure(by="admin", agent="buying", when="never", risk="high", approvals=2, within_seconds=60)
+    set_terms(enabled=False)
+    run = carried("buy")
+    assert dependencies.send_to_inbox("shop", by="operator", reason="") == 1
+    review, run = run.reviews.get(), Run.objects.get(pk=run.pk)
+    assert (review.get_risk_display().lower(), review.approvals, run.waiting_cause) == ("high", 2, "person")
+    assert review.due_at is not None
+    assert run.wake_at == review.due_at
+    assert audit.first_wrong(run.pk) == ""
+
+
+@pytest.mark.django_db
+def test_who_waits_for_a_budget_is_not_sent_to_people() -> None:
+    commands.configure("consuming", by="admin", day_calls=1)
+    runs = [commands.start("consuming", {"text": "line", "number": 1, "ledger": ""}, by="operator") for _ in range(3)]
+    for run in runs:
+        executor.advance(run.pk, owner="test")
+    assert Run.objects.get(pk=runs[2].pk).waiting_cause == "budget"
+    assert dependencies.send_to_inbox("model", by="operator", reason="") == 0
 
 
 @pytest.mark.django_db
