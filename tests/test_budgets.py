@@ -26,7 +26,7 @@ from runs.engine import budget
 from runs.engine.errors import GiveUp, TryLater
 from runs.integrations import llm, prices
 from runs.models import AgentConfig, Budget, Dependency, Reservation, Run
-from runs.reliability import terms
+from runs.reliability import limiter, terms
 from runs.reliability.budget import give_back
 from runs.sdk import BadDeclaration, StepContext, agent, executing
 from runs.sdk import Budget as Declared
@@ -531,6 +531,20 @@ class Numbered(BaseModel):
     number: str = Field(pattern="^[0-9]+$")
 
 
+def model_terms(**wanted: Any) -> None:
+    terms.of("model")
+    Dependency.objects.filter(name="model").update(**wanted)
+    terms.forget()
+
+
+@in_one_transaction
+def test_a_call_without_budget_uses_nothing_of_the_limit(people: dict[str, User]) -> None:
+    model_terms(limit_requests=100)
+    advanced(started("line", 3, run_calls=1))
+    assert Review.objects.open().get().cause == "budget"
+    assert limiter.use("model", limiter.Limits(requests=100)).requests == 1
+
+
 def free_of_charge(*given: Any, **more: Any) -> Metered:
     """As a server does that counts nothing."""
     answer = metered(*given, **more)
@@ -551,8 +565,7 @@ def test_a_call_that_fails_costs_what_was_said_or_all_unless_nobody_took_it(
     model: Outside, settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: str, wanted: type[BaseModel],
     tokens_and_calls: tuple[int | None, int],
 ) -> None:  # fmt: skip
-    Dependency.objects.update(read_timeout_seconds=0.5)
-    terms.forget()
+    model_terms(read_timeout_seconds=0.5)
     if fault == "away":
         settings.AGENTOPS_MODEL_BASE_URL = "http://127.0.0.1:1/v1"
     elif fault == "free":

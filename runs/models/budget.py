@@ -40,10 +40,6 @@ class Budget(models.Model):
     def __str__(self) -> str:
         return f"{self.scope} {self.unit}"
 
-    @property
-    def has_room(self) -> bool:
-        return self.limit is None or self.used + self.reserved < self.limit
-
 
 class Reservation(models.Model):
     """What one call under way has reserved. Dead when its run's lease is another's, or nobody's."""

@@ -52,7 +52,7 @@ def _by_status(message: str, error: Exception) -> Exception:
 
 
 def _by_shape(message: str, error: Exception) -> Exception:
-    """Of a model: what is no completion at all (a page of a proxy) is the peer's; one that does not keep to the schema stays so."""
+    """Of a model: no completion at all (a page of a proxy) is the peer's fault; one that misses the schema stays so."""
     return TryLater(message) if str(error).startswith("Invalid response from") else GiveUp(message)
 
 
