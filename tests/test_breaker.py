@@ -1,7 +1,8 @@
 """The breaker that all processes share: when it opens, one canary, growing cohorts afterwards; and the way in and out."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -93,13 +94,13 @@ def test_a_canary_that_never_answers_is_followed_by_another() -> None:
 
 
 def test_after_an_outage_those_who_waited_are_let_in_by_growing_cohorts() -> None:
-    breaker.force("cards", "open", "for 30 s", "ada", datetime.now(UTC) + timedelta(seconds=30))
+    opened(replace(TERMS, open_seconds=30))
     told = [counters.ask("cards", TERMS, f"run:{i}") for i in range(64)]
     assert all(isinstance(one, Open) for one in told)
     seconds = [one.seconds - 30 for one in told if isinstance(one, Open)]
     assert all(sum(one <= after for one in seconds) >= 2**after for after in (0, 1, 2, 3))
     assert all(sum(one <= after - 1 for one in seconds) <= 2**after for after in (0, 1, 2, 3, 4, 5))
-    breaker.force("cards", "open", "for no time", "ada", datetime.now(UTC))
+    store.redis().hset(f"{store.home('cards')}:breaker", "until", 1)
     assert isinstance(counters.ask("cards", TERMS, "run:0"), Canary)
     closed = time.monotonic()
     assert report(True, "run:0") is not None
@@ -138,18 +139,6 @@ def test_by_hand() -> None:
     assert refused.next_try_seconds is None
     assert breaker.force("cards", "closed", "They are back.", "ada") == Change("open", "closed", "They are back.")
     assert breaker.force("cards", "closed", "Once more.", "ada") is None
-
-    breaker.force("cards", "open", "For a moment.", "ada", datetime.now(UTC) + timedelta(seconds=0.6))
-    assert isinstance(counters.ask("cards", TERMS, "a"), Open)
-    time.sleep(0.65)
-    assert isinstance(counters.ask("cards", TERMS, "a"), Canary)
-
-    later = datetime.now(UTC) + timedelta(hours=1)
-    breaker.force("cards", "closed", "We know that it fails.", "ada", later)
-    assert [report(False) for _ in range(10)] == [None] * 10
-    until = breaker.look("cards").until
-    assert until is not None
-    assert abs((until - later).total_seconds()) < 0.01
 
 
 def test_minutes_have_calls_failures_and_latencies() -> None:

@@ -49,7 +49,6 @@ class Look:
     next_try: datetime | None
     why: str
     by: str  # who forced it; empty: nobody
-    until: datetime | None  # how long it is forced
     calls: int  # in the window
     failures: int
     waiting: int  # calls that were held back by it and have not come back
@@ -68,25 +67,21 @@ class Minute:
     p95_seconds: float | None
 
 
-def force(
-    dependency: str, state: Literal["open", "closed"], reason: str, by: str, until: datetime | None = None
-) -> Change | None:
-    """Open or close it by hand. Open without an end stays until somebody closes it; closed without an end goes on by itself."""
-    return change(store.ask("force", dependency, state=state, why=reason, by=by, until=store.seconds(until)))
+def force(dependency: str, state: Literal["open", "closed"], reason: str, by: str) -> Change | None:
+    """Open or close it by hand. Opened, it stays so until somebody closes it; closed, it goes on by itself."""
+    return change(store.ask("force", dependency, state=state, why=reason, by=by))
 
 
 def look(dependency: str) -> Look:
     """State, reasons and counts for a page."""
     seen = store.ask("look", dependency, looks=True)
     told, window = seen["breaker"], seen["window"]
-    forced = bool(told.get("by"))
     return Look(
         state=told["state"],
         since=store.moment(told.get("since")),
         next_try=store.moment(told.get("until")) if told["state"] == "open" else None,
         why=told.get("why", ""),
         by=told.get("by", ""),
-        until=store.moment(told.get("until")) if forced else None,
         calls=int(window["calls"]),
         failures=int(window["failures"]),
         waiting=int(seen["waiting"]),

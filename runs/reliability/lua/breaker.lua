@@ -72,9 +72,9 @@ local function begin_canary(terms)
   return become('half-open', 'One call tries whether it works again.', {canary = q.ticket, canary_until = now + terms.canary_seconds})
 end
 
-local function close(why, by, hold)
+local function close(why, by)
   redis.call('DEL', counted)
-  return become('closed', why, {ramp_since = now, ramped = 0, ['until'] = hold}, by)
+  return become('closed', why, {ramp_since = now, ramped = 0}, by)
 end
 
 local function open(why, seconds, by)
@@ -87,8 +87,7 @@ local function judge(terms, ok)
     if ok then return close('The call that tried it succeeded.') end
     return open('The call that tried it failed.', terms.open_seconds)
   end
-  local held_closed = b['until'] and now < b['until']
-  if ok or b.state ~= 'closed' or held_closed or total.calls < terms.minimum then return nil end
+  if ok or b.state ~= 'closed' or total.calls < terms.minimum then return nil end
   if total.failures / total.calls < terms.failure_ratio then return nil end
   local why = string.format('%d of %d calls failed within %g s.', total.failures, total.calls, terms.window_seconds)
   return open(why, terms.open_seconds)
