@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 
 from reviews import consequences, decisions
 from reviews.comparison import Change, changes
-from reviews.eligibility import Eligibility
+from reviews.eligibility import Eligibility, needs_reason
 from reviews.forms import RaiseForm, ReasonForm, TwiceForm
 from reviews.models import Cause, Decision, Draft, Review, Risk
 from runs import commands, sdk
@@ -44,7 +44,8 @@ class Choice:
     """One decision that the review allows. Without a form it is a mere button; `says` is what follows from it.
 
     `act` names what is carried out, for the button. `why_not` is why this person may not choose it. `changes` are shown
-    before an edit of high risk is sent: it carries `checked`, the fingerprint of what was shown.
+    before an edit of high risk is sent: it carries `checked`, the fingerprint of what was shown. `why` is asked beside a form
+    that has no reason of its own, at high risk.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Choice:
     tone: str
     key: str
     form: SchemaForm | ReasonForm | TwiceForm | RaiseForm | None = None
+    why: ReasonForm | None = None
     gone: bool = False
     is_open: bool = False
     says: str = ""
@@ -83,7 +85,7 @@ class Choice:
         return isinstance(self.form, SchemaForm)
 
     def is_valid(self) -> bool:
-        return self.form is None or self.form.is_valid()
+        return all(form.is_valid() for form in (self.form, self.why) if form)
 
     def asks_for_rows(self) -> bool:
         return isinstance(self.form, SchemaForm) and bool(self.form.more)
@@ -107,7 +109,8 @@ class Choice:
         return self.form.value() if isinstance(self.form, SchemaForm) else None
 
     def reason(self) -> str:
-        return str(self.form.cleaned_data["reason"]) if isinstance(self.form, ReasonForm) else ""
+        form = self.why or self.form
+        return str(form.cleaned_data["reason"]) if isinstance(form, ReasonForm) else ""
 
     def tag(self) -> str:
         """A rejection has a class, "other" where none was chosen."""
@@ -166,6 +169,8 @@ class _Maker:
         choice.says, choice.is_open = consequences.of(self.review, kind), choice.is_open or self.is_open
         choice.gone = choice.gone or (kind in decisions.CARRIES_VALUE and choice.form is None)
         choice.must_check = choice.is_typed and self.review.risk == Risk.HIGH and kind == Kind.EDIT
+        if needs_reason(self.review, kind) and choice.form and not isinstance(choice.form, ReasonForm):
+            choice.why = self._why(kind)
         if self.review.cause == Cause.SAMPLE and kind in OF_A_SAMPLE:
             choice.title = choice.button = OF_A_SAMPLE[Kind(kind)]
         return choice
@@ -213,7 +218,13 @@ class _Maker:
         return Choice(kind, title, button, "success", "e", self.editor())
 
     def _reason(self, kind: str) -> ReasonForm:
-        return ReasonForm(kind, self.data, draft=self.draft)
+        return ReasonForm(kind, self.data, draft=self.draft, at_risk=needs_reason(self.review, kind))
+
+    def _why(self, kind: str) -> ReasonForm:
+        """Unjudged where the form beside it only asks for more rows."""
+        if self.data is None or not self.data.get("more"):
+            return self._reason(kind)
+        return ReasonForm(kind, draft={"reason": self.data.get("reason", "")}, at_risk=True)
 
     def _why_approved(self) -> ReasonForm | None:
         return self._reason(Kind.APPROVE) if self.review.risk == Risk.HIGH else None

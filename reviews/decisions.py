@@ -13,8 +13,8 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from reviews import drafts, live, presence
-from reviews.eligibility import Eligibility, NotYours, lets_go_on
-from reviews.models import Cause, Claim, Decision, Draft, Review, Risk
+from reviews.eligibility import Eligibility, NotYours, lets_go_on, needs_reason
+from reviews.models import Cause, Claim, Decision, Draft, Review
 from runs import access, commands
 from runs.engine.canonical import digest, stored
 
@@ -80,7 +80,8 @@ def decide(
             return before
         _guard(review, first, answer)
         if review.approvals > 1:
-            _take_back(review.decisions.filter(final=False).exclude(pk=first.pk if first else None), by=None)
+            earlier = review.decisions.filter(final=False)
+            _take_back(earlier.exclude(pk=first.pk) if first else earlier, by=None)
         answer = replace(answer, value=_value(review, kind, value))
         if review.approvals > 1 and lets_go_on(review, kind) and not (first and kind == Kind.APPROVE):
             return _first_of_two(review, first, answer)
@@ -175,8 +176,8 @@ def _guard(review: Review, first: Decision | None, answer: Answer) -> None:
         raise NotYours("You have approved it already: the second approval must be somebody else's.")
     if kind in NEEDS_REASON and not answer.reason:
         raise commands.Refused(NEEDS_REASON[Kind(kind)])
-    if kind == Kind.APPROVE and review.risk == Risk.HIGH and not answer.reason:
-        raise commands.Refused("The risk is high: say why you approve it.")
+    if needs_reason(review, kind) and not answer.reason:
+        raise commands.Refused("The risk is high: say why you decide so.")
     if answer.tag and answer.tag not in Decision.Tag:
         raise commands.Refused(f"Unknown class of reason {answer.tag!r}. Choose one of: {', '.join(Decision.Tag.values)}.")
 

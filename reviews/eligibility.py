@@ -24,6 +24,11 @@ def lets_go_on(review: Review, kind: str) -> bool:
     return kind in LETS_GO_ON or once_more
 
 
+def needs_reason(review: Review, kind: str) -> bool:
+    """At high risk whatever lets the run go on needs one; of a new limit the number says it."""
+    return review.risk == Risk.HIGH and kind != Kind.RAISE and lets_go_on(review, kind)
+
+
 class Eligibility:
     """What one person may do with one review; each question is asked of the database once, and only where it matters."""
 

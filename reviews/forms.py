@@ -21,8 +21,8 @@ REASONS = {
     Kind.RETRY: ("Remark for the worker", "What to do better. A worker that makes text or judgements takes it into account."),
     Kind.SEND_BACK: ("Remark for the worker", "What is to be changed. The worker reads it and begins anew."),
 }
+AT_RISK = ("Why you decide so", "The risk is high, so the history carries your reason.")
 REQUIRED = {
-    Kind.APPROVE: "Say why: the risk is high.",
     Kind.REJECT: "Say why: a rejection needs a reason.",
     Kind.SEND_BACK: "Say what is to be changed: the worker begins anew with your remark.",
 }
@@ -35,14 +35,17 @@ class ReasonForm(forms.Form):
     tag = forms.ChoiceField(label="What is wrong", required=False, choices=[("", "Choose, to be counted"), *Decision.Tag.choices])
 
     def __init__(
-        self, kind: str, data: Mapping[str, Any] | None = None, *, draft: Mapping[str, Any] | None = None, name: str = ""
-    ) -> None:
+        self, kind: str, data: Mapping[str, Any] | None = None, *, draft: Mapping[str, Any] | None = None, name: str = "",
+        at_risk: bool = False,
+    ) -> None:  # fmt: skip
+        """`at_risk`: it must be said why, because the risk is high."""
         super().__init__(data, auto_id=f"id_{name or kind}_%s", initial=dict(draft or {}))
         reason = self.fields["reason"]
         reason.widget = forms.Textarea({"class": "form-control", "rows": 2, "maxlength": REASON_LETTERS})
-        reason.label, reason.help_text = REASONS[Kind(kind)]
-        reason.error_messages["required"] = REQUIRED.get(Kind(kind), "")
-        reason.required = reason.widget.is_required = kind in REQUIRED
+        is_no_remark = at_risk and kind == Kind.RETRY
+        reason.label, reason.help_text = AT_RISK if is_no_remark else REASONS.get(Kind(kind), AT_RISK)
+        reason.error_messages["required"] = REQUIRED.get(Kind(kind), "Say why: the risk is high.")
+        reason.required = reason.widget.is_required = at_risk or kind in REQUIRED
         self.fields["tag"].widget.attrs["class"] = "form-select"
         if kind != Kind.REJECT:
             del self.fields["tag"]

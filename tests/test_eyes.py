@@ -227,7 +227,9 @@ def test_the_page_asks_for_the_password_again_and_loses_nothing(client: Client) 
 def test_an_edit_of_high_risk_is_shown_as_changes_before_it_is_sent(client: Client) -> None:
     review = opened("paying")
     assert "Check changes" in page(client, review)
-    shown = post(client, review, "edit", value__amount="7", value__ledger="")
+    silent = post(client, review, "edit", value__amount="7", value__ledger="")
+    assert (silent.status_code, "Say why: the risk is high." in silent.content.decode()) == (422, True)
+    shown = post(client, review, "edit", value__amount="7", value__ledger="", reason="It is less.")
     html = shown.content.decode()
     assert (shown.status_code, Decision.objects.count()) == (200, 0)
     assert "<del>3</del>" in html
@@ -239,9 +241,11 @@ def test_an_edit_of_high_risk_is_shown_as_changes_before_it_is_sent(client: Clie
         if one.kind == "edit"
     )
     assert not checked.is_checked(review, "")
-    other = post(client, review, "edit", value__amount="8", value__ledger="", checked=checked.checked)
+    said = {"value__ledger": "", "reason": "It is less.", "checked": checked.checked}
+    other = post(client, review, "edit", value__amount="8", **said)
     assert (other.status_code, Decision.objects.count()) == (200, 0), "what was checked is not what is sent"
-    assert post(client, review, "edit", value__amount="7", value__ledger="", checked=checked.checked).status_code == 302
+    assert post(client, review, "edit", value__amount="7", **said).status_code == 302
+    assert Decision.objects.get().reason == "It is less."
     assert finished(review).output == {"said": "paid 7.0"}
 
 
@@ -318,7 +322,7 @@ def test_what_is_too_long_to_be_kept_is_shown_with_a_note(client: Client) -> Non
     paying, session = opened("paying"), client.session
     session[SIGNED_IN_AT] = 0
     session.save()
-    to_confirm = post(client, paying, "take_over", value=long)
+    to_confirm = post(client, paying, "take_over", value=long, reason="It was urgent.")
     html = to_confirm.content.decode()
     assert (to_confirm.status_code, "longer than 200,000 letters" in html, long in html) == (413, True, True)
     assert not Draft.objects.exists()

@@ -50,9 +50,9 @@ def when_due(run_id: int) -> Run:
     ("slug", "kind", "more"),
     [
         ("paying", "approve", {"reason": "It is owed."}),
-        ("paying", "edit", {"value": {"amount": 7, "ledger": ""}}),
+        ("paying", "edit", {"value": {"amount": 7, "ledger": ""}, "reason": "It is less."}),
         ("paying", "reject", {"reason": "No."}),
-        ("paying", "take_over", {"value": "by hand"}),
+        ("paying", "take_over", {"value": "by hand", "reason": "It was urgent."}),
         ("guessing", "approve", {}),
         ("guessing", "edit", {"value": GOOD}),
         ("guessing", "send_back", {"reason": "Look again."}),

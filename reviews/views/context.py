@@ -31,7 +31,7 @@ def review_diff(request: HttpRequest, review_id: int) -> HttpResponse:
     choice = next((one for one in choices(review, chosen=kind, data=request.POST) if one.kind == kind), None)
     if not review.is_open or choice is None or not (choice.is_typed and choice.about_proposal):
         return HttpResponse(status=204)
-    fits = choice.is_valid()
+    fits = choice.form is not None and choice.form.is_valid()  # whether or not it was said why
     differences = changes(review.proposal, choice.value()) if fits else []
     shown = {"page": ReviewPage(review, []), "fits": fits, "changes": differences}
     return render(request, "reviews/_difference.html", shown)

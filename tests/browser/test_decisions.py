@@ -14,6 +14,7 @@ def test_high_risk_is_checked_reasoned_and_named_without_scripts(sign_in, opened
     page.goto(review.get_absolute_url())
     edit = unfold(page, "edit")
     edit.get_by_label("Amount").fill("7")
+    edit.get_by_label("Why you decide so").fill("It is less.")
     edit.get_by_role("button", name="Check changes").click()
     expect(page.locator("#choice-edit")).to_contain_text("Read what you change, then send it.")
     expect(page.locator("#choice-edit del").first).to_have_text("3")
