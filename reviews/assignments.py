@@ -40,10 +40,10 @@ def snooze(review_id: int, until: datetime, *, by: User) -> Review:
         review, now = open_for_change(review_id, by), timezone.now()
         if until <= now:
             raise commands.Refused("That time has passed. Choose a later one.")
-        if until - now > LONGEST_SNOOZE:
-            raise commands.Refused(f"A review is snoozed for at most {LONGEST_SNOOZE.days} days. Choose an earlier time.")
         if review.due_at and until >= review.due_at:
             raise commands.Refused(f"It must be decided by {_shown(review.due_at, by)}. Choose an earlier time.")
+        if until - now > LONGEST_SNOOZE:
+            raise commands.Refused(f"A review is snoozed for at most {LONGEST_SNOOZE.days} days. Choose an earlier time.")
         review.snoozed_until = until
         review.save(update_fields=["snoozed_until"])
         Claim.objects.filter(review=review, reviewer=by).delete()

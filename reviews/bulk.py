@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import timedelta
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
 from pydantic import ValidationError
 
 from reviews import decisions
 from reviews.models import BulkDecision, BulkItem, Decision, Review
+from reviews.models.bulk import SILENT_AFTER
 from reviews.selection import KINDS, Seen, why_not
 from runs import commands, dispatch, live
 from runs.engine.canonical import Unstorable
@@ -20,6 +24,7 @@ from runs.engine.canonical import Unstorable
 AT_ONCE = 50  # while the browser waits; more are carried out by a job process
 JOB = "reviews.bulk.carry"
 SECONDS_EACH = 0.1  # the first can be taken back for longer than the last, so that all can be taken back together
+GIVEN_UP_AFTER = timedelta(days=1)
 Outcome = BulkItem.Outcome
 
 
@@ -52,6 +57,17 @@ def go_on(bulk: BulkDecision) -> None:
         carry(str(bulk.pk))
 
 
+def take_up() -> None:
+    """Have a job process go on with each that is silent and has something left: whoever carried it out has ended.
+
+    Of one that was begun longer than GIVEN_UP_AFTER ago only its page offers to go on.
+    """
+    left = BulkItem.objects.filter(bulk=OuterRef("pk"), outcome="")
+    for one in BulkDecision.objects.filter(Exists(left), begun_at__gt=Now() - GIVEN_UP_AFTER):
+        if one.is_silent and cache.add(f"agentops:bulk:{one.pk}", 1, timeout=SILENT_AFTER.total_seconds()):
+            dispatch.ask(JOB, str(one.pk))
+
+
 def carry(bulk_id: str) -> None:
     """Decide what is left of it. Two who carry the same do no harm: each review is decided once."""
     bulk = BulkDecision.objects.get(pk=bulk_id)
@@ -67,7 +83,16 @@ def _carry(bulk: BulkDecision, item: BulkItem, *, undo_seconds: float) -> None:
     outcome, said = _carried(bulk, item, undo_seconds)
     kept = BulkItem.objects.filter(pk=item.pk, outcome="").update(outcome=outcome, said=said, at=timezone.now())
     if not kept and outcome == Outcome.DECIDED and BulkItem.objects.filter(pk=item.pk, outcome=Outcome.UNDONE).exists():
-        decisions.undo(item.review_id, actor=bulk.actor)  # it was taken back at this very moment
+        _undo_late(bulk, item)
+
+
+def _undo_late(bulk: BulkDecision, item: BulkItem) -> None:
+    """It was taken back at the very moment at which it was decided; where that is too late, it says so."""
+    try:
+        decisions.undo(item.review_id, actor=bulk.actor)
+    except (commands.Refused, PermissionDenied) as refused:
+        if Decision.objects.filter(review=item.review_id, bulk=bulk.pk, revoked_at=None).exists():
+            BulkItem.objects.filter(pk=item.pk).update(outcome=Outcome.DECIDED, said=str(refused), at=timezone.now())
 
 
 def _carried(bulk: BulkDecision, item: BulkItem, undo_seconds: float) -> tuple[str, str]:

@@ -85,7 +85,7 @@ def _is_on(pace: Pace) -> bool:
 
 def _has_enough(pace: Pace, now: datetime) -> bool:
     """As many messages in this hour as the recipient wants."""
-    sent = Notice.objects.filter(_recipient(pace), sent_at__gt=now - timedelta(hours=1))
+    sent = Notice.objects.filter(_recipient(pace), delivery=Delivery.SENT, sent_at__gt=now - timedelta(hours=1))
     return sent.values("sent_at").distinct().count() >= pace.hourly_cap
 
 

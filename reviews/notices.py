@@ -1,10 +1,11 @@
 """Writes down whom to tell about a review, in the transaction that is the reason; delivery.py sends it."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from reviews import groups, live
@@ -12,12 +13,15 @@ from reviews.models import Channel, Notice, NoticeSettings, Review, ReviewEvent
 from runs import access
 
 BATCH = 100
+MOST_AT_ONCE = 1000  # old notices, each minute
+KEPT_FOR = timedelta(days=30)
 HALF_SHARE, LAST_SHARE = 0.5, 0.9  # of the time to decide
 PASSED: dict[str, str] = {Notice.Kind.HALF: "half of the time had passed", Notice.Kind.LAST: "nine tenths of the time had passed"}
 COUNTS = """
     SELECT (SELECT count(*) FROM reviews_review WHERE state = 'open'),
-        (SELECT count(*) FROM reviews_notice AS notice JOIN reviews_review AS review ON review.id = notice.review_id
-         WHERE notice.user_id = %s AND notice.read_at IS NULL AND review.state = 'open')
+        (SELECT count(*) FROM (
+            SELECT FROM reviews_notice AS notice JOIN reviews_review AS review ON review.id = notice.review_id
+            WHERE notice.user_id = %s AND notice.read_at IS NULL AND review.state = 'open' LIMIT 100) AS unread)
 """
 
 
@@ -36,7 +40,7 @@ def read_all(person: User) -> None:
 
 
 def counts(person: access.AnyUser) -> tuple[int, int]:
-    """How many reviews are open, and what the bell counts: every page asks, so it is one question."""
+    """How many reviews are open, and what the bell counts, to 100: every page asks, so it is one question."""
     with connection.cursor() as cursor:
         cursor.execute(COUNTS, [person.pk])
         reviews, mine = cursor.fetchone()
@@ -45,7 +49,22 @@ def counts(person: access.AnyUser) -> tuple[int, int]:
 
 def settle() -> None:
     """What was told about reviews that are closed by now needs no reading."""
-    Notice.objects.filter(read_at=None, user__isnull=False).exclude(review__state=Review.State.OPEN).update(read_at=Now())
+    unread = Notice.objects.filter(read_at=None, user__isnull=False).exclude(review__state=Review.State.OPEN)
+    with transaction.atomic():
+        Notice.objects.filter(pk__in=_first(unread)).update(read_at=Now())
+
+
+def prune() -> None:
+    """What was told long ago about reviews that are closed by now is deleted: the history says what became of them."""
+    old = Notice.objects.filter(at__lt=Now() - KEPT_FOR).exclude(review__state=Review.State.OPEN)
+    with transaction.atomic():
+        Notice.objects.filter(pk__in=_first(old)).delete()
+
+
+def _first(found: QuerySet[Notice]) -> list[int]:
+    """The oldest, locked; those that somebody else is at come another time."""
+    locked = found.select_for_update(skip_locked=True, of=("self",)).order_by("pk")
+    return list(locked.values_list("pk", flat=True)[:MOST_AT_ONCE])
 
 
 def tell_due() -> None:

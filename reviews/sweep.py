@@ -6,7 +6,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.dispatch import receiver
 
-from reviews import delivery, groups, live, notices
+from reviews import bulk, delivery, groups, live, notices
 from reviews.models import Claim, Review, ReviewEvent
 from runs import dispatch, signals
 
@@ -23,16 +23,17 @@ DUE = """
         EXISTS (SELECT FROM reviews_review WHERE state = 'open' AND escalated_at IS NULL AND escalate_at <= now()),
         EXISTS (SELECT FROM reviews_claim WHERE until > now())
             OR EXISTS (SELECT FROM reviews_review WHERE state = 'open' AND assignee_id IS NOT NULL),
-        EXISTS (SELECT FROM reviews_notice WHERE delivery = 'waits')
+        EXISTS (SELECT FROM reviews_notice WHERE delivery = 'waits'),
+        EXISTS (SELECT FROM reviews_bulkitem WHERE outcome = '')
 """
 
 
 @receiver(signals.swept)
 def sweep(**kwargs: object) -> None:
-    """Tell, escalate, take claims back from whoever may no longer decide, and have waiting notices sent."""
+    """Tell, escalate, take claims back from whoever may no longer decide, and have done what waits for a job process."""
     with connection.cursor() as cursor:
         cursor.execute(DUE)
-        telling, escalating, held, sending = cursor.fetchone()
+        telling, escalating, held, sending, bulks = cursor.fetchone()
     if telling:
         notices.tell_due()
     if escalating:
@@ -41,8 +42,11 @@ def sweep(**kwargs: object) -> None:
         take_back()
     if cache.add("agentops:settled", 1, timeout=SETTLE_SECONDS):
         notices.settle()
+        notices.prune()
     if sending and cache.add("agentops:notices", 1, timeout=ASKED_SECONDS):
         dispatch.ask(delivery.JOB)
+    if bulks:
+        bulk.take_up()
 
 
 def take_back() -> None:

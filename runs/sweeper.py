@@ -28,7 +28,17 @@ def sweep() -> int:
     What dead processes had reserved is given back.
 
     Raises RedisError, Unavailable or a database error when a service cannot be reached; the next sweep finds the same runs.
+    What else is due by the clock is looked for in any case.
     """
+    try:
+        dispatched = _sweep_runs()
+    finally:
+        signals.swept.send_robust(sender=None)  # what fails there is logged, and holds up no run
+    cache.set(BEAT, time.time(), timeout=BEAT_SECONDS)
+    return dispatched
+
+
+def _sweep_runs() -> int:
     due = Run.objects.due().order_by("created_at", "pk").values_list("pk", "last_seq")[:BATCH]
     calls = dispatch.missing([dispatch.Call(*row) for row in due])
     dispatch.enqueue_now(calls)
@@ -37,8 +47,6 @@ def sweep() -> int:
     reserved.give_back()
     budgets.wake()
     floods.wake()
-    signals.swept.send_robust(sender=None)  # what fails there is logged, and holds up no run
-    cache.set(BEAT, time.time(), timeout=BEAT_SECONDS)
     return len(calls)
 
 

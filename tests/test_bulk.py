@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.cache import cache
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
@@ -17,7 +18,7 @@ from django.utils import timezone
 from pydantic import BaseModel
 from pytest_django import Settings
 
-from reviews import bulk, decisions, selection
+from reviews import bulk, decisions, selection, sweep
 from reviews.models import BulkDecision, Claim, Decision, Review
 from runs import commands, dispatch, executor, sdk
 from runs.models import Run
@@ -316,3 +317,48 @@ def test_the_preview_asks_as_much_of_many_as_of_few(client: Client) -> None:
     with CaptureQueriesContext(connection) as many:
         preview(client, *reviews)
     assert len(few) == len(many)
+
+
+def test_one_whose_process_has_ended_is_gone_on_with_at_the_sweepers_word(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "AT_ONCE", 0)
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(dispatch, "ask", lambda *job: asked.append(job))
+    review = opened("refunding")
+    decide(client, preview(client, review), "approve")
+    begun = BulkDecision.objects.get()
+    asked.clear()
+    sweep.sweep()
+    assert asked == [], "it was heard of just now"
+    BulkDecision.objects.update(begun_at=timezone.now() - timedelta(minutes=1))
+    sweep.sweep()
+    sweep.sweep()
+    assert asked == [(bulk.JOB, str(begun.pk))]
+    cache.clear()
+    BulkDecision.objects.update(begun_at=timezone.now() - timedelta(days=2))
+    sweep.sweep()
+    BulkDecision.objects.update(begun_at=timezone.now() - timedelta(minutes=1))
+    bulk.carry(str(begun.pk))
+    sweep.sweep()
+    assert len(asked) == 1
+    assert states(review) == ["decided"]
+
+
+@pytest.mark.parametrize(("window", "ends"), [(0.0, ["decided"]), (60.0, ["undone"])])
+def test_taken_back_at_the_moment_it_is_decided_says_what_is_true(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, window: float, ends: list[str]
+) -> None:
+    settings.UNDO_SECONDS = window
+    monkeypatch.setattr(bulk, "AT_ONCE", 0)
+    monkeypatch.setattr(dispatch, "ask", lambda *job: None)
+    review = opened("refunding")
+    decide(client, preview(client, review), "approve")
+    begun = BulkDecision.objects.get()
+    item = begun.items.get()
+    begun.items.update(outcome="undone")  # after the carrier has read it
+    bulk._carry(begun, item, undo_seconds=window)
+    item.refresh_from_db()
+    assert [item.outcome] == ends
+    assert states(review) == ["decided" if ends == ["decided"] else "open"]
+    assert bool(item.said) == (ends == ["decided"])

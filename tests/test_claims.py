@@ -3,23 +3,28 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.db import Error as DatabaseError
-from django.db import connections, transaction
-from django.db.models import F
+from django.db import connection, connections, transaction
+from django.db.models import F, ProtectedError
 from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
+from redis.exceptions import RedisError
 
 from reviews import assignments, claims, decisions, groups, history, notices, presence, sweep
 from reviews.eligibility import NotYours
 from reviews.models import Claim, Notice, NoticeSettings, Review, ReviewEvent, Route
-from runs import commands, executor, sdk
+from runs import commands, executor, sdk, sweeper
+from runs.models import Step
 from tests import agents
 from tests.interleaved import behind
 from tests.processes import eventually
@@ -118,6 +123,38 @@ def test_an_admin_makes_groups_and_routes_and_gives_away_no_permissions(people: 
     refused = client.post("/admin/reviews/route/add/", {"agent": "", "cause": "", "group": role.pk})
     assert "Select a valid choice" in refused.text
     assert str(Route.objects.get()) == "paying, Gated: Card desk"
+
+
+def test_a_group_that_is_asked_is_not_deleted_under_its_reviews(people: dict[str, User]) -> None:
+    desk, review = group_of("Card desk", people["reviewer"]), opened()
+    for name in ("group", "second_group"):
+        Review.objects.update(**{"group": None, "second_group": None} | {name: desk})
+        with pytest.raises(ProtectedError):
+            desk.delete()
+        assert getattr(fresh(review), name) == desk
+
+
+def test_a_review_from_before_the_inbox_says_what_its_step_does_and_is_told_about(people: dict[str, User]) -> None:
+    new, old, twin, unknown, closed = (opened() for _ in range(5))
+    asked = list(Review.objects.order_by("pk").values("effect", "risk", "tell_at", "same"))
+    old_ones = Review.objects.exclude(pk=new.pk)
+    old_ones.update(effect="none", risk=1, tell_at=None, same="")
+    Review.objects.filter(pk=new.pk).update(risk=1, tell_at=None)
+    Review.objects.filter(pk=unknown.pk).update(cause="outcome_unknown")
+    Review.objects.filter(pk=closed.pk).update(state="decided")
+    Step.objects.filter(run__in=[old.run_id, new.run_id]).update(effect="once")
+    migration = import_module("reviews.migrations.0015_groups_stay")
+    migration.fill(apps, SimpleNamespace(connection=connection))
+    for review in (new, old, twin, unknown, closed):
+        review.refresh_from_db()
+    assert [(one.effect, one.risk) for one in (new, old, unknown, closed)] == [
+        (asked[0]["effect"], 1),
+        ("once", 2),
+        (asked[3]["effect"], 2),
+        ("none", 1),
+    ]
+    assert [one.tell_at for one in (new, old, closed)] == [None, old.opened_at, None]
+    assert (twin.same, twin.risk) == (asked[2]["same"], asked[2]["risk"])
 
 
 # --- claims ---------------------------------------------------------------------------------------------------------
@@ -481,6 +518,20 @@ def test_sweepers_at_one_moment_escalate_once(transactional_db: None, people: di
     at_once(*[notices.escalate_due] * 4)
     assert kinds(review) == ["escalated"]
     assert Notice.objects.filter(kind="escalated").count() == 1
+
+
+def test_while_redis_is_away_and_a_run_is_due_reviews_are_escalated_as_ever(
+    people: dict[str, User], monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    Route.objects.create(group=group_of("First"), second_group=group_of("Second", people["reviewer2"]))
+    review = opened("patient")
+    Review.objects.update(escalate_at=Now() - MINUTES[1])
+    commands.start("paying", {"text": "hello", "number": 3}, by="operator")
+    with monkeypatch.context() as away:
+        away.setitem(settings.RQ_QUEUES["default"], "URL", "redis://127.0.0.1:1/0")
+        with pytest.raises(RedisError):
+            sweeper.sweep()
+    assert kinds(review) == ["escalated"]
 
 
 def test_the_sweeper_asks_one_question_where_nothing_is_due(

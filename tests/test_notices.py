@@ -15,6 +15,7 @@ from pytest_django import Settings
 
 from reviews import claims, decisions, delivery, notices, numbers, sweep
 from reviews.models import Channel, Decision, Notice, NoticeSettings, Review, ReviewEvent, Route
+from reviews.views import notices as views
 from runs import dispatch, jobs
 from tests import agents
 from tests.interleaved import behind
@@ -135,6 +136,24 @@ def test_settings_are_checked_beside_their_fields(people: dict[str, User]) -> No
     assert client.post(address, sent | {"quiet_until": "06:00", "zone": "Europe/Berlin"}).status_code == 302
     kept = NoticeSettings.objects.get()
     assert (kept.mail, kept.quiet_until, kept.zone) == (True, time(6), "Europe/Berlin")
+
+
+def test_old_notices_go_and_the_bell_counts_to_a_hundred(people: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:
+    me, client = people["reviewer"], signed_in(people["reviewer"])
+    closed, open_one = opened(), opened()
+    Notice.objects.bulk_create([Notice(user=me, review=open_one, kind="new") for _ in range(150)])
+    Notice.objects.create(user=me, review=closed, kind="new")
+    assert notices.counts(me) == (2, 100)
+    assert 'aria-label="Notices, more than 99 unread"' in client.get(reverse("bell")).text
+    decisions.decide(closed.pk, actor=me, kind="reject", seen=closed.fingerprint, reason="no")
+    notices.prune()
+    assert Notice.objects.count() == 151, "closed, but told just now"
+    earlier(notices.KEPT_FOR)
+    monkeypatch.setattr(views, "MOST", 60)
+    page = client.get(f"{reverse('notices')}?page=2").text
+    assert (page.count("review " + str(open_one.pk)), "Older" in page) == (10, False)
+    notices.prune()
+    assert set(Notice.objects.values_list("review", flat=True)) == {open_one.pk}
 
 
 def test_two_tabs_that_save_the_first_settings_at_one_moment(transactional_db: None, people: dict[str, User]) -> None:

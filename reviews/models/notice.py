@@ -142,6 +142,7 @@ class Notice(models.Model):
             models.Index(fields=["user", "-at", "-id"], name="notice_of_user"),  # the page of notices
             models.Index(fields=["user"], condition=Q(read_at=None, user__isnull=False), name="notice_unread"),  # the bell
             models.Index(fields=["at"], condition=Q(delivery="waits"), name="notice_waits"),  # whoever sends
+            models.Index(fields=["sent_at"], condition=Q(delivery="sent"), name="notice_sent"),  # the most of an hour
         ]
 
     def __str__(self) -> str:

@@ -90,7 +90,9 @@ class Review(models.Model):
     confidence = models.FloatField(null=True)
     threshold = models.FloatField(null=True)
     fingerprint = models.CharField(max_length=64)
-    same = models.CharField(max_length=64, default="", help_text="Equal for identical questions: worker, subject, proposal.")
+    same = models.CharField(
+        max_length=64, default="", help_text="Equal for identical questions: worker, subject, input, proposal."
+    )
     effect = models.CharField(max_length=12, default="none", help_text="Of the step: none, idempotent or once.")
     risk = models.PositiveSmallIntegerField(choices=Risk, default=Risk.NORMAL)
     rule = models.CharField(max_length=200, default="", help_text="The policy that sent it here, with its version.")
@@ -99,8 +101,8 @@ class Review(models.Model):
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True)
     # -------- who should look at it, and by when
-    group = models.ForeignKey(Group, on_delete=models.SET_NULL, null=True, related_name="reviews")
-    second_group = models.ForeignKey(Group, on_delete=models.SET_NULL, null=True, related_name="+")
+    group = models.ForeignKey(Group, on_delete=models.PROTECT, null=True, related_name="reviews")
+    second_group = models.ForeignKey(Group, on_delete=models.PROTECT, null=True, related_name="+")
     assignee = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
     snoozed_until = models.DateTimeField(null=True)
     due_at = models.DateTimeField(null=True, help_text="When nobody has decided by then, `default` happens.")

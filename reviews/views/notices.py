@@ -16,6 +16,7 @@ from reviews.views.common import actor
 from runs import access
 
 ROWS = 50  # of one page
+MOST = 1000  # that can be paged through
 TIME = forms.TimeInput(attrs={"type": "time"}, format="%H:%M")
 
 
@@ -73,7 +74,7 @@ def bell(request: HttpRequest) -> HttpResponse:
 
 def _page(request: HttpRequest, form: SettingsForm, *, status: int = 200) -> HttpResponse:
     found = Notice.objects.filter(user=actor(request)).select_related("review").order_by("-at", "-id")
-    page = Paginator(found, ROWS).get_page(request.GET.get("page"))
+    page = Paginator(found[:MOST], ROWS).get_page(request.GET.get("page"))
     shown: dict[str, Any] = {"page": page, "form": form, "kept": form.instance, "unread": notices.counts(actor(request))[1]}
     return render(request, "notices/list.html", shown, status=status)
 
