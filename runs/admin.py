@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -223,6 +224,12 @@ class DependencyAdmin(Versioned):
         ("Retry", {"fields": dependency.RETRY}),
         ("Versions", {"fields": ("version", "changed_by", "changed_at", "history")}),
     )
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        """A limit that is too low is told its own minimum, not that of all whole numbers."""
+        least = [one.limit_value for one in db_field.validators if isinstance(one, MinValueValidator)]
+        more = {"min_value": max(least)} if least else {}
+        return super().formfield_for_dbfield(db_field, request, **options | more)
 
     def save_model(self, request: HttpRequest, obj: Dependency, form: Any, change: bool) -> None:
         """As above."""

@@ -154,7 +154,7 @@ def _waiting_for_children(run: Run, wait: Wait) -> str:
 
 def _waiting_for_dependency(run: Run, wait: Wait) -> str:
     why = wait.why or HELD_BACK[run.waiting_cause]
-    return f"{_upper(_title(wait.step))} is held back. {why}{_held_by(wait.others)} It goes on {when(run.wake_at)}."
+    return f"{_upper(_title(wait.step))} is held back. {why}{_held_by(wait.others)} It tries again {when(run.wake_at)}."
 
 
 def _held_by(others: tuple[str, ...]) -> str:
@@ -198,7 +198,7 @@ def step_waits(kind: str, data: dict[str, Any]) -> str:
     if kind == Kind.STEP_PARKED:
         return "It waits for other runs." if data["cause"] == "children" else f"It goes on {at}."
     if "dependency" in data:
-        again = "looks again" if "budget" in data else "goes on"
+        again = "looks again" if "budget" in data else "tries again"
         return f"It is held back. {_short(data['why'])} It {again} {at}."
     why = f" ({_short(data['why'])})" if data["why"] else ""
     return f"It is too early{why}: it is called again {at}."

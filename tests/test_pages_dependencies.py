@@ -210,7 +210,7 @@ def test_lists_and_the_dashboard_say_for_what_a_run_waits(signed_in: SignedIn, d
     with django_assert_num_queries(len(without) + 3):  # whichever they are: their steps, open reviews, dependencies
         page = client.get("/runs/").text
     assert page.count(">for shop</a>") == 3
-    assert "is held back. shop is switched off: an admin can switch it on again. It goes on at" in page
+    assert "is held back. shop is switched off: an admin can switch it on again. It tries again at" in page
     dashboard = client.get("/").text
     assert '3 runs wait for <a id="held-shop" href="/dependencies/shop/">shop</a>.' in dashboard
     assert client.get("/agents/buying/").text.count(">for shop</a>") == 3

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,8 @@ def test_everything_comes_up_heals_and_goes(local: Path, up: Up) -> None:
     up.wait_for("Everything runs")
     accounts = (local / "accounts.txt").read_text().strip()
     assert accounts in "".join(up.lines)
+    outside = next(line for line in up.lines if "fails on demand" in line).split(" is at ")[1].split()[0]
+    assert urllib.request.urlopen(f"{outside}/seen", timeout=30).status == 200
 
     assert process.wait_until(lambda: registered_job_processes(local) == 2, 60)
     killed = job_processes(local)[0]

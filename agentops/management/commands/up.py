@@ -74,6 +74,7 @@ class Command(BaseCommand):
         self._say(self.style.SUCCESS(f"\nagentops is at http://{HOST}:{self.port}/\n"))
         if accounts.exists():
             self._say(f"{accounts.read_text().strip()}\n(kept in {accounts})\n")
+        self._say(f"What it calls outside is at {os.environ['CARD_PROCESSOR_URL']} and fails on demand: docs/operations.md.\n")
 
     def _watch(self) -> None:
         while True:
