@@ -23,7 +23,7 @@ from runs.engine.canonical import Unstorable
 
 AT_ONCE = 50  # while the browser waits; more are carried out by a job process
 JOB = "reviews.bulk.carry"
-SECONDS_EACH = 0.1  # the first can be taken back for longer than the last, so that all can be taken back together
+SECONDS_EACH = 0.3  # the first can be taken back for longer than the last, so that all can be taken back together
 GIVEN_UP_AFTER = timedelta(days=1)
 Outcome = BulkItem.Outcome
 

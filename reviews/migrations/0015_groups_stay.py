@@ -3,9 +3,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-from runs.engine.canonical import digest
-
-# Only those from before have no `same`.
+# Only those from before have no `same`, and keep none: nothing is known to be identical to them.
 FILL = """
     UPDATE reviews_review AS review SET effect = step.effect FROM runs_step AS step
     WHERE step.run_id = review.run_id AND step.position = review.position AND review.same = '' AND review.state = 'open';
@@ -17,10 +15,6 @@ FILL = """
 def fill(apps, schema_editor):
     with schema_editor.connection.cursor() as cursor:
         cursor.execute(FILL)
-    reviews = apps.get_model("reviews", "Review").objects
-    for review in reviews.filter(state="open", same="").only("worker", "cause", "subject", "proposal").iterator(100):
-        same = digest(review.worker, review.cause, review.subject, review.proposal)
-        reviews.filter(pk=review.pk).update(same=same)
 
 
 class Migration(migrations.Migration):

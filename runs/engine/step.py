@@ -40,6 +40,7 @@ class StepState:
     input: Any
     status: str = Status.QUEUED
     effect: str = "none"
+    own_effect: str = ""  # the worker's, while a fallback's stands in its place
     output: Any = None
     confidence: float | None = None
     threshold: float | None = None
@@ -165,7 +166,8 @@ def _step_parked(step: StepState, fact: Fact) -> StepState:
 
 def _fallback_taken(step: StepState, fact: Fact) -> StepState:
     effect = fact.data.get("effect", step.effect)
-    return replace(step, fallback=fact.data["worker"], effect=effect, tries=0)
+    own_effect = step.own_effect or step.effect
+    return replace(step, fallback=fact.data["worker"], effect=effect, own_effect=own_effect, tries=0)
 
 
 def _step_succeeded(step: StepState, fact: Fact) -> StepState:
@@ -324,7 +326,7 @@ def _before_the_change(step: StepState) -> StepState:
 def _queued_again(step: StepState) -> StepState:
     alone = step.alone or bool(step.crash and step.crash.get("counts", True))
     step = replace(step, status=Status.QUEUED, tries=0, crashes=0, losses=0, crash={}, alone=alone)
-    return replace(step, fallback="", finished_at=None)
+    return replace(step, fallback="", effect=step.own_effect or step.effect, own_effect="", finished_at=None)
 
 
 def _judgement(fact: Fact) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def ago(at: datetime | None) -> SafeString:
     """How long ago; the exact time in the title (time.js turns it to the reader's zone). Lists show it in every row."""
     if not at:
         return SafeString("")
-    exact = timezone.template_localtime(at)
+    exact = timezone.localtime(at)
     element = '<time datetime="{}" title="{} UTC">{}</time>'
     return format_html(element, exact.isoformat(), f"{exact:%Y-%m-%d %H:%M:%S}", naturaltime(at))
 
