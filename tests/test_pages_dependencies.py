@@ -148,6 +148,9 @@ def test_only_an_admin_switches_it_off_and_on(signed_in: SignedIn) -> None:
     assert "Switch shop on" in page
     client.post("/dependencies/shop/enabled/", {"enabled": "on"})
     assert Dependency.objects.get().enabled
+    assert "did not say what is wanted" in client.post("/dependencies/shop/enabled/", follow=True).text
+    assert "did not say what is wanted" in client.post("/dependencies/shop/breaker/", {"reason": "x"}, follow=True).text
+    assert Dependency.objects.get().enabled
 
 
 def test_what_waits_is_sent_to_the_inbox_as_many_as_were_seen(signed_in: SignedIn) -> None:

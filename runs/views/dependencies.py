@@ -61,6 +61,7 @@ class Present:
     use: limiter.Use | None = None
     minutes: list[breaker.Minute] = field(default_factory=list)
     holders: list[tuple[int | None, str, slots.Holder]] = field(default_factory=list)
+    slots_held: int | None = None  # None: nobody knows while Redis is away
 
     @property
     def state(self) -> Look:
@@ -146,15 +147,19 @@ def dependency(request: HttpRequest, name: str) -> HttpResponse:
 
 # --- what a person does -----------------------------------------------------------------------------------------------
 
+UNSAID = "Nothing was done: the form did not say what is wanted. Use the buttons of this page."
+
 
 @require_http_methods(["GET", "POST"])
 @access.permits(access.may_control)
 def force_breaker(request: HttpRequest, name: str) -> HttpResponse:
     """Open or close it, with a reason."""
-    state: Literal["open", "closed"] = "open" if request.POST.get("state") == "open" else "closed"
-    reason = request.POST.get("reason", "")
+    states: dict[str, Literal["open", "closed"]] = {"open": "open", "closed": "closed"}
+    state, reason = states.get(request.POST.get("state", "")), request.POST.get("reason", "")
 
     def act(by: str) -> str:
+        if state is None:
+            raise Refused(UNSAID)
         dependencies.force(name, state, by=by, reason=reason)
         return f"The breaker of {name} is {state} now."
 
@@ -165,9 +170,12 @@ def force_breaker(request: HttpRequest, name: str) -> HttpResponse:
 @access.permits(access.may_switch)
 def switch_dependency(request: HttpRequest, name: str) -> HttpResponse:
     """Switch it off, or on again."""
-    enabled = request.POST.get("enabled") == "on"
+    wanted = request.POST.get("enabled")
+    enabled = wanted == "on"
 
     def act(by: str) -> str:
+        if wanted not in ("on", "off"):
+            raise Refused(UNSAID)
         dependencies.configure(name, by=by, enabled=enabled)
         then = "runs that waited for it go on" if enabled else "runs that need it wait"
         return f"{name} is switched {'on' if enabled else 'off'}: {then}."
@@ -212,7 +220,9 @@ def _present(row: Dependency, waiting: int, *, in_full: bool = False) -> Present
         shown.minutes = breaker.minutes(row.name)
         shown.use = limiter.use(row.name, terms.read(row).limits)
         if in_full:
-            shown.holders = [(*waits.step_of(one.name), one) for one in slots.holders(row.name)[:HOLDERS_SHOWN]]
+            held_by = slots.holders(row.name)
+            shown.slots_held = len(held_by)
+            shown.holders = [(*waits.step_of(one.name), one) for one in held_by[:HOLDERS_SHOWN]]
         shown.look = breaker.look(row.name)
     except store.Unavailable:
         shown.look = None
