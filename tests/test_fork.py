@@ -419,9 +419,9 @@ def of_unknown_outcome(ledger: Path) -> Review:
 @pytest.mark.parametrize(
     ("decision", "typed", "said", "paid"),
     [
-        ("happened", {"value": "paid by hand"}, "paid by hand", 0),
+        ("happened", {"value": "paid by hand", "reason": "The bank says so."}, "paid by hand", 0),
         ("not_happened", {"reason": "the bank has no such entry"}, "not paid: the bank has no such entry", 0),
-        ("retry", {"twice": "on"}, "paid 5.0", 1),
+        ("retry", {"twice": "on", "reason": "The bank knows nothing of it."}, "paid 5.0", 1),
     ],
 )
 def test_an_unknown_outcome_has_three_answers(

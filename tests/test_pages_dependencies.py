@@ -147,10 +147,10 @@ def test_only_an_admin_switches_it_off_and_on(signed_in: SignedIn) -> None:
     assert "enabled: yes → no" in page
     assert "Switch shop on" in page
     client.post("/dependencies/shop/enabled/", {"enabled": "on"})
-    assert Dependency.objects.get().enabled
+    assert Dependency.objects.get(name="shop").enabled
     assert "did not say what is wanted" in client.post("/dependencies/shop/enabled/", follow=True).text
     assert "did not say what is wanted" in client.post("/dependencies/shop/breaker/", {"reason": "x"}, follow=True).text
-    assert Dependency.objects.get().enabled
+    assert Dependency.objects.get(name="shop").enabled
 
 
 def test_what_waits_is_sent_to_the_inbox_as_many_as_were_seen(signed_in: SignedIn) -> None:
@@ -158,7 +158,7 @@ def test_what_waits_is_sent_to_the_inbox_as_many_as_were_seen(signed_in: SignedI
     runs = [carried("buy") for _ in range(3)]
     client = signed_in()
     actions = "/dependencies/shop/?part=actions"
-    version = f"{Dependency.objects.get().version}"
+    version = f"{Dependency.objects.get(name='shop').version}"
     assert client.get(f"{actions}&shown={version}-3").status_code == 204, "nothing else may be done than what is shown"
     page = client.get(f"{actions}&shown={version}-2").text
     assert "Send these 3 runs to the inbox" in page

@@ -96,7 +96,7 @@ def test_a_decision_that_arrives_while_its_job_process_is_dead_is_carried_out_on
         kill(victim)
     assert Run.objects.get(pk=busy.pk).status == "running"
     review = Review.objects.get(run=waiting)
-    decisions.decide(review.pk, actor=reviewer, kind="approve", seen=review.fingerprint)
+    decisions.decide(review.pk, actor=reviewer, kind="approve", seen=review.fingerprint, reason="It was asked for.")
     assert not paid.exists(), "nobody is there to do it"
     with process("rqworker", "default", **FAST), process("sweeper", **FAST):
         eventually(lambda: ended(waiting, busy))

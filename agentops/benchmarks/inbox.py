@@ -64,6 +64,7 @@ class Inbox:
 def measure(form: Form, *, only: list[str], say: Callable[[str], None]) -> dict[str, Any]:
     """Every figure with its median, least and most over the rounds."""
     say(f"making {form.waiting:,} reviews that wait and {form.decided:,} that are decided")
+    about = server()
     users = crowd.make(waiting=form.waiting, decided=form.decided)[: form.reviewers]
     taken = dict[str, list[float]]()
     with processes.web() as port:
@@ -75,7 +76,7 @@ def measure(form: Form, *, only: list[str], say: Callable[[str], None]) -> dict[
                 say(f"round {number + 1} of {form.rounds}: {name}")
                 for figure, value in take(inbox).items():
                     taken.setdefault(figure, []).append(value)
-    return {"limit": BARE, "server": server(), "rounds": form.rounds, "form": str(form), "figures": summary(taken)}
+    return {"limit": BARE, "server": about, "rounds": form.rounds, "form": str(form), "figures": summary(taken)}
 
 
 def _to_decide() -> Iterator[Review]:

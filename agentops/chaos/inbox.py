@@ -131,13 +131,13 @@ def resubmits(world: "World") -> Injected:
 
 
 INBOX = [
-    Fault(f"inbox: {name}", proof, inject, (1, 1), runs=(0, 0), every=(0, 0), alone=True, target=target)
-    for name, proof, inject, target in (
-        ("many decide one", "H1", deciders, 1000),
-        ("many take the next", "H2", takers, 1000),
-        ("decision beside something else", "H3", races, 1500),
-        ("decision at the deadline", "H3", deadlines, 500),
-        ("sent again", "H5", resubmits, 200),
+    Fault(f"inbox: {name}", proof, inject, times, runs=(0, 0), every=(0, 0), alone=True, target=target)
+    for name, proof, inject, times, target in (
+        ("many decide one", "H1", deciders, (1, 1), 1000),
+        ("many take the next", "H2", takers, (0, 1), 1000),
+        ("decision beside something else", "H3", races, (0, 1), 1500),
+        ("decision at the deadline", "H3", deadlines, (0, 1), 500),
+        ("sent again", "H5", resubmits, (0, 1), 200),
     )
 ]
 

@@ -3,13 +3,9 @@
 (() => {
   const list = () => document.getElementById("review-list");
   if (!list()) return;
-  const title = document.title;
+  const { title } = document;
   const nothing = () => ({ ids: new Set(), whole: false, load: false });
-  let wanted = nothing();
-  let timer = 0;
-  let last = 0;
-  let counting = 0;
-  let counted = 0;
+  let [wanted, timer, last, counting, counted] = [nothing(), 0, 0, 0, 0];
   const soon = ({ ids = [], whole = false, load = false }) => {
     for (const id of ids) wanted.ids.add(String(id));
     wanted.whole ||= whole;
@@ -26,8 +22,7 @@
     [wanted, last] = [nothing(), Date.now()];
     const { dataset } = list();
     if (whole) for (const row of list().querySelectorAll("[data-row]")) ids.add(row.dataset.row);
-    const query = new URLSearchParams(dataset.query);
-    query.set("ids", [...ids].join());
+    const query = new URLSearchParams(`${dataset.query}&ids=${[...ids].join()}`);
     if (whole) query.set("whole", "1");
     if (load || !whole) countLater();
     try {
