@@ -20,7 +20,7 @@ def test_a_quick_benchmark_takes_every_figure() -> None:
     assert {target.figure for target in figures.ENGINE} <= taken.keys()
     assert [name for name, one in taken.items() if one["median"] <= 0 and not name.startswith("server_cpu")] == []
     assert taken["commits_per_step"]["median"] < 1.05, "where it takes seconds, its keeper renews the lease meanwhile"
-    assert taken["statements_per_step"]["median"] <= 1
+    assert taken["statements_per_step"]["median"] < 1.05
     assert taken["round_trips_per_step"]["median"] <= 1.5
     assert result["limit"].startswith("pgbench")
     assert "medians" in figures.table(result)
