@@ -1,12 +1,12 @@
 """What every test may lean on: a clean database, an empty Redis, the cast, and small agents."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import django_rq
 import pgtrigger
 import pytest
 from django.contrib.auth.models import User
-from django.test import TransactionTestCase
+from django.test import Client, TransactionTestCase
 from pytest_django import DjangoDbBlocker
 
 from agentops import people as accounts
@@ -45,3 +45,15 @@ def nothing_known_of_dependencies() -> None:
 def people(db: None) -> dict[str, User]:
     """operator, reviewer, reviewer2, admin and outsider."""
     return cast.people()
+
+
+@pytest.fixture
+def signed_in(people: dict[str, User]) -> Callable[..., Client]:
+    """Makes the browser of one of the cast, the operator's unless named, without a browser."""
+
+    def client(name: str = "operator") -> Client:
+        made = Client()
+        made.force_login(people[name])
+        return made
+
+    return client

@@ -174,3 +174,42 @@ class Universe:
 
     def name(self, number: int) -> str:
         return f"{'new' if number == self.renamed else 'step'}_{number}"
+
+
+# --- what comes next for a step -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Attempt:
+    """It is called next, after so many seconds."""
+
+    step: Step
+    delay: float = 0.0
+
+
+@dataclass
+class Open:
+    """It waits."""
+
+    cause: str
+    step: Step
+    wake_at: float | None = None
+    waits_for: "list[Model]" = field(default_factory=list)
+
+
+@dataclass
+class Refusal:
+    """Somebody said no, or nobody said anything in time."""
+
+    step: Step
+
+
+Next = Attempt | Open | Refusal | None
+
+
+class Refused(Exception):
+    """The supervisor hears it."""
+
+
+class Left(Exception):
+    """The process has left the run, dead or alive."""

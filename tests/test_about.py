@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from agentops.chaos import result
-from tests.test_pages_runs import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -65,6 +64,3 @@ def test_a_result_of_this_checkout_comes_before_the_one_of_the_release(
     assert (result.latest() or {})["shipped"]
     result.keep(RESULT | {"seed": 5})
     assert ((result.latest() or {})["seed"], (result.latest() or {})["shipped"]) == (5, False)
-
-
-__all__ = ["signed_in"]

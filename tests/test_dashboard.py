@@ -10,7 +10,9 @@ from rq import Queue, SimpleWorker, Worker
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
-from tests.test_pages_runs import carried, signed_in
+from agentops import dashboard
+from reviews.models import Cause, Review
+from tests.test_pages_runs import carried
 
 pytestmark = pytest.mark.django_db
 
@@ -59,4 +61,44 @@ def test_the_oldest_reviews_are_shown_and_how_many_more_there_are(signed_in):
     assert "and 2 more" in people
 
 
-__all__ = ["signed_in"]
+def test_the_dashboard_shows_what_needs_a_person_by_cause(signed_in):
+    carried("paying", text="Pay me")
+    carried("guessing", number=1)
+    page = signed_in("reviewer").get("/")
+    assert dict(page.context["causes"])[Cause.GATED] == 1
+    assert dict(page.context["causes"])[Cause.LOW_CONFIDENCE] == 1
+    assert Review.objects.open().count() == 2
+    assert "Pay me" in page.text
+
+
+def test_an_empty_dashboard_says_what_to_do(signed_in):
+    page = signed_in().get("/").text
+    assert "Nobody is needed" in page
+    assert "There is no run yet" in page
+    assert "No job process is alive" in page
+
+
+@pytest.mark.parametrize("part", ["people", "runs", "machinery"])
+def test_each_part_of_the_dashboard_can_be_asked_for(signed_in, part):
+    answer = signed_in().get("/", {"part": part}).text
+    assert f'id="{part}"' in answer
+    assert "<html" not in answer
+
+
+def test_the_dashboard_asks_the_database_little(signed_in, django_assert_max_num_queries):
+    client = signed_in()
+    for _ in range(12):
+        carried("paying")
+    with django_assert_max_num_queries(14):
+        assert client.get("/").status_code == 200
+
+
+def test_without_redis_the_dashboard_says_so(signed_in, monkeypatch):
+    import redis
+
+    nobody = redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
+    with monkeypatch.context() as away:
+        away.setattr(dashboard.django_rq, "get_connection", lambda name: nobody)
+        page = signed_in().get("/")
+    assert page.status_code == 200
+    assert "Redis cannot be reached" in page.text

@@ -12,7 +12,7 @@ from runs.engine import canonical
 from runs.engine.canonical import INLINE_LETTERS
 from runs.models import Run, RunStatus
 from tests import agents
-from tests.test_pages_runs import signed_in, start
+from tests.test_pages_runs import start
 
 pytestmark = pytest.mark.django_db
 
@@ -218,6 +218,3 @@ def test_a_deadline_is_said_on_both_pages_and_so_is_that_it_has_passed(signed_in
     assert "Expired</span>" in signed_in().get(f"/runs/{run.pk}/").text
     forked = on(commands.fork(run.pk, step=1, by="operator"))
     assert (forked.status, forked.wake_at > when) == ("waiting", True)
-
-
-__all__ = ["signed_in"]

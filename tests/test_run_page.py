@@ -12,7 +12,7 @@ from runs.engine import outcome
 from runs.engine.events import Draft, Kind
 from runs.models import Step
 from tests import agents
-from tests.test_pages_runs import carried, signed_in
+from tests.test_pages_runs import carried
 
 pytestmark = pytest.mark.django_db
 
@@ -212,6 +212,3 @@ def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeyp
     another = carried("counting", number=0)
     assert signed_in().get(address.replace(f"/{run.pk}/", f"/{another.pk}/")).status_code == 404
     assert signed_in("outsider").get(address).status_code == 403
-
-
-__all__ = ["signed_in"]
