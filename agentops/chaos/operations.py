@@ -59,19 +59,20 @@ def long_pause(world: "World") -> Injected:
     for _ in range(0, count, 20):
         people.start("chaos-wait", 20)
         yield 0
-    yield from _until(world, lambda: Review.objects.open().filter(run__agent="chaos-wait").count() == count)
+    waiting = people.runs("chaos-wait")  # of this phase: others leave such runs in every state
+    yield from _until(world, lambda: Review.objects.open().filter(run__in=waiting).count() == count)
     for _ in range(1 if world.quick else 5):
         world.fleet.man(world.fleet.job_processes, skews=[30 * DAY_SECONDS])
         django_rq.get_connection("default").flushall()
         yield 1.0
     world.count(count)
-    held = Run.objects.filter(agent="chaos-wait", lease_until__isnull=False).count() + len(django_rq.get_queue("default"))
+    held = waiting.filter(lease_until__isnull=False).count() + len(django_rq.get_queue("default"))
     if held:
         world.broken.append(f"Runs that wait for a person hold {held} leases or jobs.")
     while decided := people.decide_about("chaos-wait", 10):
         world.recovery.expect(decided)
         yield 0.1
-    yield from _until(world, lambda: not Run.objects.filter(agent="chaos-wait").exclude(status="succeeded").exists())
+    yield from _until(world, lambda: not waiting.exclude(status="succeeded").exists())
     world.fleet.man(world.fleet.job_processes)
 
 
@@ -166,7 +167,8 @@ def _visitor() -> Client:
 
 def _ticks(world: "World") -> "QuerySet[Run]":
     """Those of the backlog, not the children of errands."""
-    return Run.objects.filter(agent="chaos-tick", input__phase=world.people.phase, parent__isnull=True)
+    runs: QuerySet[Run] = world.people.runs("chaos-tick").filter(parent__isnull=True)
+    return runs
 
 
 def _furthest_out_of_order(ticks: "QuerySet[Run]") -> int:

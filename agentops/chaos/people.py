@@ -50,8 +50,9 @@ class People:
             self.errors += 1
             connection.close()
 
-    def runs(self) -> Any:
-        return Run.objects.filter(agent=ERRAND, input__phase=self.phase)
+    def runs(self, agent: str = ERRAND) -> Any:
+        """Of this phase."""
+        return Run.objects.filter(agent=agent, input__phase=self.phase)
 
     def done(self) -> bool:
         return self.started >= self.wanted and self._ended() >= self.wanted
@@ -62,13 +63,13 @@ class People:
 
     def start(self, agent: str, count: int) -> list[int]:
         """Other runs than errands, at once."""
-        there = Run.objects.filter(agent=agent, input__phase=self.phase).count()
+        there = self.runs(agent).count()
         given = [{"phase": self.phase, "which": which, "number": which} for which in range(there, there + count)]
         return [commands.start(agent, one, by="operator").pk for one in given]
 
     def start_together(self, agent: str, count: int) -> list[int]:
         """The same for many: they begin in one transaction, as children do."""
-        there = Run.objects.filter(agent=agent, input__phase=self.phase).count()
+        there = self.runs(agent).count()
         given = [{"phase": self.phase, "which": which, "number": which} for which in range(there, there + count)]
         logs = event_log.create_all([request(agent, one, by="operator") for one in given])
         dispatch.enqueue_now([dispatch.Call(log.run_id, log.state.seq) for log in logs])
@@ -76,7 +77,7 @@ class People:
 
     def decide_about(self, agent: str, count: int) -> list[tuple[int, int]]:
         """Decide the oldest reviews of that agent; the runs, and the event that each has come to."""
-        reviews = Review.objects.open().select_related("run").filter(run__agent=agent).order_by("pk")[:count]
+        reviews = Review.objects.open().select_related("run").filter(run__in=self.runs(agent)).order_by("pk")[:count]
         for review in reviews:
             self._decide(review)
         return list(Run.objects.filter(pk__in=[review.run_id for review in reviews]).values_list("pk", "last_seq"))

@@ -17,7 +17,7 @@ from django.db import connection
 
 from agentops.arguments import whole_number
 
-DATABASE = "agentops_bench"
+SUFFIX = "_bench"  # of this checkout's database, for the name of the one that is measured in
 REDIS_DATABASE = "9"
 INSIDE = "AGENTOPS_BENCH"  # set in the process that measures
 FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1"}  # so that --quick need not wait for a lease to run out
@@ -77,18 +77,21 @@ class Command(BaseCommand):
         return result, "\n".join(f"{name:<32} {value:>14,}" for name, value in result.items())
 
     def _in_a_database_of_its_own(self, *, quick: bool) -> None:
+        if not _alone():
+            raise CommandError("Another bench runs here, in the same database: wait for its end, or stop it.")
+        name = connection.settings_dict["NAME"] + SUFFIX
         environment = os.environ | {
-            "DATABASE_URL": _with_path(os.environ["DATABASE_URL"], DATABASE),
+            "DATABASE_URL": _with_path(os.environ["DATABASE_URL"], name),
             "REDIS_URL": _with_redis_database(os.environ["REDIS_URL"]),
             "AGENT_APPS": "agentops.benchmarks",
             "LOG_LEVEL": "ERROR",
             INSIDE: "1",
         }
-        _execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", f"CREATE DATABASE {DATABASE}")
+        _execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}"')
         try:
             ended = subprocess.run([sys.executable, *sys.argv], env=environment | (FAST if quick else {}), check=False)
         finally:
-            _execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+            _execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         if ended.returncode:
             sys.exit(ended.returncode)
 
@@ -96,6 +99,13 @@ class Command(BaseCommand):
 def _check(only: list[str], measures: Iterable[str]) -> None:
     if unknown := set(only) - set(measures):
         raise CommandError(f"There is no measure {', '.join(sorted(unknown))}; there are {', '.join(measures)}.")
+
+
+def _alone() -> bool:
+    """Until this process ends: no other takes the same database away meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [SUFFIX])
+        return bool(cursor.fetchone()[0])
 
 
 def _execute(*statements: str) -> None:
