@@ -86,12 +86,16 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]
 class ChannelAdmin(OfGroups):
     form = ChannelForm
     list_display = ("name", "address", "enabled", "last_sent_at", "last_error")
-    readonly_fields = ("address", "last_sent_at", "last_error", "retry_at")
+    readonly_fields = ("address", "last_sent_at", "last_error", "retry_at", "gave_up_at")
     fieldsets = (
         (None, {"fields": ("name", "enabled", "address", "url", "groups")}),
         ("How often", {"fields": ("digest_minutes", "hourly_cap", "quiet_from", "quiet_until", "zone")}),
-        ("How it went", {"fields": ("last_sent_at", "last_error", "retry_at")}),
+        ("How it went", {"fields": ("last_sent_at", "last_error", "retry_at", "gave_up_at")}),
     )
+
+    def save_model(self, request: HttpRequest, obj: Channel, form: Any, change: bool) -> None:
+        obj.begin_anew()
+        super().save_model(request, obj, form, change)
 
     @admin.display(description="present address")
     def address(self, channel: Channel) -> str:

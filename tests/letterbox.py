@@ -75,6 +75,10 @@ class _Post(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"ok")
 
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
     def log_message(self, *args: Any) -> None:
         pass
 

@@ -44,11 +44,19 @@ class Pace(models.Model):
     sending_until = models.DateTimeField(null=True, editable=False, help_text="Somebody is sending until then at most.")
     retry_at = models.DateTimeField(null=True, editable=False, help_text="After a failure nothing is tried before.")
     failures = models.PositiveSmallIntegerField(default=0, editable=False)
+    failing_since = models.DateTimeField(null=True, editable=False, help_text="The first failure of the message that waits.")
+    gave_up_at = models.DateTimeField(
+        null=True, editable=False, help_text="What waited then is sent with what comes later, or when this is saved anew."
+    )
     last_error = models.TextField(default="", editable=False)
     last_sent_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         abstract = True
+
+    def begin_anew(self) -> None:
+        """Whoever has changed something wants to see whether it works now; to be saved with the change."""
+        self.retry_at, self.failures, self.failing_since, self.gave_up_at, self.last_error = None, 0, None, None, ""
 
     def clean(self) -> None:
         if (self.quiet_from is None) != (self.quiet_until is None):

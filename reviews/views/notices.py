@@ -60,6 +60,7 @@ def notice_settings(request: HttpRequest) -> HttpResponse:
     form = SettingsForm(request.POST, instance=kept)
     if not form.is_valid():
         return _page(request, form, status=422)
+    form.instance.begin_anew()
     form.save()
     messages.success(request, "Saved. It counts from the next notice on.")
     return redirect("notices")

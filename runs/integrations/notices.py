@@ -1,15 +1,17 @@
 """Mail, and messages to channels: services that apprise knows, and webhooks at addresses that somebody gave."""
 
 import logging
+import re
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage, get_connection  # noqa: TID251 - the adapter of mail
 from django.utils.module_loading import import_string
 
 from runs.engine.errors import GiveUp, TryLater
-from runs.reliability import addresses, guard
+from runs.reliability import addresses, guard, terms
 
 MAIL = guard.declare("mail", kind="mail")
 CHANNELS = guard.declare("channels", kind="api")
@@ -25,6 +27,7 @@ SERVICES = {
     "opsgenie": "opsgenie.NotifyOpsgenie",
 } | dict.fromkeys(WEBHOOKS, "custom_json.NotifyJSON")
 EXAMPLES = "slack://tokenA/tokenB/tokenC/#reviews, or jsons://hooks.example.com/path for a webhook that takes JSON"
+STATUS = re.compile(r"error=(\d{3})\.?$")  # with which what apprise says of an answer ends; without it there was none
 logging.getLogger("apprise").setLevel(logging.ERROR)  # what it says of a failure is kept with the channel
 
 
@@ -41,6 +44,11 @@ def post(url: str, title: str, text: str) -> None:
     """Raises as above, and NoSuchChannel. Every redirect of a webhook is checked as its own address is."""
     service = _service(url)
     guard.call(CHANNELS, lambda: _posted_by_us(service, title, text) if _is_webhook(service) else _posted(service, title, text))
+
+
+def longest_seconds(dependency: str) -> float:
+    """How long a call may take in all."""
+    return terms.of(dependency).attempt_timeout_seconds
 
 
 def validate(url: str) -> None:
@@ -92,22 +100,42 @@ def _mailed(to: str, subject: str, text: str) -> None:
 def _posted(service: Any, title: str, text: str) -> None:
     from apprise import LogCapture, NotifyType
 
+    timeouts = guard.terms()
+    service.socket_connect_timeout, service.socket_read_timeout = (
+        timeouts.connect_timeout_seconds, timeouts.read_timeout_seconds,
+    )  # fmt: skip
+    match type(service).__name__:
+        case "NotifyDiscord":
+            service._send = partial(service._send, rate_limit=0)  # else it sends again by itself
+        case "NotifyOpsgenie":
+            service.action = "new"  # else it would add to an alert that is not there, which is nothing
     with LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
         sent = service.notify(body=text, title=title, notify_type=NotifyType.INFO)
         lines = said.getvalue().strip().splitlines()
-    if not sent:
-        raise TryLater(lines[-1] if lines else f"{service.service_name} did not take the message.")
+    if sent:
+        return
+    line = lines[-1] if lines else f"{service.service_name} did not take the message."
+    if answered := STATUS.search(line):
+        raise _refused(httpx2.Response(int(answered[1]), request=httpx2.Request("POST", "https://service")), line)
+    raise TryLater(line)
 
 
 def _posted_by_us(service: Any, title: str, text: str) -> None:
     """What apprise would send, through the client that connects to public addresses alone."""
-    terms = guard.terms()
-    timeout = httpx2.Timeout(terms.read_timeout_seconds, connect=terms.connect_timeout_seconds)
+    wanted = guard.terms()
+    timeout = httpx2.Timeout(wanted.read_timeout_seconds, connect=wanted.connect_timeout_seconds)
     body = {"version": service.json_version, "title": title, "message": text, "attachments": [], "type": "info"}
     auth = httpx2.BasicAuth(service.user, service.password or "") if service.user else httpx2.USE_CLIENT_DEFAULT
     with addresses.client(timeout) as client:
         response = client.post(_target(service), json=body, headers=service.headers, params=service.params, auth=auth)
-    if response.is_redirect or response.is_client_error:
-        raise GiveUp(f"The webhook answered {response.status_code} {response.reason_phrase}.")
+    if response.request.method != "POST":
+        raise GiveUp(
+            f"The webhook sends us on to {response.url.host} and drops the message on the way: give that address instead."
+        )
     if not response.is_success:
-        raise TryLater(f"The webhook answered {response.status_code} {response.reason_phrase}.")
+        raise _refused(response, f"The webhook answered {response.status_code} {response.reason_phrase}.")
+
+
+def _refused(response: httpx2.Response, said: str) -> httpx2.HTTPStatusError:
+    """What that means is decided where it is for every answer (runs/reliability/classify.py)."""
+    return httpx2.HTTPStatusError(said, request=response.request, response=response)
