@@ -3,7 +3,8 @@
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -22,6 +23,26 @@ def at_once(function: Callable[[int], Any], processes: int = 8) -> list[Any]:
         theirs.close()
         answers.append((child, mine))
     return [_answer(*one) for one in answers]
+
+
+@contextmanager
+def actor(function: Callable[[Connection], Any]) -> Iterator[tuple[int, Connection]]:
+    """A process that does this, with a connection to the test: its id and that. It is killed (kill -9) with the block."""
+    mine, theirs = FORK.Pipe()
+    child = FORK.Process(target=function, args=(theirs,), daemon=True)
+    child.start()
+    assert child.pid
+    try:
+        yield child.pid, mine
+    finally:
+        child.kill()
+        child.join()
+
+
+def heard(told: Connection) -> Any:
+    """What it says next."""
+    assert told.poll(PATIENCE_SECONDS), "the process says nothing"
+    return told.recv()
 
 
 def _act(function: Callable[[int], Any], number: int, barrier: Barrier, told: Connection) -> None:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from runs.reliability import entry, store
-from runs.reliability.breaker import BreakerTerms, Change, Open
+from runs.reliability import entry, limiter, store
+from runs.reliability.breaker import BreakerTerms, Change, Minute, Open
 from runs.reliability.entry import Entered
 from runs.reliability.limiter import Limits, NoRoom
+from runs.reliability.reading import readings
 from runs.reliability.slots import LEASE_SECONDS, NoSlot
 
 
@@ -14,17 +15,16 @@ from runs.reliability.slots import LEASE_SECONDS, NoSlot
 class Canary:
     """The one call that tries; `change` says that the breaker was open before."""
 
-    change: Change | None = None
+    entered: Entered
+
+    @property
+    def change(self) -> Change | None:
+        return self.entered.change
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
     """Go ahead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The slot is held."""
 
 
 def admit(
@@ -40,28 +40,48 @@ def settle(entered: Entered, used: int | None = None) -> None:
     entry.leave(entered, ok=None, duration=0.0, tokens=used)
 
 
+def used(dependency: str, limits: Limits) -> limiter.Use:
+    return readings({dependency: limits})[dependency].use
+
+
+def waiting(dependency: str) -> dict[str, int]:
+    """Key -> how many of its calls wait."""
+    return {key: int(count) for key, count in store.redis().hgetall(f"{store.home(dependency)}:waiting").items()}
+
+
+def minutes(dependency: str) -> list[Minute]:
+    return readings({dependency: Limits()})[dependency].minutes
+
+
 def take(
-    dependency: str, holder: str, concurrency: int, lease_seconds: float = LEASE_SECONDS, *, key: str = "",
+    dependency: str, ticket: str, concurrency: int, lease_seconds: float = LEASE_SECONDS, *, key: str = "",
     known_since: datetime | None = None,
-) -> Taken | NoSlot:  # fmt: skip
+) -> Entered | NoSlot:  # fmt: skip
     limits = Limits(concurrency=concurrency)
-    answer = entry.enter(dependency, key, holder, limits=limits, lease_seconds=lease_seconds, known_since=known_since)
+    answer = entry.enter(dependency, key, ticket, limits=limits, lease_seconds=lease_seconds, known_since=known_since)
     assert isinstance(answer, Entered | NoSlot)
-    return Taken() if isinstance(answer, Entered) else answer
+    return answer
 
 
-def release(dependency: str, holder: str) -> None:
-    store.ask("leave", dependency, ticket=holder, grant="", slot=True)
+def taken(*given: object, **more: object) -> Entered:
+    """A slot that there is."""
+    answer = take(*given, **more)  # type: ignore[arg-type]
+    assert isinstance(answer, Entered)
+    return answer
 
 
-def ask(dependency: str, terms: BreakerTerms, caller: str) -> Closed | Canary | Open:
-    answer = entry.enter(dependency, "", caller, limits=Limits(), terms=terms)
+def ask(dependency: str, terms: BreakerTerms, caller: str, lease_seconds: float = LEASE_SECONDS) -> Closed | Canary | Open:
+    answer = entry.enter(dependency, "", caller, limits=Limits(), terms=terms, lease_seconds=lease_seconds)
     if isinstance(answer, Entered):
-        return Canary(answer.change) if answer.canary else Closed()
+        return Canary(answer) if answer.canary else Closed()
     assert isinstance(answer, Open)
     return answer
 
 
-def report(dependency: str, terms: BreakerTerms, caller: str, ok: bool, duration: float) -> Change | None:
-    called = Entered(dependency, caller, terms, grant="", tokens=0, holds_slot=False, canary=False, change=None)
+def report(dependency: str, terms: BreakerTerms, canary: Canary | None, ok: bool, duration: float) -> Change | None:
+    """Of the canary, or of somebody who was let in before."""
+    if canary is None:
+        called = Entered(dependency, "somebody", terms, grant="somebody", tokens=0, holds_slot=False, canary=False, change=None)
+    else:
+        called = canary.entered
     return entry.leave(called, ok=ok, duration=duration)

@@ -4,10 +4,11 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from runs.reliability import breaker, entry, limiter, slots, store
+from runs.reliability import breaker, entry, slots, store
 from runs.reliability.breaker import BreakerTerms, Change, Open
 from runs.reliability.entry import Entered
 from runs.reliability.limiter import Limits, NoRoom
@@ -15,13 +16,15 @@ from runs.reliability.slots import NoSlot
 from tests import counters
 from tests.actors import at_once
 from tests.counters import Canary, Closed
+from tests.processes import eventually
 
-TERMS = BreakerTerms(failure_ratio=0.5, minimum=4, window_seconds=60, open_seconds=0.6, canary_seconds=30)
+TERMS = BreakerTerms(failure_ratio=0.5, minimum=4, window_seconds=60, open_seconds=0.6)
 LIMITS = Limits(requests=50, period_seconds=60, concurrency=2)
 
 
-def report(ok: bool, caller: str = "somebody", terms: BreakerTerms = TERMS) -> Change | None:
-    return counters.report("cards", terms, caller, ok, 0.02)
+def report(ok: bool, canary: object = None, terms: BreakerTerms = TERMS) -> Change | None:
+    assert canary is None or isinstance(canary, Canary)
+    return counters.report("cards", terms, canary, ok, 0.02)
 
 
 def opened(terms: BreakerTerms = TERMS) -> Change:
@@ -56,41 +59,50 @@ def test_of_eight_processes_exactly_one_is_the_canary_and_one_is_told_of_each_ch
     assert opened() == Change("closed", "open", "4 of 4 calls failed within 60 s.")
     time.sleep(0.65)
     answers = at_once(lambda number: [counters.ask("cards", TERMS, f"run:{number}") for _ in range(20)])
-    canaries = [number for number, asked in enumerate(answers) if any(isinstance(one, Canary) for one in asked)]
-    assert len(canaries) == 1
-    assert all(isinstance(one, Canary) for one in answers[canaries[0]]), "it may ask again: its process may have been replaced"
-    changes = [one.change for asked in answers for one in asked if isinstance(one, Canary) and one.change]
-    assert [(change.old, change.new) for change in changes] == [("open", "half-open")]
+    (canary,) = [one for asked in answers for one in asked if isinstance(one, Canary)]
+    assert canary.change is not None
+    assert (canary.change.old, canary.change.new) == ("open", "half-open")
 
-    reports = at_once(lambda number: report(True, f"run:{number}"))
+    reports = at_once(lambda number: report(True, canary if number == 5 else None))
     assert [one for one in reports if one] == [Change("half-open", "closed", "The call that tried it succeeded.")]
 
 
 def test_a_canary_that_fails_opens_it_again_and_late_reports_of_others_change_nothing() -> None:
     opened()
-    assert report(True, "begun before it opened") is None
+    assert report(True) is None, "begun before it opened"
     assert isinstance(counters.ask("cards", TERMS, "a"), Open)
     time.sleep(0.65)
-    assert isinstance(counters.ask("cards", TERMS, "a"), Canary)
-    assert report(True, "begun before it opened") is None
-    assert report(False, "begun before it opened") is None
+    canary = counters.ask("cards", TERMS, "a")
+    assert isinstance(canary, Canary)
+    assert report(True) is None
+    assert report(False) is None
     assert breaker.look("cards").state == "half-open"
-    assert report(False, "a") == Change("half-open", "open", "The call that tried it failed.")
+    assert report(False, canary) == Change("half-open", "open", "The call that tried it failed.")
     refused = counters.ask("cards", TERMS, "b")
     assert isinstance(refused, Open)
     assert refused.state == "open"
 
 
-def test_a_canary_that_never_answers_is_followed_by_another() -> None:
-    terms = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=0.1, canary_seconds=0.6)
+def test_a_canary_is_the_only_one_for_as_long_as_its_process_renews_it() -> None:
+    """Then another is, also of the same step; the first may not leave any more, and what it reports says nothing."""
+    terms, later = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=0.1), list[Any]()
     opened(terms)
     time.sleep(0.15)
-    assert isinstance(counters.ask("cards", terms, "a"), Canary)
-    assert isinstance(counters.ask("cards", terms, "b"), Open)
-    time.sleep(0.65)
-    assert counters.ask("cards", terms, "b") == Canary(None)
-    assert report(True, "a", terms) is None
-    assert report(True, "b", terms) is not None
+    first = counters.ask("cards", terms, "7:freeze", lease_seconds=1)
+    assert isinstance(first, Canary)
+    assert first.entered.lease
+    assert first.entered.within_seconds == 0.5
+    for _ in range(4):
+        time.sleep(0.4)
+        assert isinstance(counters.ask("cards", terms, "7:freeze"), Open)
+        assert slots.renew([first.entered.lease], 1) == set()
+    eventually(lambda: isinstance(later.append(counters.ask("cards", terms, "7:freeze")) or later[-1], Canary))
+    assert later[-1].change is None
+    assert entry.restamped(first.entered) is None
+    assert report(True, first, terms) is None
+    assert entry.restamped(later[-1].entered) is not None
+    assert report(True, later[-1], terms) is not None
+    assert entry.restamped(first.entered) is not None, "it is closed: everybody may"
 
 
 def test_after_an_outage_those_who_waited_are_let_in_by_growing_cohorts() -> None:
@@ -101,9 +113,9 @@ def test_after_an_outage_those_who_waited_are_let_in_by_growing_cohorts() -> Non
     assert all(sum(one <= after for one in seconds) >= 2**after for after in (0, 1, 2, 3))
     assert all(sum(one <= after - 1 for one in seconds) <= 2**after for after in (0, 1, 2, 3, 4, 5))
     store.redis().hset(f"{store.home('cards')}:breaker", "until", 1)
-    assert isinstance(counters.ask("cards", TERMS, "run:0"), Canary)
+    canary = counters.ask("cards", TERMS, "run:0")
     closed = time.monotonic()
-    assert report(True, "run:0") is not None
+    assert report(True, canary) is not None
     begun = [isinstance(counters.ask("cards", TERMS, f"run:{i}"), Closed) for i in range(1, 64)]
     most = 2 ** (time.monotonic() - closed + 1) + 1
     assert 1 <= sum(begun) <= most
@@ -123,8 +135,7 @@ def test_the_longer_an_outage_the_less_often_most_of_those_who_wait_ask() -> Non
 def test_nobody_waits_after_recovery_where_nobody_waited() -> None:
     opened()
     time.sleep(0.65)
-    assert isinstance(counters.ask("cards", TERMS, "a"), Canary)
-    report(True, "a")
+    report(True, counters.ask("cards", TERMS, "a"))
     assert [counters.ask("cards", TERMS, f"{i}") for i in range(20)] == [Closed()] * 20
 
 
@@ -143,10 +154,10 @@ def test_by_hand() -> None:
 
 def test_minutes_have_calls_failures_and_latencies() -> None:
     for milliseconds in range(1, 101):
-        counters.report("cards", TERMS, "a", milliseconds != 50, milliseconds / 1000)
+        counters.report("cards", TERMS, None, milliseconds != 50, milliseconds / 1000)
     breaker.force("cards", "open", "why", "ada")
     counters.ask("cards", TERMS, "b")
-    minutes = breaker.minutes("cards")
+    minutes = counters.minutes("cards")
     assert len(minutes) == 60
     assert [later.at - one.at for one, later in pairwise(minutes)] == [timedelta(minutes=1)] * 59
     last = [one for one in minutes if one.calls]
@@ -166,7 +177,7 @@ def enter(ticket: str, limits: Limits = LIMITS) -> Entered | entry.HeldBack:
 
 
 def used() -> tuple[int, int]:
-    return limiter.use("cards", LIMITS).requests, len(slots.holders("cards"))
+    return counters.used("cards", LIMITS).requests, len(slots.holders("cards"))
 
 
 def test_in_and_out_are_one_round_trip_each() -> None:

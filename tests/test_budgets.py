@@ -26,11 +26,13 @@ from runs.engine import budget
 from runs.engine.errors import GiveUp, TryLater
 from runs.integrations import llm, prices
 from runs.models import AgentConfig, Budget, Dependency, Reservation, Run
-from runs.reliability import limiter, terms
+from runs.reliability import terms
 from runs.reliability.budget import give_back
+from runs.reliability.limiter import Limits
 from runs.sdk import BadDeclaration, StepContext, agent, executing
 from runs.sdk import Budget as Declared
 from runs.sdk import Run as Handle
+from tests import counters
 from tests.agents import Answer, Order, consume
 from tests.processes import eventually, process
 
@@ -542,7 +544,7 @@ def test_a_call_without_budget_uses_nothing_of_the_limit(people: dict[str, User]
     model_terms(limit_requests=100)
     advanced(started("line", 3, run_calls=1))
     assert Review.objects.open().get().cause == "budget"
-    assert limiter.use("model", limiter.Limits(requests=100)).requests == 1
+    assert counters.used("model", Limits(requests=100)).requests == 1
 
 
 def free_of_charge(*given: Any, **more: Any) -> Metered:

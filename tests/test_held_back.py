@@ -15,8 +15,9 @@ from redis.retry import Retry
 from runs import event_log, waiting
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
 from runs.models import BreakerChange, held
-from runs.reliability import entry, guard, limiter, renewer, slots, store, terms
+from runs.reliability import entry, guard, renewer, slots, store, terms
 from runs.sdk import StepContext, executing, worker
+from tests import counters
 from tests.processes import eventually
 from tests.shop import DOES, WORKERS, again, call, carried, fail, set_terms, told
 
@@ -198,7 +199,7 @@ def test_a_call_that_is_larger_than_a_whole_minute_is_not_waited_for() -> None:
 def test_tokens_are_counted_as_they_were_used() -> None:
     set_terms(limit_tokens_per_minute=100)
     guard.call("shop", lambda: guard.used(5), tokens=90)
-    assert limiter.use("shop", terms.of("shop").limits).tokens == 5
+    assert counters.used("shop", terms.of("shop").limits).tokens == 5
 
 
 @pytest.mark.django_db

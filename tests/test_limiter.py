@@ -12,10 +12,11 @@ import pytest
 from pytest_django import Settings
 
 from agentops.services.valkey import Valkey, valkey
-from runs.reliability import breaker, entry, limiter, slots, store
+from runs.reliability import breaker, entry, slots, store
 from runs.reliability.breaker import BreakerTerms
 from runs.reliability.entry import Entered
 from runs.reliability.limiter import Limits, NoRoom, TooLarge
+from runs.reliability.reading import readings
 from tests import counters
 from tests.actors import at_once
 
@@ -129,7 +130,7 @@ def test_whoever_waits_keeps_its_place() -> None:
     again = counters.admit("cards", "agent", limits, ticket="c")
     assert isinstance(again, NoRoom)
     assert again.seconds < late.seconds
-    assert [(one.requests, one.waiting) for one in limiter.use("cards", limits).keys] == [(1, 2)]
+    assert (counters.used("cards", limits).requests, counters.waiting("cards")) == (1, {"agent": 2})
 
 
 def test_nobody_is_sent_away_for_hours_and_a_limit_that_is_raised_lets_them_in() -> None:
@@ -195,7 +196,7 @@ def test_a_part_of_a_large_window_is_left_to_keys_that_use_little() -> None:
     most = 0
     for i in range(120):
         counters.settle(wait_for("cards", "A", limits, f"a:{i}")[0])
-        most = max(most, limiter.use("cards", limits).requests)
+        most = max(most, counters.used("cards", limits).requests)
     assert most <= 39
     assert isinstance(counters.admit("cards", "B", limits, ticket="b"), Entered)
 
@@ -210,10 +211,10 @@ def test_tokens_are_reserved_and_then_counted_as_used() -> None:
     assert isinstance(refused, NoRoom)
     assert (refused.what, refused.used, refused.limit) == ("tokens", 800, 1000)
     counters.settle(first, 100)
-    assert limiter.use("model", limits).tokens == 500
+    assert counters.used("model", limits).tokens == 500
     assert isinstance(counters.admit("model", "third", limits, 400, ticket="c"), Entered)
     counters.settle(second, 700)
-    assert limiter.use("model", limits).tokens == 1200, "a call that used more than it said is counted as it was"
+    assert counters.used("model", limits).tokens == 1200, "a call that used more than it said is counted as it was"
     with pytest.raises(TooLarge, match=r"1000 tokens a minute.*1001"):
         counters.admit("model", "agent", limits, 1001, ticket="d")
 
@@ -242,7 +243,7 @@ def test_who_is_unknown_has_lost_its_memory_unless_it_is_new() -> None:
     seconds = [one.seconds for one in answers if isinstance(one, NoRoom)]
     assert 29 < seconds[0] < 32
     assert seconds == sorted(set(seconds)), "each at a time of its own"
-    assert limiter.use("old", limits).full_for_seconds > 29
+    assert counters.used("old", limits).full_for_seconds > 29
 
 
 def test_a_longer_period_looks_back_further_than_was_kept() -> None:
@@ -256,9 +257,9 @@ def test_a_period_that_was_shortened_for_a_while_has_forgotten_the_window() -> N
     began = [counters.admit("cards", "agent", long, ticket=f"long {i}") for i in range(4)]
     assert any(isinstance(one, Entered) for one in began)
     wait_for("cards", "agent", short, "short")
-    assert limiter.use("cards", short).full_for_seconds == 0, "a shorter one is known"
+    assert counters.used("cards", short).full_for_seconds == 0, "a shorter one is known"
     assert isinstance(counters.admit("cards", "agent", long, ticket="again"), NoRoom)
-    assert limiter.use("cards", long).full_for_seconds > 8
+    assert counters.used("cards", long).full_for_seconds > 8
     wait_for("cards", "agent", short, "short again")
 
 
@@ -266,7 +267,7 @@ def test_who_looks_with_a_shorter_period_forgets_nothing() -> None:
     limits = Limits(requests=1, period_seconds=60)
     wait_for("cards", "agent", limits, "a")
     time.sleep(0.2)
-    limiter.use("cards", Limits(requests=1, period_seconds=0.05))
+    counters.used("cards", Limits(requests=1, period_seconds=0.05))
     assert isinstance(counters.admit("cards", "agent", limits, ticket="b"), NoRoom)
 
 
@@ -275,15 +276,15 @@ def test_what_did_not_leave_is_not_counted() -> None:
     for number in range(5):
         entered, _ = wait_for("cards", "agent", limits, f"{number}", tokens=900)
         entry.leave(entered, ok=None, duration=0.0, unsent=True)
-    found = limiter.use("cards", limits)
-    assert (found.requests, found.tokens, found.keys) == (0, 0, ())
+    found = counters.used("cards", limits)
+    assert (found.requests, found.tokens) == (0, 0)
 
 
 def test_a_limit_that_was_lifted_is_unknown_when_it_is_set_again() -> None:
     limits = Limits(requests=5, period_seconds=1)
     assert isinstance(counters.admit("cards", "agent", limits, ticket="a", known_since=LONG_AGO), NoRoom)
     assert isinstance(counters.admit("cards", "agent", Limits(), ticket="b", known_since=LONG_AGO), Entered)
-    assert limiter.use("cards", limits).full_for_seconds == 0
+    assert counters.used("cards", limits).full_for_seconds == 0
     assert isinstance(counters.admit("cards", "agent", limits, ticket="c", known_since=LONG_AGO), NoRoom)
 
 
@@ -307,15 +308,12 @@ def test_a_restart_of_redis_may_have_lost_the_last_seconds(own_redis: Valkey) ->
 
 def test_without_redis_every_question_is_answered_by_one_error(settings: Settings, tmp_path: Path) -> None:
     settings.RQ_QUEUES = {"default": {"URL": f"unix://{tmp_path}/nobody"}}
-    terms = BreakerTerms()
-    entered = entry.Entered("cards", "a", terms, "", 0, holds_slot=True, canary=False, change=None)
+    entered = entry.Entered("cards", "a", BreakerTerms(), "", 0, holds_slot=True, canary=False, change=None)
     questions = [
-        lambda: counters.admit("cards", "agent", Limits(1), ticket="a"), lambda: entry.restamped(entered),
-        lambda: limiter.use("cards", Limits(1)), lambda: counters.take("cards", "a", 1), lambda: slots.renew([("cards", "a")]),
-        lambda: counters.release("cards", "a"), lambda: slots.holders("cards"), lambda: counters.ask("cards", terms, "a"),
-        lambda: counters.report("cards", terms, "a", ok=True, duration=1), lambda: breaker.force("cards", "open", "why", "who"),
-        lambda: breaker.look("cards"), lambda: breaker.minutes("cards"),
-        lambda: entry.enter("cards", "agent", "a", limits=Limits(1)), lambda: entry.leave(entered, ok=True, duration=1),
+        lambda: entry.enter("cards", "agent", "a", limits=Limits(1)), lambda: entry.restamped(entered),
+        lambda: entry.leave(entered, ok=True, duration=1), lambda: entry.free(entered), lambda: slots.renew([entered.lease]),
+        lambda: slots.holders("cards"), lambda: breaker.look("cards"), lambda: readings({"cards": Limits(1)}),
+        lambda: breaker.force("cards", "open", "why", "who"),
     ]  # fmt: skip
     for question in questions:
         with pytest.raises(store.Unavailable):

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from runs.reliability import store
 
 State = Literal["closed", "open", "half-open"]
-MINUTES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,6 @@ class BreakerTerms:
     minimum: int = 10
     window_seconds: float = 60.0
     open_seconds: float = 12.0
-    canary_seconds: float = 30.0  # so long a canary may take: after that another is let through
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +71,13 @@ def force(dependency: str, state: Literal["open", "closed"], reason: str, by: st
 
 
 def look(dependency: str) -> Look:
-    """State, reasons and counts for a page."""
-    seen = store.ask("look", dependency, looks=True)
-    told, window = seen["breaker"], seen["window"]
+    """State, reasons and counts."""
+    return seen(store.ask("look", dependency, looks=True))
+
+
+def seen(answer: dict[str, Any]) -> Look:
+    """What the script said of it, as a value."""
+    told, window = answer["breaker"], answer["window"]
     return Look(
         state=told["state"],
         since=store.moment(told.get("since")),
@@ -84,17 +86,14 @@ def look(dependency: str) -> Look:
         by=told.get("by", ""),
         calls=int(window["calls"]),
         failures=int(window["failures"]),
-        waiting=int(seen["waiting"]),
-        ramp=seen["ramp"],
+        waiting=int(answer["waiting"]),
+        ramp=answer["ramp"],
     )
 
 
-def minutes(dependency: str) -> list[Minute]:
-    """The last 60 minutes, oldest first, also those without calls."""
-    now = int(datetime.now(UTC).timestamp()) // 60
-    numbers = range(now - MINUTES + 1, now + 1)
-    found = store.maps([f"{store.home(dependency)}:minute:{number}" for number in numbers])
-    return [_minute(number, counts) for number, counts in zip(numbers, found, strict=True)]
+def minutes(answer: dict[str, Any]) -> list[Minute]:
+    """The same of the last minutes, oldest first, also those without calls."""
+    return [_minute(number, counts) for number, counts in answer["minutes"]]
 
 
 def is_open(answer: dict[str, Any]) -> Open:

@@ -7,7 +7,7 @@ from datetime import datetime
 from runs.reliability import store
 from runs.reliability.breaker import BreakerTerms, Change, Open, change, is_open
 from runs.reliability.limiter import Limits, NoRoom, check, no_room
-from runs.reliability.slots import LEASE_SECONDS, NoSlot, no_slot
+from runs.reliability.slots import LEASE_SECONDS, Lease, NoSlot, no_slot
 
 HeldBack = Open | NoSlot | NoRoom
 
@@ -19,18 +19,25 @@ class Entered:
     dependency: str
     ticket: str
     terms: BreakerTerms | None
-    grant: str  # names this one call in the window; empty where there is no limit
+    grant: str  # names this one call in the windows, in its slot, and as the canary
     tokens: int  # reserved
-    holds_slot: bool  # its lease is to be renewed while the call lasts (slots.renew)
+    holds_slot: bool
     canary: bool
     change: Change | None  # of the breaker, for the caller to record
     within_seconds: float = 0.0  # so soon the call is to leave, or it must be stamped anew; 0: whenever it likes
+    lease_seconds: float = LEASE_SECONDS
     asked_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_late(self) -> bool:
-        """The other side might see it in a window that was counted without it."""
+        """The other side might see it in a window that was counted without it, or beside who has its slot by now."""
         return bool(self.within_seconds and time.monotonic() - self.asked_at > self.within_seconds)
+
+    @property
+    def lease(self) -> Lease | None:
+        """To be renewed for as long as the call lasts (slots.renew)."""
+        has_one = self.holds_slot or self.canary
+        return Lease(self.dependency, self.grant, self.ticket, slot=self.holds_slot) if has_one else None
 
 
 def enter(
@@ -47,7 +54,7 @@ def enter(
 ) -> Entered | HeldBack:
     """Ask breaker, slots and windows at once; nothing is taken where one of them refuses.
 
-    The key (agent, tenant) shares fairly with other keys. The ticket (run:step) names who waits, and holds the slot.
+    The key (agent, tenant) shares fairly with other keys. The ticket (run:step) names who waits; who is let in has a grant.
     So long an attempt may take: those that began while there were no slots are waited for.
     """
     check(limits, tokens, dependency)
@@ -80,39 +87,58 @@ def enter(
         canary=answer["canary"],
         change=change(answer),
         within_seconds=answer["within"],
+        lease_seconds=lease_seconds,
         asked_at=asked_at,
     )
 
 
 def restamped(entered: Entered) -> Entered | None:
-    """It has not left yet, and counts from now on. None where its window has passed: it is not to leave."""
+    """It has not left yet, and counts from now on. None where what it was given is no longer its own: it is not to leave."""
     asked_at = time.monotonic()
-    answer = store.ask("restamp", entered.dependency, ticket=entered.ticket, grant=entered.grant, within=entered.within_seconds)
+    answer = store.ask(
+        "restamp",
+        entered.dependency,
+        grant=entered.grant,
+        within=entered.within_seconds,
+        slot=entered.holds_slot or None,
+        lease=entered.lease_seconds,
+    )
     return replace(entered, asked_at=asked_at) if answer["counts"] else None
 
 
 def leave(
-    entered: Entered, *, ok: bool | None, duration: float, tokens: int | None = None, unsent: bool = False
+    entered: Entered,
+    *,
+    ok: bool | None,
+    duration: float,
+    tokens: int | None = None,
+    unsent: bool = False,
+    runs_on: bool = False,
 ) -> Change | None:
     """The call ended: give the slot back, count tokens as used, tell the breaker. Returns its change, to be recorded.
 
     `ok` is whether the dependency works (a refusal of what was asked is an answer); None: the call says nothing of that.
-    What is `unsent` is taken out of its windows again.
+    What is `unsent` is taken out of its windows again. What was given up and `runs_on` keeps its slot until free().
     """
     return change(
         store.ask(
             "leave",
             entered.dependency,
-            ticket=entered.ticket,
             grant=entered.grant,
             used=tokens,
             slot=entered.holds_slot or None,
             unsent=unsent or None,
+            runs_on=runs_on or None,
             ok=ok,
             duration=duration,
             terms=asdict(entered.terms) if entered.terms else None,
         )
     )
+
+
+def free(entered: Entered) -> None:
+    """A call that was given up is over: give its slot back."""
+    store.ask("leave", entered.dependency, grant=entered.grant, slot=True)
 
 
 def _held_back(answer: store.Answer) -> HeldBack:

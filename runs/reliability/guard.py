@@ -3,7 +3,6 @@
 import contextvars
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -32,14 +31,42 @@ LOOK_SECONDS = 0.5  # a thread that only waits hears no CutOff
 
 @dataclass(slots=True)
 class _Call:
-    """One call under way; `tokens` is what it really used, as far as its adapter says. `real` is for its budget."""
+    """One call under way; `tokens` is what it really used, as far as its adapter says. `real` is for its budget.
+
+    Two threads have it: the caller's, which may give it up, and its own, in which the function cannot be stopped.
+    """
 
     terms: Terms
     entered: entry.Entered | None = None
     tokens: int | None = None
     real: Spending | None = None
-    departure: threading.Lock = field(default_factory=threading.Lock)  # who has it decides whether the call leaves
-    left: bool = False
+    answer: Future[Any] = field(default_factory=Future)
+    left_at: float | None = None  # by the monotonic clock
+    runs_on: bool = False  # it was given up and has not ended
+    _over: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def leave(self) -> bool:
+        """Of its thread: False where nobody waits for it any more."""
+        with self._lock:
+            self.left_at = None if self._over else time.monotonic()
+            return not self._over
+
+    def end(self) -> None:
+        """Of the caller: from now on it does not leave, if it has not yet."""
+        with self._lock:
+            self._over = True
+            self.runs_on = self.left_at is not None and not self.answer.done()
+
+    @property
+    def seconds(self) -> float:
+        """Since it left."""
+        return time.monotonic() - self.left_at if self.left_at is not None else 0.0
+
+    def was_given_up(self) -> bool:
+        """Of its thread, at its end."""
+        with self._lock:
+            return self.runs_on
 
 
 _call: contextvars.ContextVar[_Call] = contextvars.ContextVar("call")
@@ -51,7 +78,8 @@ def call(dependency: str, function: Callable[[], T], *, tokens: int = 0, most: S
     Raises HeldBack where nothing was called, because there is no room now, and where this call was the one that tried whether
     an open breaker may close. `tokens` is the most that a model may use; `most` is reserved in budgets before the call.
     The function's own client should give up earlier than `attempt_timeout_seconds`: that is the last resort, for a peer that
-    sends one byte a minute. After it the function may still be running, so what it does must be idempotent.
+    sends one byte a minute. After it the function may still be running, and keeps its slot until it ends; so what it does must
+    be idempotent.
     """
     step = _step_in_hand()
     if step and step.uses is not None and dependency not in step.uses:
@@ -137,7 +165,7 @@ def _enter(wanted: Terms, step: values.StepContext | None, tokens: int) -> entry
 def _ticket(step: values.StepContext | None) -> str:
     """The same when the step comes back, so that it keeps its place; another for each call that it makes."""
     if step is None:
-        return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        return f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
     return f"{step.key}#{len(step.called) + 1}" if step.called else step.key
 
 
@@ -162,14 +190,11 @@ def _after_another(held: HeldBack, step: values.StepContext, called: list[str]) 
 @contextmanager
 def _inside(wanted: Terms, entered: entry.Entered | None, step: values.StepContext | None) -> Iterator[_Call]:
     """Hold what was taken, and give it back with what the call says of the dependency."""
-    made, since = _Call(wanted, entered), time.monotonic()
-    slot = renewer.held(entered.dependency, entered.ticket) if entered and entered.holds_slot else nullcontext()
-    if entered and entered.change:
-        known.record(wanted, entered.change)
+    made = _Call(wanted, entered)
+    renewer.keep(entered.lease if entered else None)
     works: bool | None = None
     try:
-        with slot:
-            yield made
+        yield made
         works = True
     except HeldBack:
         raise  # nothing was called
@@ -182,38 +207,62 @@ def _inside(wanted: Terms, entered: entry.Entered | None, step: values.StepConte
     except Exception:
         works = True  # it answered: that it refused, or that its answer is not understood, is no outage
         raise
+    except BaseException:  # its step was cut off: while it tried for all, or after longer than an answer may take
+        works = False if (entered and entered.canary) or made.seconds > wanted.read_timeout_seconds else None
+        raise
     finally:
-        seconds = time.monotonic() - since
-        if works is None and seconds > wanted.read_timeout_seconds:
-            works = False  # its step was cut off, after longer than an answer may take
         if entered:
-            _leave(made, entered, works=works, seconds=seconds)
+            _leave(made, entered, works)
 
 
-def _leave(made: _Call, entered: entry.Entered, *, works: bool | None, seconds: float) -> None:
+def _leave(made: _Call, entered: entry.Entered, works: bool | None) -> None:
+    """The changes of the breaker are recorded afterwards: PostgreSQL may be slow, and others wait for what this call holds."""
+    made.end()
+    sent, changes = made.left_at is not None, [entered.change]
+    if not made.runs_on:
+        renewer.let_go(entered.lease)
     try:
-        change = entry.leave(entered, ok=works, duration=seconds, tokens=made.tokens, unsent=not made.left)
+        change = entry.leave(
+            entered,
+            ok=works if sent else None,
+            duration=made.seconds,
+            tokens=made.tokens,
+            unsent=not sent,
+            runs_on=made.runs_on,
+        )
+        changes.append(change)
     except store.Unavailable as error:  # the slot comes back by its lease
         logger.warning("call_not_counted", dependency=entered.dependency, error=str(error))
-        return
-    if change:
+    for change in filter(None, changes):
         known.record(made.terms, change)
 
 
+def _ended_at_last(made: _Call, entered: entry.Entered) -> None:
+    """Of a call that was given up, by its own thread."""
+    renewer.let_go(entered.lease)
+    try:
+        entry.free(entered)
+    except store.Unavailable as error:
+        logger.warning("slot_not_given_back", dependency=entered.dependency, error=str(error))
+
+
 def _answer(made: _Call, function: Callable[[], T]) -> T:
-    name, seconds = made.terms.name, made.terms.attempt_timeout_seconds
-    answer = _started(made, function)
+    name, seconds, answer = made.terms.name, made.terms.attempt_timeout_seconds, made.answer
+    _start(made, function)
     end = time.monotonic() + seconds
     try:
         while not answer.done() and (left := end - time.monotonic()) > 0:
             wait([answer], timeout=min(left, LOOK_SECONDS))
     finally:
         _is_over(made)
-    if not answer.done():
+    if made.left_at is None and not answer.done():
+        raise waits.left_too_late(made.terms)
+    if made.runs_on:
         raise TryLater(f"{name} gave no answer within {seconds:g} s.")
     error = answer.exception()
     if error is None:
-        return answer.result()
+        result: T = answer.result()
+        return result
     if not isinstance(error, Exception):
         raise error
     raise classify(error, dependency=name) from error
@@ -221,8 +270,8 @@ def _answer(made: _Call, function: Callable[[], T]) -> T:
 
 def _is_over(made: _Call) -> None:
     """From now on it does not leave, if it has not yet; if it has, and has not said what it cost, it counts in full."""
-    made.left = not made.departure.acquire(blocking=False)
-    if made.left and made.real and made.real.tokens == NOT_SAID:
+    made.end()
+    if made.left_at is not None and made.real and made.real.tokens == NOT_SAID:
         made.real.calls = 1
 
 
@@ -230,28 +279,28 @@ def _leave_in_time(made: _Call) -> None:
     """Where this machine was slow meanwhile, the call counts from now on: else the other side might see too many at once."""
     try:
         while made.entered and made.entered.is_late:
-            made.entered = entry.restamped(made.entered)
-            if made.entered is None:
+            restamped = entry.restamped(made.entered)
+            if restamped is None:
                 raise waits.left_too_late(made.terms)
+            made.entered = restamped
     except store.Unavailable as error:
         raise waits.unknown(made.terms) from error
 
 
-def _started(made: _Call, function: Callable[[], T]) -> Future[T]:
+def _start(made: _Call, function: Callable[[], object]) -> None:
     """Run the function in a thread of its own: only so can the caller stop waiting for it."""
-    answer: Future[T] = Future()
     context = contextvars.copy_context()
     context.run(_call.set, made)
 
     def run() -> None:
         try:
             _leave_in_time(made)
-            if not made.departure.acquire(blocking=False):
-                return  # nobody waits for it any more
-            answer.set_result(context.run(function))
+            if made.leave():
+                made.answer.set_result(context.run(function))
         except BaseException as error:  # noqa: BLE001 - handed to the caller, which raises it
-            answer.set_exception(error)
+            made.answer.set_exception(error)
+        if made.entered and made.was_given_up():
+            _ended_at_last(made, made.entered)
 
     # A daemon, so that a call which hangs does not keep a stopping process alive.
     threading.Thread(target=run, name=f"guard {made.terms.name}", daemon=True).start()
-    return answer

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from runs.reliability import store
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -27,23 +25,11 @@ class NoRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyUse:
-    """What one key has used in the present windows, and how many of its calls wait."""
-
-    key: str
-    requests: int
-    tokens: int
-    waiting: int
-
-
-@dataclass(frozen=True, slots=True)
 class Use:
-    """How full the windows are now; keys in the order of their use, the heaviest first."""
+    """How full the windows are now."""
 
     requests: int
     tokens: int
-    waiting: int
-    keys: tuple[KeyUse, ...]
     full_for_seconds: float  # more than 0: the memory was lost, and nothing is admitted before
 
 
@@ -51,25 +37,11 @@ class TooLarge(ValueError):
     """One call wants more tokens than a whole minute has: it can never be admitted."""
 
 
-def use(dependency: str, limits: Limits) -> Use:
-    """Counts for a page."""
-    seen = store.ask(
-        "look",
-        dependency,
-        looks=True,
-        requests=limits.requests,
-        period=limits.period_seconds,
-        tokens_per_minute=limits.tokens_per_minute,
-    )
-    windows = [seen.get("requests") or {}, seen.get("tokens") or {}]
-    keys = [KeyUse(key, int(told["requests"]), int(told["tokens"]), int(told["waiting"])) for key, told in seen["keys"].items()]
-    return Use(
-        requests=int(windows[0].get("used", 0)),
-        tokens=int(windows[1].get("used", 0)),
-        waiting=int(seen["waiting"]),
-        keys=tuple(sorted(keys, key=lambda one: (-one.requests, -one.tokens, -one.waiting, one.key))),
-        full_for_seconds=max(window.get("full_for", 0.0) for window in windows),
-    )
+def used(answer: dict[str, Any]) -> Use:
+    """What the script said of the windows, as a value."""
+    windows = [answer.get("requests") or {}, answer.get("tokens") or {}]
+    requests, tokens = (int(window.get("used", 0)) for window in windows)
+    return Use(requests, tokens, full_for_seconds=max(window.get("full_for", 0.0) for window in windows))
 
 
 def check(limits: Limits, tokens: int, dependency: str) -> None:

@@ -1,10 +1,8 @@
-"""Keeps the slots of this process's calls for as long as the calls last."""
+"""Keeps what this process's calls hold (slots, and the canary) for as long as the calls last."""
 
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
 
@@ -19,13 +17,13 @@ class _Renewer:
     """One thread, which asks for all of them in one round trip."""
 
     def __init__(self) -> None:
-        self.held: set[tuple[str, str]] = set()
+        self.held: set[slots.Lease] = set()
         self._some = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def add(self, holder: tuple[str, str]) -> None:
-        self.held.add(holder)
+    def add(self, lease: slots.Lease) -> None:
+        self.held.add(lease)
         self._some.set()
         if self._thread is None:
             with self._starting:
@@ -44,19 +42,23 @@ class _Renewer:
 
     def _renew(self) -> None:
         try:
-            slots.renew(list(self.held), LEASE_SECONDS)
+            lost = [lease.ticket for lease in slots.renew(list(self.held), LEASE_SECONDS) if lease in self.held]
+            if lost:
+                logger.warning("slots_lost", calls=lost)
         except store.Unavailable as error:
             logger.warning("slots_not_renewed", error=str(error))
 
 
-@contextmanager
-def held(dependency: str, holder: str) -> Iterator[None]:
-    """Its lease is renewed during the block."""
-    _renewer.add((dependency, holder))
-    try:
-        yield
-    finally:
-        _renewer.held.discard((dependency, holder))
+def keep(lease: slots.Lease | None) -> None:
+    """Renew it from now on."""
+    if lease:
+        _renewer.add(lease)
+
+
+def let_go(lease: slots.Lease | None) -> None:
+    """No longer."""
+    if lease:
+        _renewer.held.discard(lease)
 
 
 _renewer = _Renewer()

@@ -1,7 +1,7 @@
 """Where the counters that all processes share live: one Redis, its scripts, and one error when it is away."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -28,28 +28,26 @@ def redis() -> "Redis":
     return _redis_at(settings.RQ_QUEUES["default"]["URL"])
 
 
-def ask(script: str, dependencies: str | Sequence[str], **question: Any) -> Answer:
+def ask(script: str, dependency: str, **question: Any) -> Answer:
     """Run one script, in one round trip and by the server's clock. What is None is left out of the question."""
-    names = [dependencies] if isinstance(dependencies, str) else dependencies
-    told = {name: value for name, value in question.items() if value is not None}
     try:
-        answer = _script(script, redis())(keys=[home(name) for name in names], args=[json.dumps(told)])
+        answer = _script(script, redis())(keys=[home(dependency)], args=[_told(question)])
     except (RedisError, OSError) as error:
         raise _away(error) from error
     found: Answer = json.loads(answer)
     return found
 
 
-def maps(keys: Sequence[str]) -> list[dict[str, str]]:
-    """What stands under each of the keys, in one round trip."""
+def ask_each(script: str, questions: Mapping[str, dict[str, Any]]) -> dict[str, Answer]:
+    """Run one script for each of these dependencies, all at once."""
     try:
         with redis().pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.hgetall(key)
-            found: list[dict[str, str]] = pipeline.execute()
+            for name, question in questions.items():
+                _script(script, redis())(keys=[home(name)], args=[_told(question)], client=pipeline)
+            answers = pipeline.execute()
     except (RedisError, OSError) as error:
         raise _away(error) from error
-    return found
+    return {name: json.loads(answer) for name, answer in zip(questions, answers, strict=True)}
 
 
 def home(dependency: str) -> str:
@@ -65,6 +63,10 @@ def seconds(moment: datetime | None) -> float | None:
 def moment(seconds: object) -> datetime | None:
     """The other way round, from a number or from its letters."""
     return None if seconds is None else datetime.fromtimestamp(float(str(seconds)), UTC)
+
+
+def _told(question: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in question.items() if value is not None})
 
 
 def _away(error: Exception) -> Unavailable:

@@ -20,7 +20,6 @@ from runs.reliability.limiter import Limits
 T = TypeVar("T")
 logger = structlog.get_logger()
 FRESH_SECONDS = 2.0  # so long a change may take to be heard by every process
-CANARY_MORE_SECONDS = 5.0  # than one call may take: then its process is taken for dead
 DECLARED: dict[str, str] = {}  # name -> kind, as the adapters say it
 
 
@@ -62,12 +61,20 @@ def of(name: str) -> Terms:
 
 
 def rows() -> list[Dependency]:
-    """All that were seen, and those that an adapter declares."""
-    found = list(Dependency.objects.all())
-    if missing := DECLARED.keys() - {row.name for row in found}:
+    """All that were seen, and, not yet saved, those that an adapter declares and nobody has called."""
+    found = {row.name: row for row in Dependency.objects.all()}
+    return [found.get(name) or _new(name) for name in sorted(found.keys() | DECLARED)]
+
+
+def row(name: str) -> Dependency | None:
+    """One of them."""
+    return Dependency.objects.filter(name=name).first() or (_new(name) if name in DECLARED else None)
+
+
+def see() -> None:
+    """Make the rows of those that an adapter declares, so that an admin can change them before the first call."""
+    if missing := DECLARED.keys() - set(Dependency.objects.values_list("name", flat=True)):
         _insert(*missing)
-        found = list(Dependency.objects.all())
-    return found
 
 
 def forget() -> None:
@@ -162,7 +169,6 @@ def read(row: Dependency) -> Terms:
             minimum=row.breaker_minimum_calls,
             window_seconds=row.breaker_window_seconds,
             open_seconds=row.breaker_open_seconds,
-            canary_seconds=row.attempt_timeout_seconds + CANARY_MORE_SECONDS,
         ),
         changed_at=row.changed_at,
         known_since=row.created_at,

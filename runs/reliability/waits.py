@@ -13,6 +13,7 @@ from runs.reliability.terms import Terms
 LEAST_SECONDS, MOST_SECONDS = 15.0, 900.0  # between two looks whether something was switched on again
 AWAY_SECONDS = 5.0  # between two looks whether the counters are back
 HOLDERS_NAMED = 3
+GIVEN_UP = ", whose call was given up and has not ended yet"
 
 
 def switched_off(wanted: Terms) -> HeldBack:
@@ -24,7 +25,7 @@ def switched_off(wanted: Terms) -> HeldBack:
 
 
 def left_too_late(wanted: Terms) -> HeldBack:
-    """Its place in the window passed before it was called."""
+    """Its place in the window passed, or its slot went to another, before it was called."""
     why = f"{wanted.name} was not called, because this job process was too slow to leave in time."
     return HeldBack("limit", wanted.name, _staggered(1.0), why)
 
@@ -60,7 +61,7 @@ def _no_room(wanted: Terms, answer: NoRoom) -> str:
 
 def _no_slot(wanted: Terms, answer: NoSlot) -> str:
     most = wanted.limits.concurrency or len(answer.holders)
-    named = [holder(one.name) for one in answer.holders[:HOLDERS_NAMED]]
+    named = [f"{holder(one.name)}{GIVEN_UP if one.given_up else ''}" for one in answer.holders[:HOLDERS_NAMED]]
     others = len(answer.holders) - len(named)
     held = f", held by {', '.join(named)}{f' and {others} more' if others > 0 else ''}" if named else ""
     return f"{wanted.name} takes {most:,} {'call' if most == 1 else 'calls'} at once: no slot is free{held}."

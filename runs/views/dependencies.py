@@ -1,19 +1,20 @@
 """The systems outside: how each does now, what waits for it, who changed what, and the buttons that steer it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
 from runs import access, dependencies
 from runs.models import Dependency, held, versions
 from runs.models.dependency import CHANGEABLE
-from runs.reliability import breaker, limiter, slots, store, terms, waits
+from runs.reliability import breaker, slots, store, terms, waits
+from runs.reliability.reading import Reading, readings
 from runs.requests import Refused
 from runs.templatetags.shown import Look
 
@@ -53,15 +54,25 @@ class Bar:
 
 @dataclass(slots=True)
 class Present:
-    """A dependency as it is now. `look` and `use` are None while Redis is away."""
+    """A dependency as it is now. `reading` is None while Redis is away."""
 
     row: Dependency
     held: int
-    look: breaker.Look | None = None
-    use: limiter.Use | None = None
-    minutes: list[breaker.Minute] = field(default_factory=list)
-    holders: list[tuple[int | None, str, slots.Holder]] = field(default_factory=list)
-    slots_held: int | None = None  # None: nobody knows while Redis is away
+    reading: Reading | None = None
+
+    @property
+    def look(self) -> breaker.Look | None:
+        return self.reading.look if self.reading else None
+
+    @property
+    def minutes(self) -> list[breaker.Minute]:
+        return self.reading.minutes if self.reading else []
+
+    @property
+    def holders(self) -> list[tuple[int | None, str, slots.Holder]]:
+        """With the run and the step of each."""
+        held_by = self.reading.holders if self.reading else ()
+        return [(*waits.step_of(one.name), one) for one in held_by[:HOLDERS_SHOWN]]
 
     @property
     def state(self) -> Look:
@@ -113,8 +124,10 @@ class Change:
 def dependency_list(request: HttpRequest) -> HttpResponse:
     """`?part=now` answers with the table alone, for the page that is open."""
     counts = held.counts()
-    rows = [_present(row, counts.get(row.name, 0)) for row in terms.rows()]
-    away = AWAY if any(one.look is None for one in rows) else ""
+    found = terms.rows()
+    read = _readings(*found)
+    rows = [Present(row, counts.get(row.name, 0), read.get(row.name)) for row in found]
+    away = "" if read or not rows else AWAY
     template = "dependencies/_table.html" if request.GET.get("part") == "now" else "dependencies/list.html"
     return render(request, template, {"rows": rows, "away": away})
 
@@ -123,7 +136,7 @@ def dependency_list(request: HttpRequest) -> HttpResponse:
 @access.permits(access.may_look)
 def dependency(request: HttpRequest, name: str) -> HttpResponse:
     """`?part=now` answers with what changes by itself, `?part=actions` with what may be done, unless that is `shown` already."""
-    row = get_object_or_404(Dependency, name=name)
+    row = _row(name)
     may: dict[str, Any] = {
         "may_control": access.may_control(request.user),
         "may_switch": access.may_switch(request.user),
@@ -137,11 +150,11 @@ def dependency(request: HttpRequest, name: str) -> HttpResponse:
     waiting = list(held.behind(name).order_by("pk")[:RUNS_SHOWN])
     said = held.said(waiting)
     shown = may | {
-        "now": _present(row, held.behind(name).count(), in_full=True),
+        "now": Present(row, held.behind(name).count(), _readings(row).get(name)),
         "waiting": [(run, said.get(run.pk, {}).get("why", "")) for run in waiting],
         "changes": _changes(row),
     }
-    shown["away"] = AWAY if shown["now"].look is None else ""
+    shown["away"] = "" if shown["now"].reading else AWAY
     return render(request, "dependencies/_now.html" if request.GET.get("part") == "now" else "dependencies/one.html", shown)
 
 
@@ -200,10 +213,12 @@ def send_to_inbox(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _acted(request: HttpRequest, name: str, act: Callable[[str], str]) -> HttpResponse:
-    row = get_object_or_404(Dependency, name=name)
+    row = _row(name)
     if request.method == "GET":
         messages.info(request, access.ONLY_OPENED)
         return redirect("dependency", row.name)
+    if row._state.adding:  # nobody has called it yet
+        terms.see()
     try:
         messages.success(request, act(request.user.get_username()))
     except Refused as refused:
@@ -214,23 +229,24 @@ def _acted(request: HttpRequest, name: str, act: Callable[[str], str]) -> HttpRe
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def _present(row: Dependency, waiting: int, *, in_full: bool = False) -> Present:
-    shown = Present(row, waiting)
+def _readings(*rows: Dependency) -> dict[str, Reading]:
+    """Nothing while Redis is away."""
     try:
-        shown.minutes = breaker.minutes(row.name)
-        shown.use = limiter.use(row.name, terms.read(row).limits)
-        if in_full:
-            held_by = slots.holders(row.name)
-            shown.slots_held = len(held_by)
-            shown.holders = [(*waits.step_of(one.name), one) for one in held_by[:HOLDERS_SHOWN]]
-        shown.look = breaker.look(row.name)
+        return readings({row.name: terms.read(row).limits for row in rows})
     except store.Unavailable:
-        shown.look = None
-    return shown
+        return {}
+
+
+def _row(name: str) -> Dependency:
+    if (found := terms.row(name)) is None:
+        raise Http404(f"There is no dependency {name}.")
+    return found
 
 
 def _changes(row: Dependency) -> list[Change]:
     """Of the breaker and of what is wanted, the newest first."""
+    if row._state.adding:
+        return []
     told = row.changes.exclude(new="half-open").exclude(old="half-open", new="open")  # an outage has one try after the other
     breakers = [Change(one.at, one.by, [f"breaker {one.old} → {one.new}: {one.why}"]) for one in told[:CHANGES_SHOWN]]
     wanted = [

@@ -1,4 +1,5 @@
--- closed, open or half-open; who the canary is; what the window counted; whether those who waited are let in by cohorts.
+-- closed, open or half-open; by its grant who the canary is, which has a lease; what the window counted; whether those who
+-- waited are let in by cohorts.
 local breaker, counted = at('breaker'), at('window')
 local PARTS, RAMP, SETTLED = 10, 14, 8
 local b = map(redis.call('HGETALL', breaker))
@@ -57,19 +58,16 @@ local function verdict(before)
   if before >= SETTLED then wave = wave + math.min((now - b.broken_since) / 10, 30) end
   if b.state == 'open' and now < b['until'] then return 'wait', b['until'] - now + wave, b['until'] - now end
   if b.state == 'half-open' and now < b.canary_until then
-    if b.canary == q.ticket then return 'canary' end
     local answer = math.min(number(state, 'hold') or 1, b.canary_until - now)
     return 'wait', math.max(answer, 0.05) + wave, 0
   end
   return 'canary'
 end
 
-local function begin_canary(terms)
-  if b.state == 'half-open' then
-    redis.call('HSET', breaker, 'canary', q.ticket, 'canary_until', now + terms.canary_seconds)
-    return nil
-  end
-  return become('half-open', 'One call tries whether it works again.', {canary = q.ticket, canary_until = now + terms.canary_seconds})
+local function begin_canary(grant)
+  local canary = {canary = grant, canary_until = now + q.lease}
+  if b.state ~= 'half-open' then return become('half-open', 'One call tries whether it works again.', canary) end
+  redis.call('HSET', breaker, 'canary', grant, 'canary_until', canary.canary_until)
 end
 
 local function close(why, by)
@@ -83,7 +81,7 @@ end
 
 local function judge(terms, ok)
   local total = in_window(terms.window_seconds, ok)
-  if b.state == 'half-open' and b.canary == q.ticket then
+  if b.state == 'half-open' and b.canary == q.grant then
     if ok then return close('The call that tried it succeeded.') end
     return open('The call that tried it failed.', terms.open_seconds)
   end

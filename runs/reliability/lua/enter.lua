@@ -5,12 +5,15 @@ local function before(other, mine)
 end
 
 lapse()
-local meters = {}
+local meters, tokens = {}, nil
 local function limited(name, limit, period, cost)
-  if limit then table.insert(meters, window(name, limit, period, cost)) elseif q.windows then forget_window(name) end
+  if not limit then return q.windows and forget_window(name) end
+  local meter = window(name, limit, period, cost)
+  table.insert(meters, meter)
+  return meter
 end
 limited('requests', q.requests, q.period, 1)
-limited('tokens', q.tokens_per_minute, MINUTE, math.max(q.tokens or 0, 1))
+tokens = limited('tokens', q.tokens_per_minute, MINUTE, math.max(q.tokens or 0, 1))
 if q.concurrency then
   table.insert(meters, slots_of(q.concurrency))
 elseif q.windows then
@@ -31,47 +34,85 @@ end
 
 local active = redis.call('HLEN', waiting)
 for _, meter in ipairs(meters) do active = math.max(active, redis.call('HLEN', meter.use)) end
-local mine = side(q.key)
+local me, mine = q.key .. SEP .. q.ticket, side(q.key)
 local light = mine.share < 1 / (active + 1)
 local free = math.huge
 for _, meter in ipairs(meters) do free = math.min(free, room(meter, light)) end
 
--- Those who are to come now and go first: of keys that have used less; and of the same key, before one that is early.
+-- For the first in line for tokens room is kept, which small calls would else fill for ever. It is of the key that has used
+-- least, and there who has waited longest; for longer than a window no other key goes before it.
+local line = tokens and in_line() or {}
+local is_first, waited = line.who == me, redis.call('ZSCORE', queue(q.key), q.ticket) or now
+local function goes_first()
+  if is_first or not line.who then return true end
+  if line.key ~= q.key then
+    if now - line.from >= MINUTE then return false end
+    local theirs = side(line.key).share
+    if mine.share ~= theirs then return mine.share < theirs end
+  end
+  return tonumber(waited) < line.waited
+end
+local passes = goes_first()
+
+-- Those who are to come now and go first: of keys that have used less; and of the same key, before one that is early. What is
+-- kept for the first in line counts as well.
 local function ahead()
-  local me, others = q.key .. SEP .. q.ticket, 0
   local told = tonumber(redis.call('ZSCORE', due, me))
   local on_time = told and told <= now + EARLY
+  local others, amount = 0, 0
+  if is_first and now - line.from >= MINUTE then return others, amount end
+  if not passes then amount = line.tokens end
   for _, who in ipairs(redis.call('ZRANGEBYSCORE', due, now - PROTECT, now + EARLY, 'LIMIT', 0, 200)) do
-    local key = string.match(who, '^(.-)' .. SEP)
-    if key == q.key then
-      if not on_time and who ~= me then others = others + 1 end
-    elseif before(side(key), mine) then
+    local key, goes = key_of_place(who), false
+    if who == line.who then
+      goes = not passes
+    elseif key == q.key then
+      goes = not on_time and who ~= me
+    else
+      goes = before(side(key), mine)
+    end
+    if goes then
       others = others + 1
+      if who ~= line.who then amount = amount + (number(needs, who) or 1) end
     end
     if others >= free then break end
   end
-  return others
+  return others, amount
 end
 
 local place = rank()
-local first = (free == math.huge) and 0 or ahead()
-local position = position(place) + first
+local others, amount = 0, 0
+if #meters > 0 then others, amount = ahead() end
+local position = is_first and 0 or position(place) + others
+for _, meter in ipairs(meters) do
+  if meter == tokens then
+    meter.kept = amount
+    meter.room = room(meter, light)
+  else
+    meter.room = room(meter, light) - others
+  end
+  free = math.min(free, meter.room)
+end
 local says, seconds, next_try = 'closed', nil, nil
 if q.terms then says, seconds, next_try = verdict(position) end
 
 -- Nobody is sent away for longer than LOOK, at times of their own: limits are raised and others give up meanwhile. Who
 -- looks before its turn keeps its place, and gets in only where nobody whose turn it is wants to.
 local function held_back(answer, moment)
-  come_back(math.max(moment, now + SOON))
+  come_back(math.max(moment, now + SOON), tokens and tokens.cost)
   in_minute('h')
   answer.seconds = math.max(moment - now, SOON)
   if answer.seconds > LOOK then answer.seconds = LOOK * (0.5 + position * 0.618034 % 1 / 2) end
   return cjson.encode(answer)
 end
 
+if says ~= 'wait' and tokens and tokens.used + tokens.cost > usable(tokens, light) and passes then
+  is_first, position = true, 0
+  stand_in_line(me, tokens.cost, waited, line.from or now)
+end
 local latest, binding = now, meters[1]
-for _, meter in ipairs(says == 'wait' and meters or free <= first and meters or {}) do
-  local moment = opens(meter, position, light)
+for _, meter in ipairs(says == 'wait' and meters or free <= 0 and meters or {}) do
+  local moment = opens(meter, position, light, is_first)
   if moment > latest then latest, binding = moment, meter end
 end
 
@@ -79,26 +120,34 @@ if says == 'wait' then
   local moment = math.max(now + seconds, latest)
   return held_back({cause = 'open', state = b.state, why = b.why or '', next_try = next_try}, moment)
 end
-if free <= first then
+if free <= 0 then
   local answer = {cause = binding.name, used = binding.used, limit = binding.limit}
   if binding.name == 'slots' then answer.holders = holders(20) end
   return held_back(answer, latest)
 end
 
-local answer = {grant = '', canary = says == 'canary', within = 0}
-give_up_place(q.key .. SEP .. q.ticket)
+local grant = string.format('%.0f-%d', now * 1000000, redis.call('HINCRBY', state, 'calls', 1)) .. SEP .. q.key
+local answer = {grant = grant, canary = says == 'canary'}
+give_up_place(me)
 if answer.canary then
-  answer.change = begin_canary(q.terms)
+  answer.change = begin_canary(grant)
 elseif b.ramp_since then
   if ramping() then redis.call('HINCRBY', breaker, 'ramped', 1) else redis.call('HDEL', breaker, 'ramp_since', 'ramped') end
 end
 if #meters > 0 then
-  answer.grant = string.format('%.0f-%d', now * 1000000, redis.call('HINCRBY', state, 'calls', 1)) .. SEP .. q.key
   redis.call('HSET', at('last'), q.key, now)
   redis.call('EXPIRE', at('last'), DAY)
 end
+-- So soon it is to leave, or it must be stamped anew: what it was given may else be another's by then.
+local within = answer.canary and q.lease / 2 or math.huge
 for _, meter in ipairs(meters) do
-  if meter.name == 'slots' then take_slot(meter) else spend(meter, answer.grant) end
-  answer.within = math.max(answer.within, meter.lag)
+  if meter.name == 'slots' then
+    take_slot(grant, q.ticket, q.lease)
+    within = math.min(within, q.lease / 2)
+  else
+    spend(meter, grant)
+    within = math.min(within, meter.lag)
+  end
 end
+answer.within = within < math.huge and within or 0
 return cjson.encode(answer)

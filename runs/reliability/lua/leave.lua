@@ -1,4 +1,5 @@
--- After a call: its requests and tokens as they were, its slot back, and what the breaker makes of it.
+-- After a call: its requests and tokens as they were, its slot back (unless it was given up and runs on), and what the breaker
+-- makes of it.
 local function settle(name, used)
   local meter = {name = name, log = at(name), use = at('use:' .. name)}
   if not redis.call('ZSCORE', meter.log, q.grant) then return end
@@ -23,16 +24,20 @@ local function take_back(name)
   redis.call('HINCRBYFLOAT', state, name .. ':paced', -pace)
 end
 
-if q.grant ~= '' and q.unsent then
+if q.unsent then
   take_back('requests')
   take_back('tokens')
-elseif q.grant ~= '' then
+else
   settle('requests')
   settle('tokens', q.used)
 end
-if q.slot then give_back(q.ticket) end
+if q.slot and not q.runs_on then
+  give_back(q.grant)
+elseif q.slot and redis.call('ZSCORE', slots, q.grant) then
+  redis.call('SADD', given_up, q.grant)
+end
 if q.ok == nil then
-  if b.canary == q.ticket then redis.call('HSET', breaker, 'canary_until', now) end
+  if b.canary == q.grant then redis.call('HSET', breaker, 'canary_until', now) end
   return '{}'
 end
 

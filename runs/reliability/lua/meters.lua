@@ -29,7 +29,7 @@ local function remember(meter, mark, period)
 end
 
 local function window(name, limit, period, cost)
-  local meter = {name = name, limit = limit, period = period, cost = cost, log = at(name), use = at('use:' .. name)}
+  local meter = {name = name, limit = limit, period = period, cost = cost, kept = 0, log = at(name), use = at('use:' .. name)}
   -- so long a request may take from here to the other side's clock; leave() says when it was there at the latest
   meter.lag = math.min(2, 0.1 + 0.03 * period)
   if name == 'tokens' then meter.amounts = at('amounts') end
@@ -58,7 +58,7 @@ end
 
 local function slots_of(limit)
   local meter = {name = 'slots', limit = limit, use = slots_used}
-  for _, holder in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', now, 'LIMIT', 0, 1000)) do give_back(holder) end
+  for _, grant in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', now, 'LIMIT', 0, 1000)) do give_back(grant) end
   meter.used = redis.call('ZCARD', slots)
   meter.period, meter.lag = q.lease, 0
   local kept = redis.call('HMGET', state, 'slots:mark', 'slots:full_until', 'slots:free')
@@ -71,7 +71,6 @@ local function slots_of(limit)
       redis.call('HSET', state, 'slots:full_until', meter.full_until)
     end
   end
-  meter.held = redis.call('ZSCORE', slots, q.ticket or '')
   return meter
 end
 
@@ -81,10 +80,9 @@ local function usable(meter, light) return light and meter.limit or meter.limit 
 -- How many calls fit now. A heavy key is paced, the fuller the window the more evenly: after its first burst the
 -- window opens one by one and not all at once, and nobody has to wait for a whole period.
 local function room(meter, light)
-  if meter.held then return math.huge end
   if now < meter.full_until then return 0 end
   if meter.name == 'slots' then return meter.limit - meter.used end
-  local fit = math.floor((usable(meter, light) - meter.used) / meter.cost)
+  local fit = math.floor((usable(meter, light) - meter.used - meter.kept) / meter.cost)
   if light then return fit end
   local credit = meter.period * (1 - meter.used / meter.limit) - (meter.paced - now)
   if credit < 0 then return 0 end
@@ -122,18 +120,18 @@ local function squeezed(meter, before)
   return before + math.floor(math.min(before, meter.limit / meter.cost) * others / (1 - others))
 end
 
--- When a call that has `before` others before it can be made, as far as can be said now.
-local function opens(meter, before, light)
+-- When a call that has `before` others before it can be made, as far as can be said now. Nobody passes who is first in line.
+local function opens(meter, before, light, first)
   if meter.name == 'slots' then
-    if meter.held or (now >= meter.full_until and meter.used + before < meter.limit) then return now end
+    if now >= meter.full_until and meter.used + before < meter.limit then return now end
     local youngest = redis.call('ZREVRANGE', since, 0, 0, 'WITHSCORES')[2]
     local hold = math.max(number(state, 'hold') or 0.2, youngest and now - tonumber(youngest) or 0)
     return math.max(now, meter.full_until) + hold * math.max(meter.used + before + 1 - meter.limit, 1) / meter.limit
   end
   local spacing = meter.cost * meter.period / meter.limit
   if now < meter.full_until then return meter.full_until + before * spacing end
-  before = squeezed(meter, before)
-  local need = meter.used + (before + 1) * meter.cost - usable(meter, light)
+  if not first then before = squeezed(meter, before) end
+  local need = meter.used + meter.kept + (before + 1) * meter.cost - usable(meter, light)
   local moment = need > 0 and leaves(meter, need) or now
   if light then return moment end
   return math.max(moment, meter.paced + PACE * before * spacing - meter.period * (1 - meter.used / meter.limit))

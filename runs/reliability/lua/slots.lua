@@ -1,30 +1,31 @@
--- Slots that are held: until when (slots), since when (since), and for which key (holders).
-local slots, since, held_by, slots_used = at('slots'), at('since'), at('holders'), at('use:slots')
+-- Slots that are held, each by the grant of the call inside: until when (inside), since when (since), by whose ticket
+-- (tickets), and which calls were given up and have not ended yet (given_up).
+local slots, since, tickets, slots_used, given_up = at('inside'), at('since'), at('tickets'), at('use:inside'), at('given_up')
 
-local function take_slot(meter)
-  redis.call('ZADD', slots, now + q.lease, q.ticket)
-  if not meter.held then
-    redis.call('ZADD', since, now, q.ticket)
-    redis.call('HSET', held_by, q.ticket, q.key)
-    redis.call('HINCRBY', slots_used, q.key, 1)
-  end
+local function key_of(grant) return string.match(grant, SEP .. '(.*)$') end
+
+local function take_slot(grant, ticket, lease)
+  redis.call('ZADD', slots, now + lease, grant)
+  redis.call('ZADD', since, now, grant)
+  redis.call('HSET', tickets, grant, ticket)
+  redis.call('HINCRBY', slots_used, key_of(grant), 1)
 end
 
-local function give_back(holder)
-  local key = redis.call('HGET', held_by, holder)
-  if key then count(slots_used, key, -1) end
-  redis.call('HDEL', held_by, holder)
-  redis.call('ZREM', since, holder)
-  return redis.call('ZREM', slots, holder)
+local function give_back(grant)
+  if redis.call('ZREM', slots, grant) == 0 then return end
+  redis.call('ZREM', since, grant)
+  redis.call('HDEL', tickets, grant)
+  redis.call('SREM', given_up, grant)
+  count(slots_used, key_of(grant), -1)
 end
 
 local function holders(most)
   local found = {}
-  for _, holder in ipairs(redis.call('ZRANGE', since, 0, most - 1)) do
-    local moment = tonumber(redis.call('ZSCORE', slots, holder))
+  for _, grant in ipairs(redis.call('ZRANGE', since, 0, most - 1)) do
+    local moment = tonumber(redis.call('ZSCORE', slots, grant))
     if moment and moment > now then
-      table.insert(found, {name = holder, key = redis.call('HGET', held_by, holder) or '',
-        since = tonumber(redis.call('ZSCORE', since, holder)), ['until'] = moment})
+      table.insert(found, {name = redis.call('HGET', tickets, grant), key = key_of(grant), ['until'] = moment,
+        since = tonumber(redis.call('ZSCORE', since, grant)), given_up = redis.call('SISMEMBER', given_up, grant) == 1})
     end
   end
   return found

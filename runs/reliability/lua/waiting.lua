@@ -1,12 +1,16 @@
 -- Those who were held back: a queue for each key, and when each caller was told to come back.
-local LAPSE, PROTECT, EARLY, SOON, LOOK, DAY = 60, 3, 0.02, 0.005, 900, 86400
-local due, waiting = at('due'), at('waiting')
+local LAPSE, PROTECT, KEEP, EARLY, SOON, LOOK, DAY = 60, 3, 10, 0.02, 0.005, 900, 86400
+local due, waiting, needs, line_of_tokens = at('due'), at('waiting'), at('needs'), at('line')
 
 local function queue(key) return at('queue:' .. key) end
+
+local function key_of_place(who) return string.match(who, '^(.-)' .. SEP) end
 
 local function give_up_place(who)
   local key, ticket = string.match(who, '^(.-)' .. SEP .. '(.*)$')
   redis.call('ZREM', due, who)
+  redis.call('HDEL', needs, who)
+  if redis.call('HGET', line_of_tokens, 'who') == who then redis.call('DEL', line_of_tokens) end
   if redis.call('ZREM', queue(key), ticket) == 1 then count(waiting, key, -1) end
 end
 
@@ -27,9 +31,25 @@ local function position(place)
   return before
 end
 
-local function come_back(moment)
+local function come_back(moment, tokens)
   local who, mine = q.key .. SEP .. q.ticket, queue(q.key)
   if redis.call('ZADD', mine, 'NX', now, q.ticket) == 1 then redis.call('HINCRBY', waiting, q.key, 1) end
   redis.call('ZADD', due, moment, who)
-  for _, key in ipairs({mine, due, waiting}) do redis.call('EXPIRE', key, DAY) end
+  if tokens then redis.call('HSET', needs, who, tokens) end
+  for _, key in ipairs({mine, due, waiting, needs}) do redis.call('EXPIRE', key, DAY) end
+end
+
+-- The first in line for tokens, if it comes back: since when it has waited, and from when on room has been kept.
+local function in_line()
+  local line = map(redis.call('HGETALL', line_of_tokens))
+  local told = line.who and redis.call('ZSCORE', due, line.who)
+  if not told or tonumber(told) < now - KEEP then return {} end
+  for _, name in ipairs({'tokens', 'waited', 'from'}) do line[name] = tonumber(line[name]) end
+  line.key = key_of_place(line.who)
+  return line
+end
+
+local function stand_in_line(who, tokens, waited, from)
+  redis.call('HSET', line_of_tokens, 'who', who, 'tokens', tokens, 'waited', waited, 'from', from)
+  redis.call('EXPIRE', line_of_tokens, DAY)
 end
