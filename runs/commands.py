@@ -72,7 +72,7 @@ def decide(
         data |= {"effective_at": until.isoformat()} if until else {}
         log.append(Draft(Kind.STEP_DECIDED, data, position, actor=by))
         if until is None:
-            dispatch.enqueue(run_id, log.state.seq)  # else the sweeper finds it when the time has come
+            dispatch.enqueue(run_id, log.state.seq)  # else the sweeper calls it when the time has come
         return until
 
 

@@ -1,7 +1,10 @@
 """Makes good what the doorbell lost: finds runs that are due and owned by nobody, and puts them on the queue again."""
 
+import math
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import groupby
 
 import structlog
 from django.conf import settings
@@ -10,7 +13,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 from redis.exceptions import RedisError
 
-from runs import budgets, children, dependencies, dispatch, floods, signals
+from runs import budgets, children, clock, dependencies, dispatch, floods, signals
 from runs.models import Run
 from runs.reliability import budget as reserved
 from runs.reliability.store import Unavailable
@@ -19,6 +22,7 @@ logger = structlog.get_logger()
 BATCH = 1000
 BEAT = "agentops:sweeper"  # cache key of the last sweep, for the dashboard and /readyz
 BEAT_SECONDS = 15
+BEATS_SECONDS = 0.02  # those whose time comes within so much are dispatched together
 
 
 def sweep() -> int:
@@ -55,8 +59,28 @@ def sweep_for_ever(stopped: Callable[[], bool]) -> None:
     while not stopped():
         try:
             close_old_connections()
+            begun = clock.now()
             if dispatched := sweep():
                 logger.info("swept", dispatched=dispatched)
+            wake_on_time(settings.SWEEP_SECONDS, since=begun)
         except (RedisError, Unavailable, DatabaseError, OSError) as error:
             logger.warning("sweep_failed", error=str(error))
-        time.sleep(settings.SWEEP_SECONDS)
+            time.sleep(settings.SWEEP_SECONDS)
+
+
+def wake_on_time(seconds: float, *, since: datetime) -> None:
+    """Return after so many seconds; runs whose time comes until then, which is known now, are dispatched when it comes.
+
+    So a timer ends, and a decision that can no longer be taken back is carried out, without waiting for the next sweep.
+    `since` is when the last one looked.
+    """
+    now, begun = clock.now(), time.monotonic()
+    soon = Run.objects.waking(since, now + timedelta(seconds=seconds)).values_list("wake_at", "pk", "last_seq")[:BATCH]
+    for beat, runs in groupby(soon, lambda run: math.ceil((run[0] - now).total_seconds() / BEATS_SECONDS)):
+        _sleep_until(begun + beat * BEATS_SECONDS)
+        dispatch.enqueue_now([dispatch.Call(run_id, last_seq) for _, run_id, last_seq in runs])
+    _sleep_until(begun + seconds)
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from reviews import decisions
 from reviews.models import Decision, Review
-from runs import audit, commands, event_log, executor
+from runs import audit, clock, commands, dispatch, event_log, executor, sweeper
 from runs.engine.events import Kind
 from runs.models import Run
 from runs.sdk import Expired, agent, ask_human, call
@@ -94,6 +94,18 @@ def test_what_is_not_taken_back_is_carried_out_when_its_time_has_come(people: di
     with pytest.raises(commands.Refused, match="ended"):
         decisions.undo(review.pk, actor=people["reviewer"])
     assert decisions.undoable(people["reviewer"]) is None
+
+
+@pytest.mark.django_db
+def test_it_is_carried_out_at_its_time_and_not_at_the_next_sweep(people: dict[str, User]) -> None:
+    review, begun = opened("guessing"), clock.now()
+    decide(review, "approve", undo_seconds=0.2)
+    call = dispatch.Call(review.run_id, Run.objects.get(pk=review.run_id).last_seq)
+    sweeper.sweep()
+    assert dispatch.missing([call]) == [call], "its time has not come"
+    sweeper.wake_on_time(0.3, since=begun)
+    assert dispatch.missing([call]) == []
+    assert Run.objects.due().filter(pk=review.run_id).exists(), "it was not called before its time"
 
 
 @pytest.mark.django_db

@@ -1,6 +1,7 @@
 """One execution of an agent on one input, as its events left it, and the lease of who advances it now."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Self
 
 from django.contrib.postgres.fields import ArrayField
@@ -118,6 +119,11 @@ class RunQuerySet(models.QuerySet["Run"]):
         woken = Q(status=RunStatus.WAITING, wake_at__lte=Now())
         joined = Q(status=RunStatus.WAITING, waiting_cause="children") & Q(NONE_OPEN)
         return self.filter(advanceable | woken | joined, unowned)
+
+    def waking(self, since: datetime, until: datetime) -> Self:
+        """Those whose time comes between the two, in its order."""
+        waits = Q(status__in=ADVANCEABLE) | Q(status=RunStatus.WAITING)  # each from an index of its own
+        return self.filter(waits, wake_at__gt=since, wake_at__lte=until).order_by("wake_at")
 
     def orphaned(self) -> Self:
         """Open runs whose parent was cancelled, and which nobody has cancelled, retried or taken over since."""
