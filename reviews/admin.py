@@ -3,8 +3,9 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
+from django.db.models import Q
 from django.http import HttpRequest
 
 from reviews import groups
@@ -51,10 +52,45 @@ class OfGroups(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
 
+class GroupChoice(forms.ModelChoiceField):
+    """Says of a group, where it is chosen, that nobody in it may decide."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.empty = set(groups.without_deciders().values_list("pk", flat=True))
+
+    def label_from_instance(self, group: Any) -> str:
+        return f"{group}: {NOBODY}" if group.pk in self.empty else str(group)
+
+
+NOBODY = "nobody in it may decide"
+NOBODY_ASKED = "Nobody in the group {} may decide, so its reviews wait until an admin decides them. Add reviewers to it."
+
+
 @admin.register(Route)
 class RouteAdmin(OfGroups):
-    list_display = ("__str__", "agent", "cause", "group", "second_group")
+    list_display = ("__str__", "agent", "cause", "first_asked", "asked_too")
     list_select_related = ("group", "second_group")
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().formfield_for_foreignkey(db_field, request, **kwargs | {"form_class": GroupChoice})
+
+    def save_model(self, request: HttpRequest, obj: Route, form: Any, change: Any) -> None:
+        super().save_model(request, obj, form, change)
+        for group in groups.without_deciders().filter(pk__in=[obj.group_id, obj.second_group_id]):
+            messages.warning(request, NOBODY_ASKED.format(group))
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        empty = groups.without_deciders().values("pk")
+        return super().get_queryset(request).annotate(first_empty=Q(group__in=empty), second_empty=Q(second_group__in=empty))
+
+    @admin.display(description="group", ordering="group__name")
+    def first_asked(self, route: Any) -> str:
+        return f"{route.group}: {NOBODY}" if route.first_empty else str(route.group)
+
+    @admin.display(description="second group", ordering="second_group__name")
+    def asked_too(self, route: Any) -> str:
+        return f"{route.second_group}: {NOBODY}" if route.second_empty else str(route.second_group or "-")
 
 
 class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]

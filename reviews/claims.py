@@ -47,6 +47,12 @@ def claim(review_id: int, reviewer: User) -> bool:
     return True
 
 
+def claim_by_edit(review: Review, reviewer: User) -> None:
+    """Whoever begins to write an answer is at it, unless somebody else is, or it is not theirs to answer."""
+    if not Eligibility(review, reviewer).why_not():
+        claim(review.pk, reviewer)
+
+
 def take_over(review_id: int, reviewer: User, note: str) -> None:
     """Take it from whoever holds it, who is told why. Raises commands.Refused without a note, and when it is closed."""
     note = stored(note.strip())

@@ -7,6 +7,7 @@ from django.urls import reverse
 
 from reviews.listing import agent_title
 from reviews.models import Notice, Pace, Review
+from reviews.notices import Line, folded
 
 LINES = 20
 
@@ -20,17 +21,22 @@ def subject(notices: Sequence[Notice]) -> str:
 
 
 def text(notices: Sequence[Notice], pace: Pace) -> str:
-    """A line or two for each review, the pressing ones as they came; the rest is counted."""
-    shown = [_lines(one, pace) for one in notices[:LINES]]
-    more = [f"And {len(notices) - LINES} more: {_address(reverse('inbox'))}"] if len(notices) > LINES else []
+    """A line or two for each review, the pressing ones as they came; those of a flood, and the rest, are counted."""
+    lines = folded(notices)
+    shown = [_lines(one, pace) for one in lines[:LINES]]
+    left = sum(one.more or 1 for one in lines[LINES:])
+    more = [f"And {left} more: {_address(reverse('inbox'))}"] if left else []
     end = f"What you are told, and when, is set on {_address(reverse('notices'))}"
     return "\n\n".join([*shown, *more, end]) + "\n"
 
 
-def _lines(notice: Notice, pace: Pace) -> str:
-    review = notice.review
-    said = f"{notice.get_kind_display()}: {agent_title(review.agent)}, {_plain(review.title)} ({review.get_cause_display()})"
-    return f"{said}{_due(review, pace)}\n{_address(review.get_absolute_url())}"
+def _lines(line: Line, pace: Pace) -> str:
+    notice, review = line.notice, line.notice.review
+    agent = agent_title(review.agent)
+    if line.more:
+        return f"{notice.get_kind_display()}: {line.more} more of {agent}\n{_address(line.address)}"
+    said = f"{notice.get_kind_display()}: {agent}, {_plain(review.title)} ({review.get_cause_display()})"
+    return f"{said}{_due(review, pace)}\n{_address(line.address)}"
 
 
 def _due(review: Review, pace: Pace) -> str:

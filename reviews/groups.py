@@ -49,6 +49,20 @@ def members(groups: Collection[int]) -> QuerySet[User]:
     return deciders().filter(groups__in=groups).distinct()
 
 
+def told_of(groups: Collection[int]) -> QuerySet[User]:
+    """Whom a review of these groups is for: where nobody in them may decide the admins, who may decide every review."""
+    if not groups:
+        return deciders()
+    found = members(groups)
+    return found if found.exists() else User.objects.with_perm("runs.change_agentconfig", backend=BACKEND).order_by("username")
+
+
+def without_deciders() -> QuerySet[Group]:
+    """Groups in which nobody may decide: what is routed to them waits until an admin looks."""
+    asked = User.groups.through.objects.filter(group=OuterRef("pk"), user__in=deciders().order_by().values("pk"))
+    return of_reviewers().filter(~Exists(asked))
+
+
 def offered(reviews: ReviewQuerySet, user: User) -> ReviewQuerySet:
     """Those of the reviews that are not snoozed and not another's or another group's."""
     mine = list(user.groups.values_list("pk", flat=True))

@@ -1,20 +1,25 @@
 """Writes down whom to tell about a review, in the transaction that is the reason; delivery.py sends it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import urlencode
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
+from django.urls import reverse
 
 from reviews import groups, live
-from reviews.models import Channel, Notice, NoticeSettings, Review, ReviewEvent
+from reviews.models import Channel, Notice, NoticeSettings, Review, ReviewEvent, Risk
 from runs import access
 
 BATCH = 100
 MOST_AT_ONCE = 1000  # old notices, each minute
 KEPT_FOR = timedelta(days=30)
+SHOWN_EACH = 3  # notices of a flood; the others are one line
+TO_ONE = (Notice.Kind.ASSIGNED, Notice.Kind.TAKEN_OVER)
 HALF_SHARE, LAST_SHARE = 0.5, 0.9  # of the time to decide
 PASSED: dict[str, str] = {Notice.Kind.HALF: "half of the time had passed", Notice.Kind.LAST: "nine tenths of the time had passed"}
 COUNTS = """
@@ -45,6 +50,41 @@ def counts(person: access.AnyUser) -> tuple[int, int]:
         cursor.execute(COUNTS, [person.pk])
         reviews, mine = cursor.fetchone()
     return reviews, mine
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A notice as it is shown; or `more` of its agent for the same reason, of which it is the first."""
+
+    notice: Notice
+    more: int = 0
+
+    @property
+    def address(self) -> str:
+        if not self.more:
+            return self.notice.review.get_absolute_url()
+        return f"{reverse('inbox')}?{urlencode({'agent': self.notice.review.agent})}"
+
+
+def folded(told: Sequence[Notice]) -> list[Line]:
+    """In their order; of a flood, which is many of one agent for one reason on one day, the first few and how many more."""
+    floods: dict[tuple[object, ...], list[Notice]] = {}
+    for one in told:
+        floods.setdefault(_flood(one), []).append(one)
+    shown: dict[int, Line] = {}
+    for alike in floods.values():
+        most = SHOWN_EACH if len(alike) > SHOWN_EACH + 1 else len(alike)
+        shown |= {one.pk: Line(one) for one in alike[:most]}
+        shown |= {one.pk: Line(one, more=len(alike) - most) for one in alike[most : most + 1]}
+    return [shown[one.pk] for one in told if one.pk in shown]
+
+
+def _flood(notice: Notice) -> tuple[object, ...]:
+    """What is the same for those that are one line; what is for this person alone, or of high risk, stands for itself."""
+    review = notice.review
+    if notice.kind in TO_ONE or review.risk == Risk.HIGH:
+        return (notice.pk,)
+    return review.agent, notice.kind, notice.is_unread, notice.at.date()
 
 
 def settle() -> None:
@@ -125,8 +165,7 @@ class Audience:
 
     def _asked(self, theirs: tuple[int, ...]) -> list[User]:
         if theirs not in self._people:
-            people = groups.members(theirs) if theirs else groups.deciders()
-            self._people[theirs] = list(people.select_related("notice_settings"))
+            self._people[theirs] = list(groups.told_of(theirs).select_related("notice_settings"))
         return self._people[theirs]
 
     def _to_channels(self, theirs: Sequence[int], review: Review, kind: str) -> list[Notice]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from runs import escalations, event_log, keeper
 from runs.engine.outcome import Ending
-from runs.engine.policy import Subject
 from runs.engine.state import Status
 from runs.models import Run, open_reviews
 
@@ -23,7 +22,7 @@ class Pass:
     offers_process: bool = False  # whether a step can be given a process to itself
     asks_for_more: int = 0  # the step at which a person is asked, because the run has come to one of its ceilings
     _in_hand: int | None = None
-    _open: set[int] | None = None  # the steps that a person is asked about
+    _open: dict[int, bool] | None = None  # the steps that a person is asked about, and whether that is of high risk
     _open_elsewhere: int = 0  # the reviews of the runs above it and below
 
     def others(self, position: int) -> int | None:
@@ -36,15 +35,20 @@ class Pass:
         return self._in_hand + sum(step.status == Status.RUNNING and step.position != position for step in steps)
 
     def has_room_for(self, position: int, asked: dict[str, Any]) -> bool:
-        """Whether a person may be asked about one more step; what is gated, or of high risk, always finds room."""
+        """Whether a person may be asked about one more step.
+
+        What is of high risk waits only for what is of high risk in the same run, what is about the run itself for nothing.
+        """
         if self._open is None:
-            self._open = {step.position for step in self.log.state.steps.values() if step.asked}
+            steps = self.log.state.steps.values()
+            self._open = {step.position: step.escalation.get("risk") == "high" for step in steps if step.asked}
             self._open_elsewhere = self._count_elsewhere()
-        most = self.log.state.config.get("reviews", {}).get("run")
-        is_urgent = asked.get("risk") == "high" or asked["subject"] == Subject.INPUT or asked["cause"] in escalations.UNTIMED
-        if most and not is_urgent and len(self._open | {position}) + self._open_elsewhere > most:
+        most, is_high = self.log.state.config.get("reviews", {}).get("run"), asked.get("risk") == "high"
+        others = [risky for place, risky in self._open.items() if place != position]
+        before = sum(others) if is_high else len(others) + self._open_elsewhere
+        if most and before >= most and asked["cause"] not in escalations.UNTIMED:
             return False
-        self._open.add(position)
+        self._open[position] = is_high
         return True
 
     def _count_elsewhere(self) -> int:

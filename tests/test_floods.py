@@ -1,14 +1,18 @@
 """Floods of reviews: a run with its family, and an agent, have so many open; the rest waits, and goes on by itself."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
-from reviews.models import Review
-from runs import audit, commands, describe, event_log, executor, floods, policies, sdk, waiting
+from reviews import digest, notices
+from reviews.models import Notice, NoticeSettings, Review, Risk
+from runs import audit, commands, describe, event_log, executor, floods, keeper, policies, sdk, waiting
 from runs.models import Run, open_reviews
+from runs.passes import Pass
 from runs.sdk import Result, agent, call, worker
 from tests.agents import Answer, Order, pay
 
@@ -89,13 +93,29 @@ def test_what_found_no_room_keeps_its_answer_and_is_asked_when_somebody_decided(
     assert (run.status, run.output, len(CALLED)) == ("succeeded", {"said": "5"}, 5), "no worker was called twice"
 
 
-def test_what_is_gated_comes_although_there_is_no_room() -> None:
-    run = started("pay", 3, reviews_per_run=2)
-    assert [review.cause for review in open_()] == ["gated"] * 3
-    decide(open_()[0])
-    decide(open_()[0])
-    assert advanced(run).status == "waiting"
-    assert [review.cause for review in open_()] == ["gated", "low_confidence"]
+def test_what_is_of_high_risk_waits_for_its_like_alone() -> None:
+    run, decided = started("pay", 4, reviews_per_run=2), 0
+    while found := open_():
+        risky = [review.cause for review in found if review.risk == Risk.HIGH]
+        assert (risky, len(found) - len(risky) <= 2) == (["gated"] * min(2, max(0, 4 - decided)), True)
+        decide(found[0])
+        run, decided = advanced(run), decided + 1
+    assert (run.status, run.output, len(CALLED), decided) == ("succeeded", {"said": "8"}, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("asked", "finds_room"),
+    [
+        ({"cause": "gated", "risk": "normal"}, False), ({"cause": "low_confidence", "risk": "normal"}, False),
+        ({"cause": "gated", "risk": "high"}, True), ({"cause": "outcome_unknown", "risk": "high"}, True),
+        ({"cause": "budget"}, True), ({"cause": "code_changed"}, True),
+    ],
+)  # fmt: skip
+def test_where_doubts_have_filled_the_room(asked: dict[str, str], finds_room: bool) -> None:
+    run = started("gather", 3, reviews_per_run=2)
+    here = Pass(event_log.RunLog.load(run.pk), keeper.Held(run.pk, 1, 0.0))
+    assert here.has_room_for(4, asked) is finds_room
+    assert here.has_room_for(open_()[0].position, asked), "it has its place already"
 
 
 def test_a_run_that_is_cancelled_and_retried_asks_what_had_no_room() -> None:
@@ -170,3 +190,38 @@ def test_samples_take_no_room_and_pause_nobody() -> None:
         assert advanced(commands.start("counting", {"text": "x", "number": 2}, by="operator")).status == "succeeded"
     assert open_reviews.paused() == []
     assert Review.objects.open().count() == 1
+
+
+# --- what people are told of it -------------------------------------------------------------------------------------
+
+
+def test_notices_of_a_flood_are_one_line_and_what_matters_stands_beside_it(people: dict[str, User]) -> None:
+    started("gather", 9)
+    advanced(commands.start("paying", {"text": "rent", "number": 5}, by="operator"))
+    notices.tell_due()
+    assert notices.counts(people["reviewer"]) == (10, 10)
+    told = page("/notices/")
+    assert (told.count("Unread: "), told.count("6 more of Flooding"), told.count("Pay")) == (5, 1, 1)
+    assert 'href="/reviews/?agent=flooding"' in told
+    mine = Notice.objects.filter(user=people["reviewer"]).select_related("review").order_by("-review__risk", "at")
+    letter = digest.text(mine, NoticeSettings.of(people["reviewer"]))
+    assert letter.startswith("New: Paying, Pay (Gated)")
+    assert "New: 6 more of Flooding\nhttp" in letter
+    assert letter.count("Doubt") == 3
+    Notice.objects.exclude(review__agent="paying").filter(review__in=open_()[1:6]).delete()
+    assert "more of Flooding" not in page("/notices/"), "four need no folding"
+
+
+def test_notices_for_one_person_and_of_high_risk_are_never_folded(people: dict[str, User]) -> None:
+    at = timezone.now()
+    review = Review(pk=1, agent="a", risk=1)
+    told = [Notice(pk=number, review=review, kind="new", at=at) for number in range(10)]
+    for kind, risk, lines in (("new", 1, 4), ("half", 0, 4), ("assigned", 1, 10), ("taken_over", 1, 10), ("new", 2, 10)):
+        review.risk = risk
+        for one in told:
+            one.kind = kind
+        assert len(notices.folded(told)) == lines, (kind, risk)
+    review.risk = 1
+    for number, one in enumerate(told):
+        one.kind, one.at, one.read_at = "new", at - timedelta(days=number % 2), at if number % 4 > 1 else None
+    assert [line.more for line in notices.folded(told)] == [0] * 10, "three of each day and of those that are read"

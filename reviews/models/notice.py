@@ -155,3 +155,8 @@ class Notice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()}: review {self.review_id}"
+
+    @property
+    def is_unread(self) -> bool:
+        """What is told of a closed review needs no reading."""
+        return self.read_at is None and self.review.is_open

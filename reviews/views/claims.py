@@ -61,7 +61,10 @@ def next_review(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @access.permits(access.may_review)
 def here(request: HttpRequest, review_id: int) -> HttpResponse:
-    """An open page says so, again and again, and when it is left; the answer says who else looks at the review."""
+    """An open page says so, again and again, and when it is left; the answer says who else looks at the review.
+
+    Where another is at it than the page shows (its `holder`), because somebody began to edit, the answer says that too.
+    """
     review = found(review_id)
     if request.method == "GET":
         return only_opened(request, review)
@@ -73,8 +76,11 @@ def here(request: HttpRequest, review_id: int) -> HttpResponse:
     presence.beat(review_id, reviewer)
     claims.renew(review_id, reviewer)
     notices.read(review_id, reviewer)
-    names = presence.others([review_id], reviewer).get(review_id, [])
-    return render(request, "reviews/_present.html", {"names": names})
+    review, names = found(review_id), presence.others([review_id], reviewer).get(review_id, [])
+    claim = review.held()
+    anew = review.is_open and request.POST.get("holder", "") != str(claim.reviewer_id if claim else "")
+    shown = {"names": names, "anew": anew, "review": review, "claim": claim, "may_decide": access.may_decide(reviewer)}
+    return render(request, "reviews/_present.html", shown | {"query": Filters.read(request.GET).query})
 
 
 def _why_not_claimed(review: Review) -> str:

@@ -9,7 +9,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
-from reviews import confirmation, decisions, drafts
+from reviews import claims, confirmation, decisions, drafts
 from reviews.choices import Choice, choices
 from reviews.comparison import changes
 from reviews.eligibility import lets_go_on
@@ -73,7 +73,7 @@ def undo_review(request: HttpRequest, review_id: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @access.permits(access.may_decide)
 def draft_review(request: HttpRequest, review_id: int) -> HttpResponse:
-    """POST keeps what is typed (204), or discards it and leads back to the review; 413 it is too long."""
+    """POST keeps what is typed (204) and claims the review; or discards it and leads back there; 413 it is too long."""
     review = found(review_id)
     if request.method == "GET":
         return only_opened(request, review)
@@ -81,6 +81,7 @@ def draft_review(request: HttpRequest, review_id: int) -> HttpResponse:
         drafts.discard(review, actor(request))
         return redirect(address(review, request.GET))
     if review.is_open and request.POST.get("decision"):
+        claims.claim_by_edit(review, actor(request))
         try:
             drafts.save(review, actor(request), request.POST)
         except commands.Refused as refused:

@@ -17,6 +17,8 @@ from runs import access
 
 ROWS = 50  # of one page
 MOST = 1000  # that can be paged through
+OF_REVIEW = ("agent", "title", "cause", "state", "risk", "due_at")
+SHOWN = ("kind", "at", "read_at", *(f"review__{name}" for name in OF_REVIEW))  # a proposal may be large
 TIME = forms.TimeInput(attrs={"type": "time"}, format="%H:%M")
 
 
@@ -74,8 +76,8 @@ def bell(request: HttpRequest) -> HttpResponse:
 
 
 def _page(request: HttpRequest, form: SettingsForm, *, status: int = 200) -> HttpResponse:
-    found = Notice.objects.filter(user=actor(request)).select_related("review").order_by("-at", "-id")
-    page = Paginator(found[:MOST], ROWS).get_page(request.GET.get("page"))
+    told = Notice.objects.filter(user=actor(request)).select_related("review").only(*SHOWN).order_by("-at", "-id")
+    page = Paginator(notices.folded(told[:MOST]), ROWS).get_page(request.GET.get("page"))
     shown: dict[str, Any] = {"page": page, "form": form, "kept": form.instance, "unread": notices.counts(actor(request))[1]}
     return render(request, "notices/list.html", shown, status=status)
 
