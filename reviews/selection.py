@@ -55,8 +55,9 @@ class OutOfDate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One value of a proposal, as far as it is shown; `more` is how many letters are not."""
+    """One value of a proposal, as far as it is shown, and its field; `more` is how many letters are not."""
 
+    name: str
     text: str
     more: int = 0
 
@@ -94,7 +95,7 @@ class Preview:
     @cached_property
     def alike(self) -> dict[str, Cell]:
         """What every proposal says in the same words."""
-        return {name: _cell(value) for name, value in _fields(self.first).items() if name not in self.differing}
+        return {name: _cell(name, value) for name, value in _fields(self.first).items() if name not in self.differing}
 
     @cached_property
     def differing(self) -> list[str]:
@@ -113,7 +114,7 @@ class Preview:
 
     @property
     def lines(self) -> list[Line]:
-        return [Line(review, [_cell(_fields(review).get(name)) for name in self.columns]) for review in self.rows]
+        return [Line(review, [_cell(name, _fields(review).get(name)) for name in self.columns]) for review in self.rows]
 
     @property
     def without(self) -> int:
@@ -211,6 +212,6 @@ def _fields(review: Review) -> dict[str, Any]:
     return review.proposal if isinstance(review.proposal, dict) else {"": review.proposal}
 
 
-def _cell(value: Any) -> Cell:
+def _cell(name: str, value: Any) -> Cell:
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    return Cell(text[:CELL_LETTERS], max(0, len(text) - CELL_LETTERS))
+    return Cell(name, text[:CELL_LETTERS], max(0, len(text) - CELL_LETTERS))

@@ -22,7 +22,7 @@ class Behind:
     def waits(self) -> None:
         """Begin it; return as soon as it waits for a lock of the block."""
         self.begun = self._pool.submit(_on_its_own, self._act)
-        eventually(lambda: _somebody_waits() or (self.begun and self.begun.done()))
+        eventually(lambda: somebody_waits() or (self.begun and self.begun.done()))
 
 
 @contextmanager
@@ -36,8 +36,8 @@ def behind(act: Callable[[], Any]) -> Iterator[Behind]:
         other.result = other.begun.result(30)
 
 
-def _somebody_waits() -> bool:
-    """For us."""
+def somebody_waits() -> bool:
+    """For a lock of ours."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
         return bool(cursor.fetchall())

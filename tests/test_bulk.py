@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.core.cache import cache
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
@@ -18,10 +17,11 @@ from django.utils import timezone
 from pydantic import BaseModel
 from pytest_django import Settings
 
-from reviews import bulk, decisions, selection, sweep
+from reviews import bulk, decisions, selection
 from reviews.models import BulkDecision, Claim, Decision, Review
-from runs import commands, dispatch, executor, sdk
+from runs import commands, executor, sdk
 from runs.models import Run
+from tests.reviewing import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -58,9 +58,7 @@ def opened(slug: str, text: str = "hello", number: int = 3) -> Review:
 
 @pytest.fixture
 def client(people: dict[str, User]) -> Client:
-    browser = Client()
-    browser.force_login(people["reviewer"])
-    return browser
+    return signed_in(people["reviewer"])
 
 
 def preview(client: Client, *reviews: Review, query: str = "", **more: Any) -> HttpResponse:
@@ -169,6 +167,16 @@ def test_a_long_value_is_cut_and_says_so_and_nothing_is_hidden_in_it(client: Cli
     assert "U+202E" in html
 
 
+def test_the_preview_asks_as_much_of_many_as_of_few(client: Client) -> None:
+    reviews = [opened("refunding", number=number) for number in range(2, 8)]
+    preview(client, *reviews[:2])
+    with CaptureQueriesContext(connection) as few:
+        preview(client, *reviews[:2])
+    with CaptureQueriesContext(connection) as many:
+        preview(client, *reviews)
+    assert len(few) == len(many)
+
+
 # --- the decision -------------------------------------------------------------------------------------------------
 
 
@@ -263,102 +271,3 @@ def test_all_of_it_is_taken_back_while_there_is_time(client: Client, settings: S
     assert states(*reviews) == ["open"] * 3
     assert "Undo" not in client.get(answer.headers["Location"]).content.decode()
     assert outcomes(decide(client, preview(client, *reviews), "approve")) == {"decided": 3}
-
-
-# --- many: by a job process ---------------------------------------------------------------------------------------
-
-
-def test_many_are_left_to_a_job_and_one_that_ended_can_be_gone_on_with(
-    client: Client, people: dict[str, User], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bulk, "AT_ONCE", 1)
-    asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(dispatch, "ask", lambda *job: asked.append(job))
-    reviews = [opened("refunding", number=number) for number in (3, 4, 5)]
-    answer = decide(client, preview(client, *reviews), "approve")
-    begun = BulkDecision.objects.get()
-    assert asked == [(bulk.JOB, str(begun.pk))]
-    assert outcomes(answer) == {"": 3}
-    # the first is decided, and the process ends before it says so
-    decisions.decide(
-        reviews[0].pk, actor=people["reviewer"], kind="approve", seen=reviews[0].fingerprint, channel="bulk", bulk=begun.pk
-    )
-    assert 'hx-trigger="every 1s"' in client.get(answer.headers["Location"]).content.decode()
-    BulkDecision.objects.update(begun_at=timezone.now() - timedelta(minutes=1))
-    silent = client.get(answer.headers["Location"]).content.decode()
-    assert "Go on with the other 3" in silent
-    assert "hx-trigger" not in silent.split("<main")[1]
-    stranger = Client()
-    stranger.force_login(people["reviewer2"])
-    assert stranger.post(reverse("continue_bulk", args=[begun.pk])).status_code == 403
-    client.post(reverse("continue_bulk", args=[begun.pk]))
-    assert asked[1:] == [(bulk.JOB, str(begun.pk))]
-    bulk.carry(str(begun.pk))
-    assert outcomes(answer) == {"decided": 3}
-    assert Decision.objects.count() == 3
-
-
-def test_who_lost_the_right_meanwhile_decides_no_more(people: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "AT_ONCE", 0)
-    review, actor = opened("refunding"), people["reviewer"]
-    seen = selection.opened(selection.preview([review], actor).sealed(), actor)
-    begun = bulk.begin(seen, actor=actor, kind="approve", reason="")
-    actor.groups.clear()
-    bulk.carry(str(begun.pk))
-    assert [item.said for item in begun.items.all()] == ["You may not decide reviews any more."]
-    assert states(review) == ["open"]
-
-
-def test_the_preview_asks_as_much_of_many_as_of_few(client: Client) -> None:
-    reviews = [opened("refunding", number=number) for number in range(2, 8)]
-    preview(client, *reviews[:2])
-    with CaptureQueriesContext(connection) as few:
-        preview(client, *reviews[:2])
-    with CaptureQueriesContext(connection) as many:
-        preview(client, *reviews)
-    assert len(few) == len(many)
-
-
-def test_one_whose_process_has_ended_is_gone_on_with_at_the_sweepers_word(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bulk, "AT_ONCE", 0)
-    asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(dispatch, "ask", lambda *job: asked.append(job))
-    review = opened("refunding")
-    decide(client, preview(client, review), "approve")
-    begun = BulkDecision.objects.get()
-    asked.clear()
-    sweep.sweep()
-    assert asked == [], "it was heard of just now"
-    BulkDecision.objects.update(begun_at=timezone.now() - timedelta(minutes=1))
-    sweep.sweep()
-    sweep.sweep()
-    assert asked == [(bulk.JOB, str(begun.pk))]
-    cache.clear()
-    BulkDecision.objects.update(begun_at=timezone.now() - timedelta(days=2))
-    sweep.sweep()
-    BulkDecision.objects.update(begun_at=timezone.now() - timedelta(minutes=1))
-    bulk.carry(str(begun.pk))
-    sweep.sweep()
-    assert len(asked) == 1
-    assert states(review) == ["decided"]
-
-
-@pytest.mark.parametrize(("window", "ends"), [(0.0, ["decided"]), (60.0, ["undone"])])
-def test_taken_back_at_the_moment_it_is_decided_says_what_is_true(
-    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, window: float, ends: list[str]
-) -> None:
-    settings.UNDO_SECONDS = window
-    monkeypatch.setattr(bulk, "AT_ONCE", 0)
-    monkeypatch.setattr(dispatch, "ask", lambda *job: None)
-    review = opened("refunding")
-    decide(client, preview(client, review), "approve")
-    begun = BulkDecision.objects.get()
-    item = begun.items.get()
-    begun.items.update(outcome="undone")  # after the carrier has read it
-    bulk._carry(begun, item, undo_seconds=window)
-    item.refresh_from_db()
-    assert [item.outcome] == ends
-    assert states(review) == ["decided" if ends == ["decided"] else "open"]
-    assert bool(item.said) == (ends == ["decided"])

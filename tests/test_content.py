@@ -119,3 +119,26 @@ def test_they_are_marked_wherever_content_stands():
     for value in (odd, {"a": odd}, {"a": [{"b": odd}, {"b": odd}]}, {"a": {"b": [odd]}}, {odd: {"b": {"c": {"d": {"e": odd}}}}}):
         assert "\u202e" not in shown(value)
         assert "U+202E" in shown(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "called"),
+    [
+        ("refund_limit_eur", "Refund limit (EUR)"), ("cards.1.is_active", "Cards, 2, Works"), ("first.number", "First, Number"),
+        ("about", "About"), ("api.key", "api.key"), ("", ""), ("cards.99999999999999999999.x", "Cards, 99999999999999999999, X"),
+    ],
+)  # fmt: skip
+def test_a_field_within_others_is_called_by_all_of_them(path, called):
+    assert content.label(path, SCHEMA) == called
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "read"),
+    [
+        ("card_problem", "about", "card problem"), ("true", "cards.0.is_active", "yes"), ("false", "first.is_active", "no"),
+        ("card_problem", "why", "card_problem"), ("true", "why", "true"), ("<b>", "why", "&lt;b&gt;"), ("K_1", "gone.x", "K_1"),
+    ],
+)  # fmt: skip
+def test_a_value_is_read_as_its_field_says(text, path, read):
+    assert content.value_at(text, path, SCHEMA) == read
+    assert content.value_at(text, path) == content.marked(text)

@@ -26,6 +26,8 @@ MOST_LEVELS, LIST_LETTERS = 3, 2_000  # of a value shown as lists in lists; a de
 MOST_LETTERS = 50_000  # more than this would make the page itself unreadable; the raw event has it all
 MOST_REFERENCES = 20  # followed in a schema, which may refer to itself
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
+WORD = re.compile(r"\S+")
+LONGEST_PLACE = 10  # digits of a place in a list
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,25 @@ def as_json(value: Any) -> Piece:
 
 
 @register.filter
-def label(key: str, schema: Schema | None = None) -> str:
-    """A field's title where its schema gives one, else its name as words; a key that names no field is data, and stays."""
-    reader = Reader(schema or {})
-    return reader.label(key, reader.resolved(schema or {}))
+def label(path: str, schema: Schema | None = None) -> str:
+    """A field's title where its schema gives one, else its name as words; a key that names no field is data, and stays.
+
+    A field within others is named by its path, and called by all of them: "cards.0.is_active" is "Cards, 1, Works".
+    """
+    return ", ".join(name for name, _ in Reader(schema or {}).path(path, schema or {}))
+
+
+@register.simple_tag
+def value_at(text: str, path: str, schema: Schema | None = None) -> SafeString:
+    """What stands in that field, untrusted, as people read it there: a name of code as words, and yes or no."""
+    *_, (_, field) = Reader(schema or {}).path(path, schema or {})
+    if field.get("type") == "boolean":
+        return marked({"true": "yes", "false": "no"}.get(text, text))
+    return marked(WORD.sub(lambda word: words(word[0]), text) if _names_code(field) else text)
+
+
+def _names_code(field: Schema) -> bool:
+    return any("enum" in one or "const" in one for one in (field, field.get("items", {})))
 
 
 @register.filter
@@ -153,6 +170,18 @@ class Reader:
         known = schema.get("properties", {})
         is_data = key not in known and (bool(schema.get("additionalProperties")) or not FIELD_NAME.fullmatch(key))
         return key if is_data else label_for(key, known.get(key, {}))
+
+    def path(self, path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
+        """The fields on the way, each by what it is called, with what is known of it; places in lists count from 1."""
+        within, keys = self.resolved(schema), path.split(".")
+        known = within.get("properties", {})
+        for key in keys if path not in known and (keys[0] in known or "items" in within) else [path]:
+            if "items" in within and key.isdecimal() and len(key) < LONGEST_PLACE:
+                yield str(int(key) + 1), (within := self.resolved(within["items"]))
+            elif key:
+                yield self.label(key, within), (within := self.resolved(within.get("properties", {}).get(key, {})))
+            else:
+                yield "", within
 
     def outline(self, value: Any, schema: Schema) -> str:
         if isinstance(value, list):
