@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db.models import Q
+
 from runs import event_log, sdk
 from runs.engine import policy as judging
 from runs.engine.events import Kind
@@ -27,20 +29,31 @@ class Example:
 
 @dataclass(slots=True)
 class Preview:
-    """Of the newest steps. `corrected` are those that would have passed, and that a person later changed or refused."""
+    """Of the newest steps. `corrected` are those that would have passed, and that a person later changed or refused.
+
+    `unknown` have no result, and it would depend on that: they wait, were refused before, or failed.
+    """
 
     steps: int = 0
+    unknown: int = 0
     sent: list[Example] = field(default_factory=list)
     corrected: list[Example] = field(default_factory=list)
 
     @property
     def sentence(self) -> str:
         if not self.steps:
-            return "No such step is recorded yet, so there is nothing to try it on."
+            return f"No such step is recorded yet, so there is nothing to try it on.{self._without_result}"
         sent = f"It would have sent {len(self.sent):,} of the last {self.steps:,} steps to a person"
         count = len(self.corrected)
         which = "none" if not count else f"{count:,}"
-        return f"{sent}; {which} of those that pass {'were' if count > 1 else 'was'} later corrected."
+        return f"{sent}; {which} of those that pass {'were' if count > 1 else 'was'} later corrected.{self._without_result}"
+
+    @property
+    def _without_result(self) -> str:
+        if not self.unknown:
+            return ""
+        have = "1 more has" if self.unknown == 1 else f"{self.unknown:,} more have"
+        return f" {have} no result by which to judge, because nobody has approved it yet, it was refused, or it failed."
 
     @property
     def examples(self) -> list[Example]:
@@ -55,10 +68,14 @@ def preview(row: Policy, *, most: int = MOST_STEPS) -> Preview:
     """What would have come of the newest `most` steps that this policy is about."""
     terms, threshold = judging.Policy.read(row.terms()), configuration(row.agent).threshold
     steps = _steps(row)[:most]
-    recorded, found = _recorded(steps), Preview(len(steps))
+    recorded, found = _recorded(steps), Preview()
     corrected = _corrected(steps)
     for step in steps:
         verdict = _verdict(terms, recorded[_place(step)], threshold)
+        if not (verdict.needs_person or recorded[_place(step)].has_output or terms.when == judging.When.NEVER):
+            found.unknown += 1
+            continue
+        found.steps += 1
         if verdict.needs_person:
             found.sent.append(Example(step, verdict.why))
         elif _place(step) in corrected:
@@ -69,7 +86,8 @@ def preview(row: Policy, *, most: int = MOST_STEPS) -> Preview:
 def _steps(row: Policy) -> list[Step]:
     """The newest first."""
     runs = Run.objects.filter(agent=row.agent).order_by("-created_at", "-id").values_list("pk", flat=True)[:MOST_RUNS]
-    steps = Step.objects.filter(run__in=list(runs), attempt__gt=0).order_by("-run_id", "-position")
+    asked_before = Q(cause=Cause.GATED)  # and not executed yet, or never
+    steps = Step.objects.filter(Q(attempt__gt=0) | asked_before, run__in=list(runs)).order_by("-run_id", "-position")
     if row.worker:
         return list(steps.filter(worker=row.worker)[:MOST_STEPS])
     own = Policy.objects.filter(agent=row.agent, enabled=True).exclude(worker="").values_list("worker", flat=True)
