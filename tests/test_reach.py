@@ -1,7 +1,13 @@
 """What a worker calls outside is read from its source, and must be named in its `uses`."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +33,60 @@ def deeper() -> object:
 class Shop:
     def sell(self) -> object:
         return guard.call("shop", lambda: None)
+
+
+class Chain:
+    @classmethod
+    def opened(cls) -> object:
+        return deeper()
+
+    @property
+    def stock(self) -> object:
+        return deeper()
+
+
+@dataclass
+class Basket:
+    """What Python writes for it has no source, and calls outside all the same."""
+
+    items: object = field(default_factory=helper)
+
+
+def around(inner: Callable[[], object]) -> Callable[[str], str]:
+    def by_what_is_around(text: str) -> str:
+        return str(inner())
+
+    return by_what_is_around
+
+
+def without_source(body: str) -> Any:
+    """A worker's function of a module whose source is not there, as of one that is shipped compiled."""
+    space: dict[str, Any] = {"__name__": __name__, "guard": guard, "helper": helper, "SHOP": SHOP, "Basket": Basket}
+    exec(compile(f"def hidden(text: str) -> str:\n    {body}\n", "<nowhere>", "exec"), space)
+    return worker(space["hidden"])
+
+
+HELPED = partial(helper)
+
+
+@worker
+def by_a_partial(text: str) -> str:
+    return str(HELPED())
+
+
+@worker
+def by_a_method_of_a_class(text: str) -> str:
+    return str(Chain.opened())
+
+
+@worker
+def by_a_property(text: str) -> str:
+    return str(Chain().stock)
+
+
+@worker
+def by_a_dataclass(text: str) -> str:
+    return str(Basket())
 
 
 @worker
@@ -103,12 +163,34 @@ REACHED: list[tuple[Worker[..., str], set[str]]] = [
     (by_an_adapter_of_another_name, {"bank", "shop"}),
     (by_an_import_of_its_own, {"card-processor"}),
     (round_and_round, {"shop"}),
+    (by_a_partial, {"shop"}),
+    (by_a_method_of_a_class, {"shop"}),
+    (by_a_property, {"shop"}),
+    (by_a_dataclass, {"shop"}),
+    (worker(around(helper)), {"shop"}),
+    (without_source("return text.upper() + str(len(SHOP))"), set()),
+    (without_source("return str(helper())"), {"shop"}),
+    (without_source("return str([Basket() for one in text])"), {"shop"}),
 ]
 
 
 @pytest.mark.parametrize(("one", "names"), REACHED, ids=lambda value: getattr(value, "name", ""))
 def test_what_a_worker_reaches(one: Worker[..., str], names: set[str]) -> None:
     assert set(reach.reached(one)) == names
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("return guard.call(SHOP, lambda: text)", "guard"),
+        ("from runs.reliability.guard import call; return call(SHOP, str)", "runs.reliability.guard"),
+        ("return str([guard.call(SHOP, str) for one in text])", "guard"),
+        ("return made_elsewhere(text)", "made_elsewhere"),
+    ],
+)
+def test_what_cannot_be_read_is_not_taken_for_harmless(body: str, named: str) -> None:
+    with pytest.raises(reach.Unreadable, match=rf"the source of tests\.test_reach\.hidden cannot be read, and it names {named}:"):
+        reach.reached(without_source(body))
 
 
 @pytest.fixture
@@ -139,3 +221,20 @@ def test_the_shipped_workers_name_what_they_use(monkeypatch: pytest.MonkeyPatch)
     assert {"card_desk.freeze_card", "card_desk.draft"} <= shipped.keys()
     monkeypatch.setattr(sdk, "WORKERS", shipped)
     assert checks.workers_name_what_they_use(None) == []
+
+
+BANNED = [
+    "from urllib.request import urlopen", "import urllib.request", "from urllib import request", "import http.client",
+    "from http.client import HTTPConnection", "import socket", "from socket import create_connection", "import psycopg_pool",
+    "from psycopg_pool import ConnectionPool", "from django.core.mail import send_mail", "from django.core import mail",
+    "from asyncio import open_connection", "import ftplib", "import imaplib", "import xmlrpc.client",
+]  # fmt: skip
+
+
+def test_an_import_that_leads_outside_past_guard_fails_the_check() -> None:
+    """import-linter knows packages by their first name alone; these it cannot tell from what is harmless."""
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-m", "ruff", "check", "--select", "TID251", "--output-format", "json", "--stdin-filename"]
+    given = "".join(f"{line}\n" for line in BANNED)
+    told = subprocess.run([*command, "runs/agents/new.py", "-"], cwd=root, input=given, capture_output=True, text=True)
+    assert {one["location"]["row"] for one in json.loads(told.stdout)} == set(range(1, len(BANNED) + 1))

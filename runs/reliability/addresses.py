@@ -1,7 +1,7 @@
 """Where a URL that a person or an agent gave may lead: to public addresses alone, whatever its name or a redirect says."""
 
 import ipaddress
-import socket
+import socket  # noqa: TID251 - looks names up
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
@@ -38,7 +38,7 @@ def validate(url: str) -> None:
         raise ValidationError(f"The host of {url} cannot be found; look for a slip in its name.", code="address") from error
 
 
-def client(timeout: httpx2.Timeout, *, resolve: Resolver = look_up) -> httpx2.Client:
+def client(timeout: httpx2.Timeout | float, *, resolve: Resolver = look_up) -> httpx2.Client:
     """For such URLs. It follows redirects, each of which is checked; no proxy comes between."""
     return httpx2.Client(transport=Transport(resolve), timeout=timeout, trust_env=False, follow_redirects=True, max_redirects=5)
 

@@ -1,14 +1,14 @@
 """Runs all of agentops on this machine for development: `make run`."""
 
-import http.client
 import os
 import signal
-import socket
+import socket  # noqa: TID251 - whether a port is free
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException  # noqa: TID251 - whether our own pages answer
 from types import FrameType
 
 from django.conf import settings
@@ -199,11 +199,11 @@ def _free_port() -> int:
 
 def _answers(port: int, path: str) -> bool:
     """Without urllib, which would ask a proxy for our own page."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    connection = HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+    except (OSError, HTTPException):
         return False
     finally:
         connection.close()
