@@ -1,7 +1,7 @@
 """Somebody with a browser, as far as a server can tell: signed in, with forms to send."""
 
 from contextlib import closing
-from http.client import HTTPConnection
+from http.client import HTTPConnection  # noqa: TID251 - a visitor of our own pages
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 

@@ -3,7 +3,7 @@
 import os
 import secrets
 import signal
-import socket
+import socket  # noqa: TID251 - the name of this machine
 import threading
 import time
 from types import FrameType

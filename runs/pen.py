@@ -16,7 +16,7 @@ import psycopg
 from django.conf import settings
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db import Error as DatabaseError
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool  # noqa: TID251 - to our own database
 
 from runs.projections import CREATE, INSERT, KEEP, Write, statement_values
 

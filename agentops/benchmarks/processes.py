@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-import socket
+import socket  # noqa: TID251 - a free port
 import subprocess
 import sys
 import time

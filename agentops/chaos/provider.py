@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import Request, urlopen  # noqa: TID251 - the outside world of a trial
 
 from agentops.outside.visits import Visit
 from agentops.services import process

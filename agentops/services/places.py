@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import shutil
-import socket
+import socket  # noqa: TID251 - whether a path can hold one
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
