@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import psycopg
 import pytest
+from django.core.management import CommandError, call_command
 
 from agentops.benchmarks import figures, limit, throughput
+from agentops.management.commands import bench
 from tests import processes
 
 
@@ -19,8 +22,8 @@ def test_a_quick_benchmark_takes_every_figure() -> None:
     taken = result["figures"]
     assert {target.figure for target in figures.ENGINE} <= taken.keys()
     assert [name for name, one in taken.items() if one["median"] <= 0 and not name.startswith("server_cpu")] == []
-    assert taken["commits_per_step"]["median"] < 1.05, "where it takes seconds, its keeper renews the lease meanwhile"
-    assert taken["statements_per_step"]["median"] < 1.05
+    assert taken["commits_per_step"]["median"] <= 1
+    assert taken["statements_per_step"]["median"] <= 1
     assert taken["round_trips_per_step"]["median"] <= 1.5
     assert result["limit"].startswith("pgbench")
     assert "medians" in figures.table(result)
@@ -65,6 +68,14 @@ def test_a_measure_that_does_not_exist_is_named() -> None:
     ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "There is no measure everything; there are one, two, rq" in ended.stderr
+
+
+@pytest.mark.django_db
+def test_a_second_bench_is_refused_because_it_would_take_the_database_from_the_first() -> None:
+    with psycopg.connect(processes.environment()["DATABASE_URL"]) as first:
+        first.execute("SELECT pg_advisory_lock(hashtext(%s))", [bench.SUFFIX])
+        with pytest.raises(CommandError, match="Another bench runs here"):
+            call_command("bench", "inbox")
 
 
 @pytest.mark.django_db(transaction=True)
