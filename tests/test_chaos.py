@@ -14,9 +14,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from agentops.chaos import faults, guarded, inbox, invariants
+from agentops.chaos import faults, flood, guarded, inbox, invariants
 from agentops.visitor import Answer
 from reviews import decisions
+from reviews.listing import Filters, Listing
 from reviews.models import Review
 from runs import commands, executor
 from runs.models import Run
@@ -176,3 +177,14 @@ def test_the_judge_of_the_inbox_compares_what_a_person_was_told_with_the_rows(de
     Review.objects.filter(pk=decided.pk).update(state="open")
     inbox._they_agree(bad, decided, WON, "cancel")
     assert (good.broken, len(bad.broken)) == ([], 4)
+
+
+def test_the_judge_of_a_flood_notices_what_people_would_drown_in(decided: Review) -> None:
+    bad = world_of("bad")
+    bad.figures, bad.quick = {}, False
+    flood._people_see_little_of_it(bad, decided.run, Listing(Filters()), critical=decided.run_id)
+    assert len(bad.broken) == 3, "as many as the cap, in one row, and the critical one among the first"
+    flood._others_wait_no_longer(bad, [0.1], [0.2])
+    assert len(bad.broken) == 3
+    flood._others_wait_no_longer(bad, [0.1], [5.0])
+    assert bad.broken[-1].endswith("others came to their questions within 5.0 s, and within 0.1 s before the flood.")

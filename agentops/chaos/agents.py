@@ -124,6 +124,24 @@ def hurry(run: Run, given: Errand) -> Receipt:
     return Receipt(said=str(run.step("add", gated, errand=f"{given.phase}-{given.which} add", number=given.number)))
 
 
+@worker
+def doubt(number: int) -> Result[int]:
+    return Result(number, confidence=0.1, source="arithmetic")
+
+
+@agent("chaos-flood", title="Chaos: doubts very often", version="1", threshold=0.8)
+def flood(run: Run, given: Errand) -> Receipt:
+    """As often as its number, side by side."""
+    sure = run.gather(*(call(f"doubt_{number}", doubt, number=number) for number in range(given.number)))
+    return Receipt(said=str(len(sure)))
+
+
+@agent("chaos-critical", title="Chaos: what must not wait", version="1")
+def critical(run: Run, given: Errand) -> Receipt:
+    gated = pay.gated("Money leaves.")
+    return Receipt(said=run.step("pay", gated, errand=f"{given.phase}-{given.which} pay", number=given.number))
+
+
 WAYS_TO_DIE = ("exit", "SIGKILL", "SIGSEGV")
 
 

@@ -10,13 +10,13 @@ from django.contrib.auth.models import Group
 
 from agentops.chaos import ledger
 from agentops.chaos.faults import Fault, Injected
+from agentops.chaos.flood import flood
 from agentops.chaos.hands import REVIEWERS, Hands, hands
+from agentops.chaos.proof import judge, over, until
 from agentops.visitor import Answer, Visitor
 from reviews import notices
 from reviews.models import Decision, Review, ReviewEvent
 from runs import commands, event_log
-from runs.models import Run
-from runs.models.run import ENDED
 
 if TYPE_CHECKING:
     from agentops.chaos.trial import World
@@ -42,7 +42,7 @@ def deciders(world: "World") -> Injected:
         done.append(review)
         if number % 10 == 0:
             yield 0
-    yield from _over(world)
+    yield from over(world)
     world.count(len(done))
     _happened_once(world, done)
 
@@ -64,9 +64,9 @@ def takers(world: "World") -> Injected:
     most = Counter(taken).most_common(1)[0][1] if taken else 0
     world.count(len(taken))
     world.figures |= {"times that one was taken at most": most, "times that nobody was given one": in_vain}
-    _judge(world, most == 1, f"a review was given to {most} people")
-    _judge(world, left.exists() or len(taken) == len(reviews), f"{len(taken)} of {len(reviews)} reviews were given away")
-    yield from _over(world)
+    judge(world, most == 1, f"a review was given to {most} people")
+    judge(world, left.exists() or len(taken) == len(reviews), f"{len(taken)} of {len(reviews)} reviews were given away")
+    yield from over(world)
 
 
 def races(world: "World") -> Injected:
@@ -86,11 +86,11 @@ def races(world: "World") -> Injected:
             if number % 10 == 0:
                 yield 0
         world.figures[f"decided before or beside the {name}"] = won
-        yield from _over(world)
+        yield from over(world)
     asked = ReviewEvent.objects.filter(kind=ReviewEvent.Kind.ESCALATED, review__run__input__phase=world.people.phase)
     times = Counter(asked.values_list("review", flat=True)).values()
     world.figures["second groups asked"] = len(times)
-    _judge(world, max(times, default=0) <= 1, "a second group was asked twice about a review")
+    judge(world, max(times, default=0) <= 1, "a second group was asked twice about a review")
 
 
 def deadlines(world: "World") -> Injected:
@@ -103,10 +103,10 @@ def deadlines(world: "World") -> Injected:
         tries = [partial(_at_the_end, world, people, *one) for one in zip(people.visitors, reviews, strict=False)]
         answers = people.together(*tries)
         ids = [review.pk for review in reviews]
-        yield from _until(world, lambda ids=ids: not Review.objects.open().filter(pk__in=ids).exists())  # type: ignore[misc]
+        yield from until(world, lambda ids=ids: not Review.objects.open().filter(pk__in=ids).exists())  # type: ignore[misc]
         won += sum(_they_agree(world, *one, "deadline") for one in zip(reviews, answers, strict=True))
         world.count(at_once)
-    yield from _over(world)
+    yield from over(world)
     world.figures["decided before the deadline"] = won
 
 
@@ -123,10 +123,10 @@ def resubmits(world: "World") -> Injected:
         yield 0
         again, otherwise = people.decide(mine, review, "approve"), people.decide(other_tab, review, "reject")
         statuses = [one.status for one in (*twice, again, otherwise)]
-        _judge(world, statuses == [WON, WON, WON, LOST], f"the same form, sent again, was answered with {statuses}")
-        _judge(world, Decision.objects.filter(review=review).count() == 1, "a form that was sent twice decided twice")
+        judge(world, statuses == [WON, WON, WON, LOST], f"the same form, sent again, was answered with {statuses}")
+        judge(world, Decision.objects.filter(review=review).count() == 1, "a form that was sent twice decided twice")
         world.count(1)
-    yield from _over(world)
+    yield from over(world)
     _happened_once(world, reviews[: world.hits])
 
 
@@ -138,6 +138,7 @@ INBOX = [
         ("decision beside something else", "H3", races, (0, 1), 1500),
         ("decision at the deadline", "H3", deadlines, (0, 1), 500),
         ("sent again", "H5", resubmits, (0, 1), 200),
+        ("a flood", "H7", flood, (1, 1), 1000),
     )
 ]
 
@@ -184,13 +185,13 @@ def _one_has_won(world: "World", review: Review, answers: list[Answer]) -> None:
     """The others are told who was first, what they did and when."""
     statuses = sorted(answer.status for answer in answers)
     told = f"review {review.pk} was answered with {statuses}"
-    _judge(world, statuses == [WON] + [LOST] * (len(answers) - 1), told)
+    judge(world, statuses == [WON] + [LOST] * (len(answers) - 1), told)
     winner = Review.objects.get(pk=review.pk).decision
-    _judge(world, winner is not None and Decision.objects.filter(review=review).count() == 1, f"{told}, and not decided once")
+    judge(world, winner is not None and Decision.objects.filter(review=review).count() == 1, f"{told}, and not decided once")
     for answer in answers:
         if answer.status == LOST and winner:
             says = f"{winner.actor} " in answer.body and f"{winner.decided_at:%Y-%m-%d %H:%M}" in answer.body
-            _judge(world, says, f"who lost review {review.pk} was not told who was first and when")
+            judge(world, says, f"who lost review {review.pk} was not told who was first and when")
 
 
 def _they_agree(world: "World", review: Review, answer: Answer, rival: str) -> bool:
@@ -200,9 +201,9 @@ def _they_agree(world: "World", review: Review, answer: Answer, rival: str) -> b
     decided = review.state == Review.State.DECIDED
     withdrawn = review.state in (Review.State.CANCELLED, Review.State.EXPIRED)
     told = f"beside the {rival} review {review.pk} was answered with {answer.status} and is {review.state}"
-    _judge(world, decided or withdrawn, told)
-    _judge(world, decided == (answer.status == WON), told)
-    _judge(world, decided == bool(review.decision) == (kinds["StepDecided"] == 1), f"{told}; its log says {dict(kinds)}")
+    judge(world, decided or withdrawn, told)
+    judge(world, decided == (answer.status == WON), told)
+    judge(world, decided == bool(review.decision) == (kinds["StepDecided"] == 1), f"{told}; its log says {dict(kinds)}")
     return decided
 
 
@@ -213,9 +214,9 @@ def _happened_once(world: "World", reviews: list[Review]) -> None:
         decision = review.decision
         wanted = 0 if decision is None or decision.kind == "reject" else 1
         told = f"run {review.run_id} was decided with {decision and decision.kind}"
-        _judge(world, effects[review.run_id] == wanted, f"{told} and had {effects[review.run_id]} effects")
+        judge(world, effects[review.run_id] == wanted, f"{told} and had {effects[review.run_id]} effects")
         resumed = sum(row.kind == "RunResumed" for row in event_log.rows(review.run_id))
-        _judge(world, resumed == 1, f"{told} and was resumed {resumed} times")
+        judge(world, resumed == 1, f"{told} and was resumed {resumed} times")
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def _asked(world: "World", agent: str, count: int) -> Generator[float, None, lis
     commands.configure(agent, by="chaos", reviews_per_agent=10 * count)
     runs = [run_id for first in range(0, count, 100) for run_id in world.people.start_together(agent, min(100, count - first))]
     reviews = Review.objects.filter(run__in=runs).order_by("pk")
-    yield from _until(world, lambda: reviews.count() == count)
+    yield from until(world, lambda: reviews.count() == count)
     return list(reviews)
 
 
@@ -250,21 +251,3 @@ def _in_time(world: "World", reviews: list[Review], share: int = 1) -> Generator
 
 def _end(world: "World", share: int = 1) -> float:
     return time.monotonic() + (SECONDS / share if world.hurried else 10**6)
-
-
-def _over(world: "World") -> Injected:
-    """People decide what is left, also about forks, and every run ends."""
-    world.people.leave_alone.clear()
-    mine = Run.objects.filter(input__phase=world.people.phase)
-    yield from _until(world, lambda: not mine.exclude(status__in=ENDED).exists())
-
-
-def _until(world: "World", condition: Callable[[], bool]) -> Injected:
-    end = time.monotonic() + 2 * world.patience_seconds
-    while not condition() and time.monotonic() < end:
-        yield 0.1
-
-
-def _judge(world: "World", holds: bool, sentence: str) -> None:
-    if not holds:
-        world.broken.append(f"{world.people.phase}: {sentence}.")
