@@ -25,6 +25,7 @@ from runs.engine.step import OUT_OF_TIME, action, after_crash, moment
 from runs.models import open_reviews
 from runs.nexts import Alone, Attempt, Done, Next, Open, Refused, held_by, refusal
 from runs.passes import Pass, has_come
+from runs.reliability.budget import working
 
 LEAST_SECONDS = 0.1  # an attempt at the end of a step's time still has these
 MOST_DEFERRALS = 3  # short ones of a step that the process waits for; then the run is parked for each
@@ -248,7 +249,7 @@ class OneStep:
             f"{self.log.run_id}:{step.name}", step.attempt, step.remark, worker=worker.name, agent=self.log.state.agent,
             effect=step.effect, uses=worker.uses, run_id=self.log.run_id, fence=self.log.fence or 0, position=step.position,
         )  # fmt: skip
-        with sdk.executing(context):
+        with sdk.executing(context), working(context):
             limit = min(worker.timeout or settings.STEP_TIMEOUT_SECONDS, max(_seconds_left(self.worker, step), LEAST_SECONDS))
             return self.here.held.attempt(step.position, limit, partial(worker.function, **inputs))
 
@@ -350,7 +351,7 @@ class OneStep:
             "wake_at": wake_at.isoformat(),
             "why": clean(not_yet.why),
         }
-        if not_yet.dependency:
+        if not_yet.cause != "later":
             data |= {"cause": not_yet.cause, "dependency": not_yet.dependency}
         return Draft(Kind.STEP_DEFERRED, normalise(data | more), self.position)
 

@@ -6,10 +6,11 @@ from decimal import Decimal
 from django.conf import settings
 
 from runs import dispatch, event_log
-from runs.engine.budget import COUNTED, DAY, Question, day_scope, run_scope, shown
+from runs.engine.budget import COUNTED, DAILY, DAY, Question, day_scope, run_scope, shown
 from runs.engine.events import Draft, Kind
 from runs.engine.state import Status
 from runs.models import AgentConfig, Budget, Step, held
+from runs.reliability import budget as reserved
 from runs.reliability.budget import ASKING_SECONDS
 
 MOST_WOKEN = 100  # runs of one budget that one sweep wakes
@@ -31,6 +32,9 @@ def decided(asked: Question, decision: str, value: str | None, *, run_id: int, b
     rows.update(**NOBODY, **closed)
     if asked["scope"].startswith(DAY):  # this run alone finishes; the others wait for the next day
         Budget.objects.filter(scope=run_scope(run_id)).update(**closed)
+        Budget.objects.update_or_create(
+            scope=run_scope(run_id), unit="seconds", defaults=closed
+        )  # also where no model was called
 
 
 def retried(run_id: int) -> None:
@@ -40,7 +44,8 @@ def retried(run_id: int) -> None:
 
 def configured(config: AgentConfig, changed: set[str]) -> None:
     """An admin has changed limits of the agent's day: they hold from now on. Those of a run hold for runs that begin."""
-    for unit in COUNTED:
+    reserved.forget()
+    for unit in DAILY:
         if f"day_{unit}" in changed:
             today = Budget.objects.filter(scope=day_scope(config.slug, event_log.now()), unit=unit)
             today.update(limit=getattr(config, f"day_{unit}"), **OPEN)
@@ -112,13 +117,14 @@ def spent_today(slug: str, now: datetime | None = None) -> list[str]:
 
 def _spent(scope: str) -> list[str]:
     rows = {row.unit: row for row in Budget.objects.filter(scope=scope)}
-    calls, money = rows.get("calls"), rows.get("money")
+    calls, money, seconds = (rows.get(unit) for unit in ("calls", "money", "seconds"))
+    worked = [_line(seconds)] if seconds and (seconds.used or seconds.reserved) else []
     if calls is None or not (calls.used or calls.reserved):
-        return []
+        return worked
     lines = [_line(rows[unit]) for unit in COUNTED if unit in rows]
     if money and not money.used:
         lines[0] += " (price unknown)"
-    return lines
+    return lines + worked
 
 
 def _line(row: Budget) -> str:

@@ -3,7 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from django.core.cache import cache
 from django.db import transaction
+from django.db.models import Q
 from django.forms import model_to_dict
 
 from runs import dispatch, escalations, event_log, sdk
@@ -17,6 +19,9 @@ from runs.requests import Refused
 
 MOST_SENT = 500  # runs that one press of a button sends to people
 MOST_WOKEN = 100  # runs of one dependency that one sweep wakes
+TIDY_SECONDS = 60
+MOST_FORGOTTEN = 5000  # changes of breakers, each time
+KEPT_FOR, TRIES_KEPT_FOR = timedelta(days=90), timedelta(days=1)  # changes that calls brought about; those of people stay
 SOON_SECONDS = 1.0  # who would wake by itself so soon is left alone
 
 
@@ -62,13 +67,8 @@ def force(name: str, state: Literal["open", "closed"], *, by: str, reason: str) 
 
 
 def send_to_inbox(name: str, *, by: str, reason: str, most: int = MOST_SENT) -> int:
-    """Have a person decide about each step that is held back from it, the oldest run first; how many were sent.
-
-    What waits for a budget has its question already.
-    """
-    waiting = (
-        held.behind(name).exclude(waiting_cause="budget").order_by("pk").values_list("pk", flat=True)[: min(most, MOST_SENT)]
-    )
+    """Have a person decide about each step that is held back from it, the oldest run first; how many were sent."""
+    waiting = held.behind(name).order_by("pk").values_list("pk", flat=True)[: min(most, MOST_SENT)]
     return sum(_send(run_id, name, by=by, reason=clean(reason.strip(), 300)) for run_id in list(waiting))
 
 
@@ -116,7 +116,7 @@ def wake() -> int:
     for change in BreakerChange.objects.held_open():
         _keep_open(change)
     rows = Dependency.objects.in_bulk(field_name="name") if (reasons := held.reasons()) else {}
-    return sum(_wake(rows[name], cause) for name, cause in reasons if name in rows and cause != "budget")
+    return sum(_wake(rows[name], cause) for name, cause in reasons if name in rows)
 
 
 def _keep_open(change: BreakerChange) -> None:
@@ -153,3 +153,22 @@ def _wake_run(run_id: int) -> bool:
         log.append(Draft(Kind.RUN_WOKEN, {"reason": "What held it back is over."}, step.position))
         dispatch.enqueue(run_id, log.state.seq)
     return True
+
+
+# --- now and then ---------------------------------------------------------------------------------------------------
+
+
+def tidy() -> None:
+    """Make the rows of what adapters declare and nobody has called yet; forget what breakers did by themselves long ago."""
+    if cache.add("agentops:dependencies", 1, timeout=TIDY_SECONDS):
+        terms.see()
+        _forget()
+
+
+def _forget() -> int:
+    """During an outage there are two changes for each try."""
+    now = event_log.now()
+    tries = Q(new="half-open") | Q(old="half-open", new="open")
+    old = Q(at__lt=now - KEPT_FOR) | (tries & Q(at__lt=now - TRIES_KEPT_FOR))
+    found = BreakerChange.objects.filter(old, by="").order_by("pk").values_list("pk", flat=True)[:MOST_FORGOTTEN]
+    return BreakerChange.objects.filter(pk__in=list(found)).delete()[0]

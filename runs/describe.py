@@ -70,9 +70,10 @@ def sentence(fact: Fact, titles: Mapping[int, str]) -> str:
 class Wait:
     """What a run waits for: a step, or several of which a person is asked; a deadline of theirs; children that are open.
 
-    `why` is what guard, or the worker, said of a step that it held back, `others` for which other dependencies
-    further steps wait. `claimed` is who is at the reviews, and until when. `before` is how many runs stand before it on the
-    queue (None: it is not on it, or nobody knows), `processes` how many job processes there are (None: nobody knows).
+    `why` is what guard, or the worker, said of a step that it held back (`by_limit`: a limit that a person may raise),
+    `others` for which other dependencies further steps wait. `claimed` is who is at the reviews, and until when. `before` is
+    how many runs stand before it on the queue (None: it is not on it, or nobody knows), `processes` how many job processes
+    there are (None: nobody knows).
     """
 
     step: Step | None = None
@@ -80,6 +81,7 @@ class Wait:
     expires: bool = False
     open_children: int = 0
     why: str = ""
+    by_limit: bool = False
     others: tuple[str, ...] = ()
     claimed: tuple[tuple[str, datetime], ...] = ()
     before: int | None = None
@@ -137,6 +139,8 @@ def _waiting_for_person(run: Run, wait: Wait) -> str:
 
 
 def _waiting_for_budget(run: Run, wait: Wait) -> str:
+    if wait.why and not wait.by_limit:
+        return _waiting_for_dependency(run, wait)
     until = f"It goes on when the limit is raised, and looks again {when(run.wake_at)}."
     return f"{_upper(_title(wait.step))} is held back. {wait.why or HELD_BACK['budget']} {until}"
 

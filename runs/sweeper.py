@@ -51,6 +51,7 @@ def _sweep_runs() -> int:
     reserved.give_back()
     budgets.wake()
     floods.wake()
+    dependencies.tidy()
     return len(calls)
 
 

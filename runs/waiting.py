@@ -101,6 +101,7 @@ class _Known:
             expires=bool(run.wake_at) and any(until and datetime.fromisoformat(until) == run.wake_at for until in deadlines),
             open_children=self.open.get(run.pk, 0),
             why=self.held.get(run.pk, self.deferred.get(place, {})).get("why", ""),
+            by_limit="budget" in self.held.get(run.pk, {}),
             others=tuple(self.held.get(run.pk, {}).get("others", ())),
             claimed=tuple(review.claimed for review in reviews if review.claimed),
             before=self.queue.before.get(run.pk) if self.queue else None,

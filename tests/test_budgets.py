@@ -1,146 +1,41 @@
 """Budgets: reserved before a call, counted after it; exhausted they ask one person once, and what is decided holds for all."""
 
 import threading
-from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from django.contrib.auth.models import User
-from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connections, transaction
-from django.test import Client
-from pydantic import BaseModel, Field
-from pytest_django import Settings
+from django.db import connections
+from pydantic import BaseModel
 
-from agentops.outside import Outside
-from agentops.outside.answer import Answer as Metered
-from agentops.outside.model import _answer as metered
-from reviews import decisions
 from reviews.models import Review
-from runs import audit, budgets, commands, event_log, executor
+from runs import budgets, commands, event_log, executor
 from runs.engine import budget
-from runs.engine.errors import GiveUp, TryLater
-from runs.integrations import llm, prices
-from runs.models import AgentConfig, Budget, Dependency, Reservation, Run
-from runs.reliability import terms
+from runs.models import Budget, Reservation, Run
+from runs.reliability import budget as reserved
 from runs.reliability.budget import give_back
-from runs.reliability.limiter import Limits
-from runs.sdk import BadDeclaration, StepContext, agent, executing
 from runs.sdk import Budget as Declared
 from runs.sdk import Run as Handle
-from tests import counters
+from runs.sdk import agent
 from tests.agents import Answer, Order, consume
 from tests.processes import eventually, process
+from tests.spending import advanced, calls, counted, decided, started, today
 
 FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1", "SWEEP_SECONDS": "0.2", "LOG_LEVEL": "WARNING"}
 in_one_transaction = pytest.mark.django_db
 committed = pytest.mark.django_db(transaction=True)
 
 
-class Reply(BaseModel):
-    text: str
-
-
-def started(text: str, number: int, ledger: Path | str = "", *, agent: str = "consuming", **limits: Any) -> Run:
-    if limits:
-        commands.configure(agent, by="admin", **limits)
-    return commands.start(agent, {"text": text, "number": number, "ledger": str(ledger)}, by="operator")
-
-
-def advanced(run: Run) -> Run:
-    """Carry the run, if need be after the time for which it is parked."""
-    executor.advance(run.pk, owner="test")
-    run.refresh_from_db()
-    assert audit.first_wrong(run.pk) == ""
-    return run
-
-
-def decided(kind: str, review: Review | None = None, **more: Any) -> Review:
-    asked = review or Review.objects.open().get()
-    actor = User.objects.get(username="reviewer")
-    decisions.decide(asked.pk, actor=actor, kind=kind, seen=asked.fingerprint, **more)
-    return asked
-
-
-def counted(scope: str) -> dict[str, tuple[Decimal, Decimal]]:
-    return {row.unit: (row.used, row.reserved) for row in Budget.objects.filter(scope=scope)}
-
-
-def calls(ledger: Path) -> int:
-    return sum(line.startswith("call ") for line in ledger.read_text().splitlines()) if ledger.exists() else 0
-
-
-def today(agent: str = "consuming") -> str:
-    return budget.day_scope(agent, event_log.now())
-
-
-# --- pure -------------------------------------------------------------------------------------------------------------
-
-QUESTION = budget.question(
-    "run:1", "money", limit=Decimal("2.00000000"), used=Decimal("1.95"), needs=Decimal("0.10"), currency="EUR"
-)
-TOKENS = budget.question("run:1", "tokens", limit=Decimal(500), used=Decimal(480), needs=Decimal(900), currency="EUR")
-
-
-def test_a_day_is_one_of_utc_and_ends_at_midnight() -> None:
-    late = datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC)
-    assert budget.day_scope("desk", late) == "day:desk:2026-11-23"
-    assert budget.day_scope("desk", late + timedelta(seconds=1)) == "day:desk:2026-11-24"
-    assert budget.day_scope("desk", datetime.fromisoformat("2026-11-24T00:30:00+01:00")) == "day:desk:2026-11-23"
-    assert budget.day_end(late) == datetime(2026, 11, 24, tzinfo=UTC)
-
-
-def test_twice_the_limit_is_proposed_or_what_the_call_needs() -> None:
-    assert QUESTION == {
-        "scope": "run:1", "unit": "money", "currency": "EUR", "limit": "2", "used": "1.95", "needs": "0.1", "double": "4",
-    }  # fmt: skip
-    assert TOKENS["double"] == "1380"
-
-
-@pytest.mark.parametrize(
-    ("asked", "typed", "new"),
-    [(QUESTION, "4", "4"), (QUESTION, " 2.50 ", "2.5"), (QUESTION, "2.000001", "2.000001"), (TOKENS, 501, "501"),
-     (TOKENS, "1e4", "10000")],
-)  # fmt: skip
-def test_a_limit_is_raised_to(asked: budget.Question, typed: object, new: str) -> None:
-    assert budget.raised(asked, typed) == new
-
-
-@pytest.mark.parametrize(
-    ("asked", "typed", "told"),
-    [
-        (QUESTION, "2", "more than 2.00 EUR"), (QUESTION, "-5", "more than 2.00 EUR"), (QUESTION, "0", "more than"),
-        (QUESTION, "", "Enter a number"), (QUESTION, None, "Enter a number"), (QUESTION, "four", "Enter a number"),
-        (QUESTION, "NaN", "more than"), (QUESTION, "Infinity", "more than"), (QUESTION, "1e15", "at most"),
-        (QUESTION, "2.0000001", "Six decimal places"), (TOKENS, "500.5", "whole number"), (TOKENS, "1000000000001", "at most"),
-    ],
-)  # fmt: skip
-def test_what_is_no_higher_limit_is_refused(asked: budget.Question, typed: object, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        budget.raised(asked, typed)
-
-
-@pytest.mark.parametrize(
-    ("unit", "number", "text"),
-    [("money", "0.42", "0.42 EUR"), ("money", "1234.5", "1,234.50 EUR"), ("money", "0.0021", "0.0021 EUR"),
-     ("money", "0", "0.00 EUR"), ("tokens", "12300", "12,300 tokens"), ("calls", "1", "1 call"), ("calls", "7", "7 calls"),
-     ("seconds", "1", "1 s of work")],
-)  # fmt: skip
-def test_amounts_are_said(unit: str, number: str, text: str) -> None:
-    assert budget.shown(unit, Decimal(number), "EUR") == text
-
-
-@pytest.mark.parametrize(
-    "limits", [{"money": "0"}, {"money": "-1"}, {"money": "much"}, {"money": 0.5}, {"money": "NaN"}, {"tokens": 0}, {"calls": -3},
-               {"calls": 2.5}, {"calls": True}, {"seconds": 0}],
-)  # fmt: skip
-def test_a_declared_budget_must_allow_something(limits: dict[str, Any]) -> None:
-    with pytest.raises(BadDeclaration, match=f"{next(iter(limits))}="):
-        Declared(**limits)
+@pytest.fixture(autouse=True)
+def nothing_known() -> Iterator[None]:
+    """Which agents' seconds are limited is known for two seconds, which is longer than a test."""
+    reserved.forget()
+    yield
+    reserved.forget()
 
 
 # --- what is counted --------------------------------------------------------------------------------------------------
@@ -363,6 +258,39 @@ def test_the_next_day_has_a_budget_of_its_own(people: dict[str, User]) -> None:
     assert advanced(asking).status == "succeeded"
 
 
+@in_one_transaction
+def test_the_seconds_of_a_day_are_counted_where_they_are_limited_and_are_one_question_for_all(people: dict[str, User]) -> None:
+    advanced(started("line", 1))
+    assert "seconds" not in counted(today())
+    asking = advanced(started("slow", 2, day_seconds=1))
+    waiting = advanced(started("slow", 1))
+    assert (asking.waiting_cause, waiting.waiting_cause) == ("person", "budget")
+    assert counted(today())["seconds"][0] >= Decimal("1.1")
+    review = Review.objects.open().get()
+    assert (review.run_id, review.position) == (asking.pk, 2)
+    assert review.why == "Today's budget of consuming is 1 s of work. Used or reserved: 1 s of work."
+    assert budgets.spent_today("consuming")[-1] == "1 of 1 s of work"
+    assert "seconds" not in counted(f"run:{asking.pk}")
+    decided("raise", value="600")
+    assert advanced(asking).status == "succeeded"
+    assert event_log.RunLog.load(asking.pk).state.raised == {}, "it is the day's limit, not one of this run"
+    assert budgets.wake() == 1
+    assert advanced(waiting).status == "succeeded"
+    assert counted(today())["seconds"][0] >= Decimal("3.3")
+    assert not Reservation.objects.exists()
+
+
+@in_one_transaction
+def test_a_run_that_is_to_finish_without_more_seconds_begins_no_other_step(people: dict[str, User]) -> None:
+    run = advanced(started("slow", 3, day_seconds=1))
+    decided("finish")
+    assert advanced(run).error["kind"] == "budget_exhausted"
+    assert run.steps.filter(attempt__gt=0, status="succeeded").count() == 1
+    commands.retry(run.pk, by="operator")
+    commands.configure("consuming", by="admin", day_seconds=None)
+    assert advanced(run).status == "succeeded"
+
+
 # --- what the log of a run counts -------------------------------------------------------------------------------------
 
 
@@ -442,162 +370,3 @@ def test_two_processes_that_race_at_the_edge_do_not_overshoot(people: dict[str, 
     assert len({line.split()[-1] for line in ledger.read_text().splitlines()}) == 2
     assert counted(f"run:{run.pk}")["calls"] == (50, 0)
     assert not Reservation.objects.exists()
-
-
-# --- limits that an admin sets ----------------------------------------------------------------------------------------
-
-
-@in_one_transaction
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("run_money", "0"), ("run_money", "-2"), ("day_money", "1e99"), ("run_tokens", "0"), ("run_calls", "-1"), ("day_calls", "0"),
-     ("run_steps", "0"), ("run_seconds", "-60"), ("run_repeats", "0"), ("day_tokens", "many")],
-)  # fmt: skip
-def test_a_limit_that_allows_nothing_is_refused_at_its_field(
-    people: dict[str, User], client: Client, field: str, value: str
-) -> None:
-    config = commands.configuration("consuming")
-    client.force_login(people["admin"])
-    sent = {"enabled": "on", "threshold": "0.8", "attempts": "3", "values": "{}", "run_steps": "1000", "run_repeats": "20"}
-    page = client.post(f"/admin/runs/agentconfig/{config.pk}/change/", sent | {field: value})
-    assert page.status_code == 200
-    assert set(page.context["adminform"].form.errors) == {field}
-    config.refresh_from_db()
-    assert config.version == 1
-
-
-@in_one_transaction
-def test_the_database_refuses_what_the_form_refuses(people: dict[str, User]) -> None:
-    commands.configuration("consuming")
-    with pytest.raises(ValidationError), transaction.atomic():
-        commands.configure("consuming", by="admin", run_money=Decimal("-1"))
-    for limit in ("run_money", "day_calls"):
-        with pytest.raises(IntegrityError), transaction.atomic():
-            AgentConfig.objects.update(**{limit: 0})
-
-
-# --- pages ------------------------------------------------------------------------------------------------------------
-
-
-@in_one_transaction
-def test_pages_say_what_was_spent_and_a_person_raises_the_limit_in_a_form(people: dict[str, User], client: Client) -> None:
-    client.force_login(people["operator"])
-    run = advanced(started("line", 3, run_money="0.20", day_calls=50))
-    page = client.get(run.get_absolute_url()).content.decode()
-    assert "0.20 of 0.20 USD, 200 tokens, 2 calls" in page
-    agent = client.get("/agents/consuming/").content.decode()
-    assert "0.20 USD, 200 tokens, 2 of 50 calls" in agent
-    review = Review.objects.open().get()
-    shown = client.get(review.get_absolute_url()).content.decode()
-    assert 'value="0.4"' in shown
-    assert "New limit (USD)" in shown
-    answer = {"decision": "raise", "seen": review.fingerprint}
-    refused = client.post(f"/reviews/{review.pk}/decision/", answer | {"limit": "0.1"})
-    assert refused.status_code == 422
-    assert "The new limit must be more than 0.20 USD." in refused.content.decode()
-    assert client.post(f"/reviews/{review.pk}/decision/", answer | {"limit": "0.30"}).status_code == 302
-    assert "The new limit is 0.30 USD." in client.get(review.get_absolute_url()).content.decode()
-    assert advanced(run).status == "succeeded"
-
-
-@in_one_transaction
-def test_a_run_that_is_held_back_says_so(people: dict[str, User], client: Client) -> None:
-    client.force_login(people["operator"])
-    for _ in range(3):
-        run = advanced(started("line", 1, day_calls=1))
-    page = client.get(run.get_absolute_url()).content.decode()
-    assert "Today&#x27;s budget of consuming is 1 call" in page
-    assert "It goes on when the limit is raised, and looks again" in page
-
-
-# --- a model's own figures --------------------------------------------------------------------------------------------
-
-
-@in_one_transaction
-def test_what_the_provider_says_was_used_is_what_counts(model: Outside, settings: Settings) -> None:
-    settings.MODEL_PRICES = "other=1/1, outside=1000/2000"
-    run = started("line", 1)
-    step = StepContext(f"{run.pk}:write", run_id=run.pk, position=1, agent="consuming")
-    with executing(step):
-        llm.write(Reply, instructions="Be kind.", prompt="hello")
-    used = counted(f"run:{run.pk}")
-    assert 1000 in model.seen[0]["body"].values(), "an answer cannot be longer than was reserved"
-    tokens_in = len("Be kind.") // 4 + len("hello") // 4
-    tokens_out = used["tokens"][0] - tokens_in
-    assert tokens_out > 0
-    assert used["money"] == ((tokens_in * 1000 + tokens_out * 2000) / Decimal(1_000_000), 0)
-    assert not Reservation.objects.exists()
-
-
-class Numbered(BaseModel):
-    number: str = Field(pattern="^[0-9]+$")
-
-
-def model_terms(**wanted: Any) -> None:
-    terms.of("model")
-    Dependency.objects.filter(name="model").update(**wanted)
-    terms.forget()
-
-
-@in_one_transaction
-def test_a_call_without_budget_uses_nothing_of_the_limit(people: dict[str, User]) -> None:
-    model_terms(limit_requests=100)
-    advanced(started("line", 3, run_calls=1))
-    assert Review.objects.open().get().cause == "budget"
-    assert counters.used("model", Limits(requests=100)).requests == 1
-
-
-def free_of_charge(*given: Any, **more: Any) -> Metered:
-    """As a server does that counts nothing."""
-    answer = metered(*given, **more)
-    answer.body["usage"] = dict.fromkeys(answer.body["usage"], 0)
-    return answer
-
-
-MOST = (len("Be kind.hello") // 3 + 1000, 1)
-USED: list[tuple[str, type[BaseModel], tuple[int | None, int]]] = [
-    ("", Numbered, (None, 1)), ("hang", Reply, MOST), ("malformed", Reply, MOST), ("reset", Reply, MOST), ("free", Reply, MOST),
-    ("503", Reply, (0, 0)), ("rejected_key", Reply, (0, 0)), ("away", Reply, (0, 0)),
-]  # fmt: skip
-
-
-@in_one_transaction
-@pytest.mark.parametrize(("fault", "wanted", "tokens_and_calls"), USED, ids=[fault or "misfit" for fault, *_ in USED])
-def test_a_call_that_fails_costs_what_was_said_or_all_unless_nobody_took_it(
-    model: Outside, settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: str, wanted: type[BaseModel],
-    tokens_and_calls: tuple[int | None, int],
-) -> None:  # fmt: skip
-    model_terms(read_timeout_seconds=0.5)
-    if fault == "away":
-        settings.AGENTOPS_MODEL_BASE_URL = "http://127.0.0.1:1/v1"
-    elif fault == "free":
-        monkeypatch.setattr("agentops.outside.model._answer", free_of_charge)
-    elif fault:
-        httpx2.post(f"{model.url}/faults", json={"kind": fault, "path": "/v1/"}).raise_for_status()
-    run = started("line", 1)
-    step = StepContext(f"{run.pk}:write", run_id=run.pk, position=1, agent="consuming")
-    with executing(step), nullcontext() if fault == "free" else pytest.raises((GiveUp, TryLater)):
-        llm.write(wanted, instructions="Be kind.", prompt="hello")
-    used = counted(f"run:{run.pk}")
-    tokens, calls = tokens_and_calls
-    assert used["calls"] == (calls, 0)
-    assert 0 < used["tokens"][0] < 1000 if tokens is None else used["tokens"] == (tokens, 0)
-
-
-@pytest.mark.parametrize(
-    ("named", "currency", "base_url", "cost"),
-    [
-        ("openai:gpt-4o", "USD", "", Decimal("0.0125")), ("openai-responses:gpt-4o", "USD", "", Decimal("0.0125")),
-        ("openai:gpt-4o", "EUR", "", None), ("gpt-4o", "USD", "http://own/v1", None),
-        ("openai:no-such-model", "USD", "", None), ("own", "EUR", "", Decimal("0.003")), ("free", "EUR", "", Decimal(0)),
-    ],
-)  # fmt: skip
-def test_the_price_of_a_call(settings: Settings, named: str, currency: str, base_url: str, cost: Decimal | None) -> None:
-    settings.CURRENCY, settings.AGENTOPS_MODEL_BASE_URL, settings.MODEL_PRICES = currency, base_url, "own=1/2,free=0/0"
-    assert prices.cost(named, 1000, 1000) == cost
-
-
-@pytest.mark.parametrize("text", ["gpt-5", "gpt-5=1", "gpt-5=1/x", "gpt-5=-1/2", "=1/2", "gpt-5=NaN/1"])
-def test_prices_that_cannot_be_read_are_said(settings: Settings, text: str) -> None:
-    settings.AGENTOPS_MODEL, settings.MODEL_PRICES = "openai:gpt-5", text
-    assert "write model=in/out" in llm.complaint()

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, ProgrammingError, connection, transaction
 from django.test import Client
 
 from agentops import checks
@@ -137,6 +139,31 @@ def test_an_admin_sees_the_error_at_the_field_and_the_history_of_what_was_change
     row.refresh_from_db()
     assert (row.limit_requests, row.version, row.changed_by) == (50, 2, "admin")
     assert "limit_requests: not set → 50" in client.get(url).text
+
+
+def changed(days: float, old: str, new: str, by: str = "") -> BreakerChange:
+    """As if it had been so many days ago."""
+    made = BreakerChange(dependency=Dependency.objects.get(), old=old, new=new, why="so it was", by=by)
+    with patch.object(BreakerChange._meta.get_field("at"), "auto_now_add", new=False):
+        made.at = event_log.now() - timedelta(days=days)
+        made.save()
+    return made
+
+
+@pytest.mark.django_db
+def test_what_breakers_did_by_themselves_is_forgotten_some_time_and_what_people_did_is_not() -> None:
+    call()
+    cache.clear()
+    gone = [changed(2, "open", "half-open"), changed(2, "half-open", "open"), changed(91, "closed", "open")]
+    kept = [changed(0.5, "open", "half-open"), changed(2, "closed", "open"), changed(2, "half-open", "closed")]
+    kept += [changed(400, "closed", "open", by="operator")]
+    dependencies.tidy()
+    assert set(BreakerChange.objects.all()) == set(kept), gone
+    for one in (kept[0], kept[-1]):
+        with pytest.raises(ProgrammingError, match="Cannot delete"), transaction.atomic():
+            BreakerChange.objects.filter(pk=one.pk).delete()
+    with pytest.raises(ProgrammingError, match="Cannot update"), transaction.atomic():
+        BreakerChange.objects.filter(pk=kept[0].pk).update(why="not so")
 
 
 # --- a step and what its worker names ---------------------------------------------------------------------------------
@@ -266,12 +293,13 @@ def test_what_is_sent_to_people_is_asked_as_its_policy_says(people: dict[str, Us
 
 
 @pytest.mark.django_db
-def test_who_waits_for_a_budget_is_not_sent_to_people() -> None:
+def test_who_waits_for_a_budget_does_not_wait_for_the_model_and_is_not_sent_to_people() -> None:
     commands.configure("consuming", by="admin", day_calls=1)
     runs = [commands.start("consuming", {"text": "line", "number": 1, "ledger": ""}, by="operator") for _ in range(3)]
     for run in runs:
         executor.advance(run.pk, owner="test")
     assert Run.objects.get(pk=runs[2].pk).waiting_cause == "budget"
+    assert (held.counts(), list(held.behind("model"))) == ({}, [])
     assert dependencies.send_to_inbox("model", by="operator", reason="") == 0
 
 

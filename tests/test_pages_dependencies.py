@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import redis
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -48,7 +49,17 @@ def test_the_list_has_what_adapters_declare_before_anything_was_called(signed_in
     assert 'href="/dependencies/bank/"' in page
     assert 'href="/dependencies/card-processor/"' in page
     assert page.count("none in the last hour") == 5  # and model, mail, channels
-    assert Dependency.objects.get(name="bank").kind == "database"
+    assert "Database" in signed_in("admin").get("/dependencies/bank/").text
+    assert signed_in("admin").get("/dependencies/nobody/").status_code == 404
+    assert not Dependency.objects.exists(), "looking changes nothing"
+    page = signed_in().post("/dependencies/bank/breaker/", {"state": "open", "reason": "first"}, follow=True).text
+    assert "The breaker of bank is open now." in page
+    Dependency.objects.filter(name="model").delete()
+    dependencies.tidy()
+    cache.clear()
+    dependencies.tidy()
+    assert set(Dependency.objects.values_list("name", flat=True)) == terms.DECLARED.keys()
+    assert 'id="change"' in signed_in("admin").get("/dependencies/model/").text
 
 
 def test_the_list_asks_the_database_the_same_for_few_and_many(signed_in: SignedIn, django_assert_max_num_queries: Any) -> None:

@@ -13,6 +13,7 @@ COUNTED = ("money", "tokens", "calls")
 # Counted in the run's own log: seconds of its attempts, its steps, and steps with the same worker and input.
 CEILINGS = ("seconds", "steps", "repeats")
 UNITS = COUNTED + CEILINGS
+DAILY = (*COUNTED, "seconds")  # of all runs of an agent; its seconds are counted in a row where they are limited
 RUN, DAY = "run:", "day:"  # with what a scope begins
 WHOLE_RUN = "run"  # the scope of what is counted in the run's own log
 MOST = Decimal(10) ** 12
@@ -99,8 +100,9 @@ def no_room(scope: str, asked: Question) -> str:
     """Why the call was not made."""
     currency, unit = asked["currency"], asked["unit"]
     limit, used, needs = (shown(unit, Decimal(asked[name]), currency) for name in ("limit", "used", "needs"))
+    what = "" if unit == "seconds" else f" This call may need {needs}."  # nobody knows how long it will work
     whose = f"The budget of run {scope.partition(':')[2]}" if scope.startswith(RUN) else f"Today's budget of {agent_of(scope)}"
-    return f"{whose} is {limit}. Used or reserved: {used}. This call may need {needs}."
+    return f"{whose} is {limit}. Used or reserved: {used}.{what}"
 
 
 def agent_of(scope: str) -> str:

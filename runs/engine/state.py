@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .budget import WHOLE_RUN
 from .events import Fact, Kind
 from .outcome import unseen
 from .step import BEGINNINGS, Status, StepState, begun, cancelled, copied, moment, position_of, restored, tried_again, woken
@@ -100,7 +101,7 @@ def _worked(step: StepState, fact: Fact) -> float:
 
 def _step_decided(state: RunState, fact: Fact, asked: StepState) -> None:
     """A decision about a budget is one for all its steps that this budget holds back."""
-    if fact.data["decision"] == "raise":
+    if fact.data["decision"] == "raise" and asked.proposal["scope"] == WHOLE_RUN:
         state.raised = state.raised | {asked.proposal["unit"]: fact.data["value"]}
     if asked.cause == "budget":
         _wake_held(state, asked.budget)

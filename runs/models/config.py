@@ -8,11 +8,11 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
-from runs.engine.budget import COUNTED, MONEY_PLACES, MOST, UNITS, plain
+from runs.engine.budget import DAILY, MONEY_PLACES, MOST, UNITS, plain
 
 RUN_LIMITS = tuple(f"run_{unit}" for unit in UNITS)
 REVIEW_CAPS = ("reviews_per_run", "reviews_per_agent")
-DAY_LIMITS = tuple(f"day_{unit}" for unit in COUNTED)
+DAY_LIMITS = tuple(f"day_{unit}" for unit in DAILY)
 LIMITS = (*RUN_LIMITS, *DAY_LIMITS, *REVIEW_CAPS)
 LEAST_MONEY = Decimal("0.01")
 ABOVE_ZERO = "A limit must allow something: %(limit_value)s is the least. Leave it empty for no limit."
@@ -55,6 +55,10 @@ class AgentConfig(models.Model):
     day_money = _money("What all runs of this agent together may spend on models in a day (UTC). Empty: no limit.")
     day_tokens = _limit("Most tokens of models for all its runs in a day. Empty: no limit.")
     day_calls = _limit("Most calls of models for all its runs in a day. Empty: no limit.")
+    day_seconds = _limit(
+        "Seconds for which all its runs together may work in a day, counted from when this is set; waits do not count. "
+        "Empty: no limit."
+    )
     reviews_per_run = _limit(
         "Most open reviews of one run with the runs that it starts. Beyond, its steps wait, but for what is gated or of "
         "high risk. Empty: no limit.",

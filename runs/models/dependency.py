@@ -124,6 +124,9 @@ def _is_less(number: float | None, *others: float | None) -> bool:
     return number is not None and any(other is not None and number < other for other in others)
 
 
+YOUNG_OR_BY_HAND = "OLD.by <> '' OR OLD.at > now() - interval '1 day'"
+
+
 class BreakerChanges(models.QuerySet["BreakerChange"]):
     def held_open(self) -> list["BreakerChange"]:
         """What people opened and nobody has closed: the last that a person did to each breaker."""
@@ -150,7 +153,11 @@ class BreakerChange(models.Model):
             # what people did, of which the sweeper asks every second
             models.Index(fields=["dependency", "-at", "-id"], name="breaker_by_hand", condition=~Q(by="")),
         ]
-        triggers = [pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)]
+        triggers = [
+            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update),
+            # what people did is kept for ever; what calls brought about goes some time (runs/dependencies.py)
+            pgtrigger.Protect(name="kept", operation=pgtrigger.Delete, condition=pgtrigger.Condition(YOUNG_OR_BY_HAND)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.dependency_id}: {self.old} to {self.new}"

@@ -12,31 +12,33 @@ from runs.models.event import Event
 from runs.models.run import HELD_BACK, Run, RunStatus
 
 CAUSES = HELD_BACK
+BY_A_DEPENDENCY = tuple(cause for cause in CAUSES if cause != "budget")
 SAID = (*CAUSES, "reviews")  # causes of waits whose event says why
 NAME = KT("data__dependency")
 MOST_WAITING = 5000  # of those behind budgets that one sweep looks at
 
 
 def runs() -> QuerySet[Run]:
-    """Those that wait for a dependency, whichever it is."""
+    """Those that wait for a dependency, whichever it is, or for a budget."""
     return Run.objects.filter(status=RunStatus.WAITING, waiting_cause__in=CAUSES)
 
 
 def behind(dependency: str, *, parked_before: datetime | None = None) -> QuerySet[Run]:
-    """Those that wait for this one."""
+    """Those that wait for this one. Who waits for a budget waits for what a person decides."""
     parked = Event.objects.filter(run=OuterRef("pk"), seq=OuterRef("last_seq"), data__dependency=dependency)
     parked = parked.filter(at__lt=parked_before) if parked_before else parked
-    return runs().filter(Exists(parked))
+    return runs().filter(Exists(parked), waiting_cause__in=BY_A_DEPENDENCY)
 
 
 def counts() -> dict[str, int]:
     """Dependency -> how many runs wait for it."""
-    return dict(_parked().values_list(NAME).annotate(Count("pk")))
+    return dict(_parked().filter(run__waiting_cause__in=BY_A_DEPENDENCY).values_list(NAME).annotate(Count("pk")))
 
 
 def reasons() -> list[tuple[str, str]]:
     """Which dependencies hold runs back, each with a cause."""
-    return list(_parked().values_list(NAME, "run__waiting_cause").distinct())
+    found = _parked().filter(run__waiting_cause__in=BY_A_DEPENDENCY)
+    return list(found.values_list(NAME, "run__waiting_cause").distinct())
 
 
 def _parked() -> QuerySet[Event]:

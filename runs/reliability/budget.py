@@ -1,9 +1,12 @@
-"""Reserves what a model call may cost before it is made, and counts what it did cost: in PostgreSQL, one round trip each."""
+"""Reserves what a model call may cost before it is made, and counts what it did cost: in PostgreSQL, one round trip each.
+
+The seconds that an agent's runs work in a day are counted in the same way, where they are limited.
+"""
 
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +17,7 @@ import structlog
 from django.conf import settings
 from django.db import Error as DatabaseError
 
-from runs import pen
+from runs import pen, values
 from runs.engine import budget
 from runs.engine.budget import COUNTED
 from runs.engine.errors import HeldBack, NoBudget
@@ -25,8 +28,11 @@ AGAIN_SECONDS = 900.0  # between two looks of those who wait for another's quest
 STAGGER_SECONDS = 60.0  # over which those who wait for the next day begin it
 PATIENCE_SECONDS = 5.0  # for a database that is away when a call has ended
 ASKING_SECONDS = 30.0  # so long who is to ask may take to do so
+FRESH_SECONDS = 2.0  # so long a new limit of an agent's seconds may take to be heard by every process
+LEAST_WORK = Decimal(1)  # seconds that an attempt is taken to need
 NOT_SAID = -1  # tokens of a call that has not ended, or whose provider does not say
 Row = dict[str, Any]
+Line = tuple[str, str, Decimal]  # scope, unit, amount
 
 
 @dataclass(slots=True)
@@ -58,30 +64,78 @@ def reserved(most: Spending, real: Spending, payer: Payer, dependency: str) -> I
 
     Raises NoBudget, where nothing may be called, and HeldBack while the database is away.
     """
-    number, now = _reserve(most, payer, dependency)
+    number, now = _reserve(_costs(most, payer), payer, dependency)
     try:
         yield
     finally:
         unsaid = most if real.calls else Spending(0, calls=0)
         used = unsaid if real.tokens == NOT_SAID else real
-        _settle(number, _scopes(payer, now), most.amounts(), used.amounts())
+        _settle(number, _costs(most, payer, now), _costs(used, payer, now))
+
+
+def working(step: values.StepContext) -> AbstractContextManager[None]:
+    """Count the seconds of a block to the day of its agent, where those are limited. Raises as above."""
+    if not step.run_id or step.agent not in _limited_agents():
+        return nullcontext()
+    return _timed(Payer(step.run_id, step.fence, step.position, step.agent))
+
+
+@contextmanager
+def _timed(payer: Payer) -> Iterator[None]:
+    number, now = _reserve(_work(LEAST_WORK, payer), payer, "")
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        took = Decimal(f"{time.monotonic() - began:.3f}")
+        _settle(number, _work(LEAST_WORK, payer, now), _work(took, payer, now))
+
+
+_known: tuple[float, frozenset[str]] | None = None  # when it was read; the agents whose seconds of a day are limited
+
+
+def forget() -> None:
+    """Somebody has changed a limit."""
+    global _known
+    _known = None
+
+
+def _limited_agents() -> frozenset[str]:
+    """As of FRESH_SECONDS ago; while the database is away, as it was last read."""
+    global _known
+    last = _known
+    if last and time.monotonic() - last[0] <= FRESH_SECONDS:
+        return last[1]
+    try:
+        found = frozenset(slug for (slug,) in pen.execute(LIMITED, {}))
+    except DatabaseError as error:
+        if last is None:
+            raise _away("") from error
+        found = last[1]
+    _known = time.monotonic(), found
+    return found
 
 
 # --- before the call ------------------------------------------------------------------------------------------------
 
 
-def _reserve(most: Spending, payer: Payer, dependency: str) -> tuple[int, datetime]:
+def _reserve(lines: list[Line], payer: Payer, dependency: str) -> tuple[int, datetime]:
     """The number of the reservation, and the database's time, whose day counts."""
     try:
-        answer = _asked(most, payer)
+        answer = _asked(lines, payer)
         if answer.refused and give_back(answer.refused["scope"]):
-            answer = _asked(most, payer)
+            answer = _asked(lines, payer)
         if answer.refused:
             raise _no_room(answer.refused, answer.now, payer, dependency)
     except DatabaseError as error:
-        why = "Budgets are kept in PostgreSQL, which did not answer: no model is called until it does."
-        raise HeldBack("budget", dependency, AWAY_SECONDS * random.uniform(0.8, 1.2), why) from error  # noqa: S311 - jitter
+        raise _away(dependency) from error
     return answer.number, answer.now
+
+
+def _away(dependency: str) -> HeldBack:
+    what = "no model is called" if dependency else "no step is begun"
+    why = f"Budgets are kept in PostgreSQL, which did not answer: {what} until it does."
+    return HeldBack("budget", dependency, AWAY_SECONDS * random.uniform(0.8, 1.2), why)  # noqa: S311 - jitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +145,8 @@ class _Answer:
     refused: Row | None = None
 
 
-def _asked(most: Spending, payer: Payer) -> _Answer:
-    scopes, units, amounts = _spread(_scopes(payer, None), most.amounts())
+def _asked(lines: list[Line], payer: Payer) -> _Answer:
+    scopes, units, amounts = _columns(lines)
     asked = {"scopes": scopes, "units": units, "amounts": amounts, "run_id": payer.run_id, "fence": payer.fence}
     while True:
         now, number, *refused = pen.execute(RESERVE, asked)[0]
@@ -103,16 +157,23 @@ def _asked(most: Spending, payer: Payer) -> _Answer:
         pen.execute(OPEN, {"scopes": scopes, "units": units})
 
 
-def _scopes(payer: Payer, now: datetime | None) -> list[str]:
-    """The run, each run above it, and the day of its agent: of the statement's own time, where none is given."""
-    day = budget.day_scope(payer.agent, now) if now else f"{budget.DAY}{payer.agent}:{TODAY}"
-    return [budget.run_scope(one) for one in _line(payer.run_id)] + [day]
+def _costs(spent: Spending, payer: Payer, now: datetime | None = None) -> list[Line]:
+    """What counts for the run, for each run above it, and for the day of its agent."""
+    scopes = [budget.run_scope(one) for one in _line(payer.run_id)] + [_day(payer, now)]
+    return [(scope, unit, amount) for scope in scopes for unit, amount in zip(COUNTED, spent.amounts(), strict=True)]
 
 
-def _spread(scopes: list[str], amounts: list[Decimal]) -> tuple[list[str], list[str], list[Decimal]]:
-    """One of each for every scope and unit."""
-    pairs = [(scope, unit, amount) for scope in scopes for unit, amount in zip(COUNTED, amounts, strict=True)]
-    return [one[0] for one in pairs], [one[1] for one in pairs], [one[2] for one in pairs]
+def _work(seconds: Decimal, payer: Payer, now: datetime | None = None) -> list[Line]:
+    return [(_day(payer, now), "seconds", seconds)]
+
+
+def _day(payer: Payer, now: datetime | None) -> str:
+    """Of the statement's own time, where none is given."""
+    return budget.day_scope(payer.agent, now) if now else f"{budget.DAY}{payer.agent}:{TODAY}"
+
+
+def _columns(lines: list[Line]) -> tuple[list[str], list[str], list[Decimal]]:
+    return [one[0] for one in lines], [one[1] for one in lines], [one[2] for one in lines]
 
 
 @lru_cache(maxsize=10_000)
@@ -141,15 +202,15 @@ def _no_room(refused: Row, now: datetime, payer: Payer, dependency: str) -> NoBu
 # --- after it -------------------------------------------------------------------------------------------------------
 
 
-def _settle(number: int, scopes: list[str], most: list[Decimal], used: list[Decimal]) -> None:
-    names, units, held = _spread(scopes, most)
-    counted = _spread(scopes, used)[2]
+def _settle(number: int, reserved: list[Line], used: list[Line]) -> None:
+    scopes, units, held = _columns(reserved)
+    counted = _columns(used)[2]
     end = time.monotonic() + PATIENCE_SECONDS
     try:
-        asked = {"number": number, "scopes": names, "units": units, "held": held, "used": counted}
+        asked = {"number": number, "scopes": scopes, "units": units, "held": held, "used": counted}
         pen.patiently(lambda: pen.execute(SETTLE, asked), lambda: time.monotonic() < end)
     except DatabaseError as error:  # what is reserved is given back when the lease has run out
-        logger.warning("spending_not_counted", used=[str(one) for one in used], error=str(error))
+        logger.warning("spending_not_counted", used=[str(one) for one in counted], error=str(error))
 
 
 def give_back(scope: str = "") -> int:
@@ -163,6 +224,7 @@ def give_back(scope: str = "") -> int:
 # --- statements: budgets are always locked in the order of their numbers, so that no two lock each other out ----------
 
 TODAY = "{today}"
+LIMITED = "SELECT slug FROM runs_agentconfig WHERE day_seconds IS NOT NULL"
 REFUSED = ("id", "scope", "unit", "limit", "used", "needs")
 LINE = """
 WITH RECURSIVE line AS (

@@ -97,7 +97,7 @@ def _about(row: Policy) -> str:
 
 def _limits(config: AgentConfig | None) -> dict[str, list[str]]:
     """What one run may do, and what all runs may spend in a day, as far as there are limits."""
-    kinds = {"run": budget.UNITS, "day": budget.COUNTED} if config else {}
+    kinds = {"run": budget.UNITS, "day": budget.DAILY} if config else {}
     found = {kind: [(unit, getattr(config, f"{kind}_{unit}")) for unit in units] for kind, units in kinds.items()}
     return {kind: [_limit(*one) for one in limits if one[1] is not None] for kind, limits in found.items()}
 
