@@ -9,6 +9,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+from django.db import connections
+
 FORK = multiprocessing.get_context("fork")
 PATIENCE_SECONDS = 60.0
 
@@ -37,6 +39,12 @@ def actor(function: Callable[[Connection], Any]) -> Iterator[tuple[int, Connecti
     finally:
         child.kill()
         child.join()
+
+
+def own_database() -> None:
+    """Of such a process: what it inherited is the test's, and is only forgotten; it connects anew."""
+    for inherited in connections.all(initialized_only=True):
+        inherited.connection = None
 
 
 def heard(told: Connection) -> Any:
