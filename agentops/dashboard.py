@@ -99,9 +99,8 @@ def _runs(request: HttpRequest) -> dict[str, Any]:
     counted = {row["status"]: row for row in top}
     counts = [(status.value, counted[status]["top"] if status in counted else 0) for status in RunStatus]
     shown = {"counts": counts, "child_count": sum(row["all"] - row["top"] for row in counted.values())}
-    recent = list(Run.objects.top_level().order_by("-created_at", "-id")[:RECENT_RUNS])
-    shown |= {"runs": recent, "child_counts": Run.objects.child_counts(run.pk for run in recent)}
-    shown |= {"waits": waiting.answers(recent), "held_counts": sorted(held.counts().items())}
+    recent = list(Run.objects.top_level().with_child_count().order_by("-created_at", "-id")[:RECENT_RUNS])
+    shown |= {"runs": recent, "waits": waiting.answers(recent), "held_counts": sorted(held.counts().items())}
     return shown | {"may_start": access.may_start(request.user), "agents": sdk.agents()}
 
 

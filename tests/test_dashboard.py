@@ -89,7 +89,7 @@ def test_the_dashboard_asks_the_database_little(signed_in, django_assert_max_num
     client = signed_in()
     for _ in range(12):
         carried("paying")
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(13):
         assert client.get("/").status_code == 200
 
 

@@ -126,7 +126,7 @@ def test_pages_of_the_list_are_whole_where_children_stand_between_the_runs(signe
     seen, query = [], "/runs/"
     client.get(query)
     while query:
-        with django_assert_num_queries(9):  # session, person, 2 of permissions, runs, children, why they wait (2), reviews
+        with django_assert_num_queries(8):  # session, person, 2 of permissions, runs, why they wait (2), reviews
             page = client.get(query).context["page"]
         seen += [run.pk for run in page.rows]
         query = page.older and f"/runs/{page.older}"

@@ -1,14 +1,13 @@
 """One execution of an agent on one input, as its events left it, and the lease of who advances it now."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Count, Q
+from django.db.models import Count, OuterRef, Q, Subquery
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 
 
@@ -103,10 +102,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Without the runs that other runs started."""
         return self.filter(parent__isnull=True)
 
-    def child_counts(self, parents: Iterable[int]) -> dict[int, int]:
-        """Of those of these runs that have children, in one look whoever has how many."""
-        found = self.filter(parent__in=list(parents)).order_by().values_list("parent").annotate(Count("pk"))
-        return dict(found)
+    def with_child_count(self) -> Self:
+        """Each with `child_count`: how many runs it has started. For a page of them."""
+        children = RunQuerySet(self.model).filter(parent=OuterRef("pk")).order_by().values("parent").values_list(Count("pk"))
+        return self.annotate(child_count=Coalesce(Subquery(children), 0))
 
     def in_hand_of(self, owner: str) -> Self:
         """What this process had in hand when it was lost, taken over since or not."""

@@ -53,9 +53,8 @@ def agents(request: HttpRequest) -> HttpResponse:
 def agent(request: HttpRequest, slug: str) -> HttpResponse:
     found = _agent(slug)
     row = AgentRow(found, commands.configuration(slug), _counts(slug).get(slug, {}))
-    recent = list(Run.objects.matching(agent=slug).order_by("-created_at", "-id")[:RECENT_RUNS])
+    recent = list(Run.objects.matching(agent=slug).with_child_count().order_by("-created_at", "-id")[:RECENT_RUNS])
     shown = {"row": row, "runs": recent, "waits": waiting.answers(recent)}
-    shown |= {"child_counts": Run.objects.child_counts(run.pk for run in recent)}
     shown |= {"spent": budgets.spent_today(slug), "limits": _limits(row.config), "policies": _policies(slug)}
     may = {"may_start": access.may_start(request.user), "may_configure": access.may_configure(request.user)}
     may |= {"may_change_policies": access.may_change_policies(request.user)}

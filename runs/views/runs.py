@@ -30,10 +30,9 @@ def runs(request: HttpRequest) -> HttpResponse:
     with_children = "parent" in relatives or request.GET.get("children") == "show"
     if not with_children:
         found = found.top_level()
-    page = keyset.page(found, ("created_at", "id"), request.GET)
+    page = keyset.page(found.with_child_count(), ("created_at", "id"), request.GET)
     shown = {
         "page": page,
-        "child_counts": Run.objects.child_counts(run.pk for run in page.rows),
         "waits": waiting.answers(page.rows),
         "filters": filters | relatives,
         "filtered": any(filters.values()) or bool(relatives),
