@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -12,7 +12,7 @@ from django.test import Client
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from runs import event_log, waiting
+from runs import dependencies, event_log, waiting
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
 from runs.models import BreakerChange, held
 from runs.reliability import entry, guard, renewer, slots, store, terms
@@ -176,16 +176,19 @@ def test_what_the_other_side_refuses_does_not_open_its_breaker() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("wanted", "called"), [({}, True), ({"limit_requests": 5}, False), ({"concurrency": 5}, False)])
-def test_without_redis_nothing_is_called_that_has_a_limit(
-    wanted: dict[str, int], called: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("wanted", "opened"), [({}, ""), ({}, "open"), ({"limit_requests": 5}, ""), ({"concurrency": 5}, "")])
+def test_without_redis_nothing_is_called_that_has_a_limit_or_was_opened_by_a_person(
+    wanted: dict[str, int], opened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_terms(**wanted)
+    for state in filter(None, (opened, opened and "closed", opened)):
+        dependencies.force("shop", cast(Any, state), by="operator", reason="their maintenance")
+    called = not (wanted or opened)
     nobody = redis.Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
     monkeypatch.setattr(store, "redis", lambda: nobody)
     run = carried("buy")
     assert (run.status, run.waiting_cause) == (("succeeded", "") if called else ("waiting", "limit"))
-    assert called or "counted in Redis, which cannot be reached" in told(run)["why"]
+    assert called or "in Redis, which cannot be reached" in told(run)["why"]
 
 
 @pytest.mark.django_db

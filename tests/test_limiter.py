@@ -318,3 +318,12 @@ def test_without_redis_every_question_is_answered_by_one_error(settings: Setting
     for question in questions:
         with pytest.raises(store.Unavailable):
             question()
+
+
+def test_a_call_is_late_by_the_shortest_of_its_limits() -> None:
+    """A window of half a second is wrong long before one of a minute is."""
+    limits = Limits(requests=5, period_seconds=0.5, tokens_per_minute=1000, concurrency=2)
+    entered, _ = wait_for("cards", "agent", limits, "a", tokens=10)
+    assert entered.within_seconds == pytest.approx(0.115)
+    entered = counters.taken("bank", "a", 1, 30)
+    assert entered.within_seconds == 15, "half of its lease"

@@ -154,7 +154,7 @@ def _enter(wanted: Terms, step: values.StepContext | None, tokens: int) -> entry
     except TooLarge as error:
         raise GiveUp(f"{error} Nothing was sent.") from error
     except store.Unavailable as error:
-        if wanted.has_limits:
+        if wanted.has_limits or known.is_held_open(wanted):
             raise waits.unknown(wanted) from error
         return None
     if not isinstance(answer, entry.Entered):

@@ -93,6 +93,15 @@ def record(wanted: Terms, change: Change) -> None:
         logger.warning("breaker_change_not_kept", dependency=wanted.name, error=str(error))
 
 
+def is_held_open(wanted: Terms) -> bool:
+    """A person opened its breaker and nobody has closed it, as PostgreSQL has it; true where that cannot be asked either."""
+    try:
+        held = _with_connection(BreakerChange.objects.held_open)
+    except DatabaseError:
+        return True
+    return any(change.dependency_id == wanted.pk for change in held)
+
+
 class _Known:
     """The rows by name, read by one thread for all."""
 

@@ -31,8 +31,9 @@ def left_too_late(wanted: Terms) -> HeldBack:
 
 
 def unknown(wanted: Terms) -> HeldBack:
-    """A limit that cannot be counted is kept by calling nothing."""
-    why = f"{wanted.name} has limits that are counted in Redis, which cannot be reached: nothing is called until it is back."
+    """A limit that cannot be counted is kept by calling nothing; what a person opened stays open."""
+    what = "has limits that are counted in" if wanted.has_limits else "has a breaker that a person opened, kept in"
+    why = f"{wanted.name} {what} Redis, which cannot be reached: nothing is called until it is back."
     return HeldBack("limit", wanted.name, _staggered(AWAY_SECONDS), why)
 
 
