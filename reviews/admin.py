@@ -52,7 +52,7 @@ class OfGroups(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
 
-class GroupChoice(forms.ModelChoiceField):
+class GroupChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
     """Says of a group, where it is chosen, that nobody in it may decide."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

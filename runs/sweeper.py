@@ -76,10 +76,10 @@ def wake_on_time(seconds: float, *, since: datetime) -> None:
     `since` is when the last one looked.
     """
     now, begun = clock.now(), time.monotonic()
-    soon = Run.objects.waking(since, now + timedelta(seconds=seconds)).values_list("wake_at", "pk", "last_seq")[:BATCH]
-    for beat, runs in groupby(soon, lambda run: math.ceil((run[0] - now).total_seconds() / BEATS_SECONDS)):
+    soon = Run.objects.waking(since, now + timedelta(seconds=seconds)).only("wake_at", "last_seq")[:BATCH]
+    for beat, runs in groupby(soon, lambda run: math.ceil(((run.wake_at or now) - now).total_seconds() / BEATS_SECONDS)):
         _sleep_until(begun + beat * BEATS_SECONDS)
-        dispatch.enqueue_now([dispatch.Call(run_id, last_seq) for _, run_id, last_seq in runs])
+        dispatch.enqueue_now([dispatch.Call(run.pk, run.last_seq) for run in runs])
     _sleep_until(begun + seconds)
 
 

@@ -77,7 +77,7 @@ def bell(request: HttpRequest) -> HttpResponse:
 
 def _page(request: HttpRequest, form: SettingsForm, *, status: int = 200) -> HttpResponse:
     told = Notice.objects.filter(user=actor(request)).select_related("review").only(*SHOWN).order_by("-at", "-id")
-    page = Paginator(notices.folded(told[:MOST]), ROWS).get_page(request.GET.get("page"))
+    page = Paginator(notices.folded(list(told[:MOST])), ROWS).get_page(request.GET.get("page"))
     shown: dict[str, Any] = {"page": page, "form": form, "kept": form.instance, "unread": notices.counts(actor(request))[1]}
     return render(request, "notices/list.html", shown, status=status)
 
