@@ -178,8 +178,8 @@ class Keeper:
 
     def _renew_for_ever(self) -> None:
         while True:
-            time.sleep(settings.LEASE_RENEW_SECONDS)
             self._some.wait()
+            time.sleep(settings.LEASE_RENEW_SECONDS)  # what was just taken is fresh
             try:
                 self._renew(list(self.held))
             except DatabaseError as error:

@@ -166,14 +166,8 @@ class Run(models.Model):
 
     class Meta:
         permissions = [("start_run", "May start runs"), ("control_run", "May cancel and retry runs")]
-        constraints = [
-            # a status that no page knows would be shown as nothing at all
-            models.CheckConstraint(name="run_status_known", condition=Q(status__in=RunStatus.values)),
-            # a run that says it waits must say for what
-            models.CheckConstraint(
-                name="run_waits_for_something", condition=~Q(status__in=["waiting", "retrying"]) | ~Q(waiting_cause="")
-            ),
-        ]
+        # No CHECK on its columns: PostgreSQL reads each anew for every statement (docs/decisions/0012), and `manage.py verify`
+        # compares them with what the events fold to.
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="run_newest"),  # runs list with children, keyset pages
             # runs list and dashboard: a run may have thousands of children, which are all newer than itself

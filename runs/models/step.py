@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.db import models
-from django.db.models import Q
 
 from runs.models.run import Run
 
@@ -60,7 +59,6 @@ class Step(models.Model):
             # a replay finds a recorded step by its place, a person by its name: neither may be doubled
             models.UniqueConstraint(fields=["run", "position"], name="step_position_once"),
             models.UniqueConstraint(fields=["run", "name"], name="step_name_once"),
-            models.CheckConstraint(name="step_status_known", condition=Q(status__in=StepStatus.values)),
         ]
 
     def __str__(self) -> str:
