@@ -39,10 +39,10 @@ def _start_to_first_step() -> float:
 
 
 def _decision_to_next_step() -> float:
-    run, review = _at_its_gate()
+    (run, review), actor = _at_its_gate(), _somebody()
     _idle()
     begun = time.time()
-    decisions.decide(review.pk, actor=_somebody(), kind="approve", seen=review.fingerprint)
+    decisions.decide(review.pk, actor=actor, kind="approve", seen=review.fingerprint)
     until(lambda: Run.objects.get(pk=run.pk).ended)
     return _milliseconds_to_call(run.pk, begun)
 
