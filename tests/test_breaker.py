@@ -12,6 +12,7 @@ from runs.reliability import breaker, entry, slots, store
 from runs.reliability.breaker import BreakerTerms, Change, Open
 from runs.reliability.entry import Entered
 from runs.reliability.limiter import Limits, NoRoom
+from runs.reliability.reading import readings
 from runs.reliability.slots import NoSlot
 from tests import counters
 from tests.actors import at_once
@@ -192,6 +193,19 @@ def test_in_and_out_are_one_round_trip_each() -> None:
     assert used() == (2, 0)
     asked = store.redis().info("commandstats")["cmdstat_evalsha"]["calls"] - before
     assert asked == 2 + 4, "and two for each look"
+
+
+def test_a_page_reads_several_dependencies_at_once_each_with_one_script() -> None:
+    first = enter("7:freeze")
+    assert isinstance(first, Entered)
+    readings({"cards": LIMITS})
+    before = store.redis().info("commandstats")["cmdstat_evalsha"]["calls"]
+    read = readings({"cards": LIMITS, "bank": Limits()})
+    assert store.redis().info("commandstats")["cmdstat_evalsha"]["calls"] - before == 2
+    cards, bank = read["cards"], read["bank"]
+    assert (cards.use.requests, cards.slots_held, [one.name for one in cards.holders]) == (1, 1, ["7:freeze"])
+    assert (bank.use.requests, bank.slots_held, bank.holders, bank.look.state) == (0, 0, (), "closed")
+    assert len(cards.minutes) == len(bank.minutes) == 60
 
 
 def test_who_is_refused_by_one_has_taken_nothing_of_the_others() -> None:

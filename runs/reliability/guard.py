@@ -241,7 +241,8 @@ def _ended_at_last(made: _Call, entered: entry.Entered) -> None:
     """Of a call that was given up, by its own thread."""
     renewer.let_go(entered.lease)
     try:
-        entry.free(entered)
+        if entered.holds_slot:
+            entry.free(entered)
     except store.Unavailable as error:
         logger.warning("slot_not_given_back", dependency=entered.dependency, error=str(error))
 
