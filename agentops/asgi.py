@@ -5,7 +5,9 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentops.settings")
+os.environ["AGENTOPS_WEB"] = "yes"  # for settings.py: not for what is started from here
 pages = get_asgi_application()
+del os.environ["AGENTOPS_WEB"]
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402 - needs the apps to be loaded
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402

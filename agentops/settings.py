@@ -101,7 +101,9 @@ TEMPLATES = [
 DATABASES = {"default": env.db("DATABASE_URL")}
 if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
     raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database: agentops runs on nothing else.")
-DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=0)
+if env.bool("AGENTOPS_WEB", default=False):  # set by asgi.py: every request is a thread of its own there, and they share these
+    shared = {"min_size": 1, "max_size": env.int("WEB_CONNECTIONS", default=20), "timeout": 5, "reconnect_timeout": 5}
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = shared
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"].setdefault("OPTIONS", {})["connect_timeout"] = 5
 BANK_DATABASE_URL = env.str("BANK_DATABASE_URL", default="")

@@ -43,7 +43,7 @@ def claim(review_id: int, reviewer: User) -> bool:
             if not cursor.rowcount:
                 return False
         ReviewEvent.objects.create(review_id=review_id, actor=reviewer, kind=ReviewEvent.Kind.CLAIMED)
-        live.nudge(review_id)
+        live.nudge_who(review_id)
     return True
 
 
@@ -92,7 +92,7 @@ def release(review_id: int, reviewer: User) -> None:
         _lock(review_id)
         if Claim.objects.filter(review=review_id, reviewer=reviewer).delete()[0]:
             ReviewEvent.objects.create(review_id=review_id, actor=reviewer, kind=ReviewEvent.Kind.RELEASED)
-            live.nudge(review_id)
+            live.nudge_who(review_id)
 
 
 def next_one(reviews: ReviewQuerySet, reviewer: User) -> int | None:
@@ -149,4 +149,4 @@ def open_for_change(review_id: int, by: User) -> Review:
 
 def _say(review: Review, actor: User, kind: str, *, about: str, note: str) -> None:
     ReviewEvent.objects.create(review=review, actor=actor, kind=kind, about=about, note=note)
-    live.nudge(review.pk)
+    live.nudge_who(review.pk)

@@ -208,7 +208,7 @@ def _final(review: Review, first: Decision | None, answer: Answer, undo_seconds:
     decision = _record(review, answer, value=value, effective_at=until)
     Review.objects.filter(pk=review.pk).update(state=Review.State.DECIDED, closed_at=decision.decided_at)
     Claim.objects.filter(review=review).delete()
-    live.nudge(review.pk)
+    live.nudge(review.pk, Review.State.DECIDED)
     return decision
 
 

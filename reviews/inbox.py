@@ -80,4 +80,4 @@ def close_reviews(*, run_id: int, fact: Fact, **kwargs: object) -> None:
     for review in reviews.select_for_update():
         review.state, review.closed_at = state, fact.at
         review.save(update_fields=["state", "closed_at"])
-        live.nudge(review.pk)
+        live.nudge(review.pk, state)

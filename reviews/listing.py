@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Count, Exists, IntegerField, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.http import QueryDict
 from django.urls import reverse
+from django.utils.safestring import SafeString
 
 from reviews import presence
 from reviews.consequences import act
@@ -17,6 +19,7 @@ from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
 from reviews.models import Cause, Presence, Review, ReviewQuerySet, Risk
 from runs import sdk
 from runs.models import Run, RunStatus
+from runs.templatetags.shown import ago
 
 __all__ = ["Filters", "Listing", "Row", "agent_title", "changed_rows", "listing"]
 
@@ -25,7 +28,41 @@ FOLD = 3  # more alike reviews of one run than this are one row
 ALIKE = ("run", "title", "cause")
 MOST_COUNTED = 10_000  # of closed ones, which may be very many
 MOST_CHANGED = 200  # rows that a page may ask for at once
-NOT_SHOWN = ("schema", "allowed", "run__input", "run__output", "run__error")  # large, and read by no row
+MOST_NAMED = 2  # of those who are looking
+READ = (  # by a row: others are large, and a hundred columns take their time
+    "agent", "cause", "confidence", "due_at", "opened_at", "position", "proposal", "risk", "snoozed_until", "state", "subject",
+    "threshold", "title", "why", "worker", "run__input_text", "claim__until", "claim__reviewer__username", "group__name",
+    "assignee__username",
+)  # fmt: skip
+
+
+class Line(NamedTuple):
+    """All that a row says, and nothing else: what many look at is written once (templatetags/rows.py)."""
+
+    number: str
+    turn: str
+    gone: bool
+    folded: str
+    alike: int
+    is_open: bool
+    state: str
+    cause: str
+    title: str
+    agent: str
+    run: int
+    age: SafeString
+    act: str
+    risk: int
+    due_at: datetime | None
+    left: str
+    is_late: bool
+    snoozed: SafeString
+    confidence: float | None
+    threshold: float | None
+    claimed_by: str
+    assignee: str
+    group: str
+    looking: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +75,34 @@ class Row:
     gone: bool = False
 
     @property
-    def number(self) -> str:
-        """Of the review: a template takes long to write a number, and a row has it five times."""
-        return str(self.review.pk)
+    def line(self) -> Line:
+        review, claim = self.review, self.review.held()
+        return Line(
+            number=str(review.pk),
+            turn=self.turn,
+            gone=self.gone,
+            folded=self.alike_query if self.is_folded else "",
+            alike=self.alike,
+            is_open=review.is_open,
+            state=review.state,
+            cause=review.cause,
+            title=review.title,
+            agent=self.agent,
+            run=review.run_id,
+            age=ago(review.opened_at),
+            act=self.act,
+            risk=review.risk,
+            due_at=None if self.gone else review.due_at,
+            left=self.left,
+            is_late=self.is_late,
+            snoozed=ago(review.snoozed_until) if review.is_snoozed else SafeString(""),
+            confidence=review.confidence,
+            threshold=review.threshold,
+            claimed_by=str(claim.reviewer) if claim else "",
+            assignee=str(review.assignee or ""),
+            group=str(review.group or ""),
+            looking=tuple(review.looking[:MOST_NAMED]),  # type: ignore[attr-defined]
+        )
 
     @property
     def is_folded(self) -> bool:
@@ -153,6 +215,7 @@ class Listing:
         """The agents of these rows whose new runs wait, because too many of their reviews are open."""
         return sorted({row.agent for row in self.rows if getattr(row.review, "paused", False)})
 
+    ends = [Review(state=state) for state in Review.State.values if state != Review.State.OPEN]
     risks = Risk.choices
     states = [("" if state == Shown.OPEN else state.value, state.label) for state in Shown]
 
@@ -171,8 +234,9 @@ def listing(query: QueryDict, viewer: Viewer | None = None) -> Listing:
 def changed_rows(filters: Filters, ids: Iterable[int]) -> list[Row]:
     """These as they are now: those that the filters no longer let through are gone."""
     wanted = list(ids)[:MOST_CHANGED]
-    fitting = _seen(_folded(filters.reviews().filter(pk__in=wanted), filters), filters.viewer)
-    others = _seen(Review.objects.filter(pk__in=set(wanted) - {review.pk for review in fitting}), filters.viewer)
+    fitting = _seen(_folded(filters.reviews().filter(pk__in=wanted), filters), filters.viewer) if wanted else []
+    missing = set(wanted) - {review.pk for review in fitting}
+    others = _seen(Review.objects.filter(pk__in=missing), filters.viewer) if missing else []
     return [*_rows(fitting), *(replace(row, gone=True) for row in _rows(others))]
 
 
@@ -218,7 +282,7 @@ def _seen(reviews: ReviewQuerySet, viewer: Viewer | None, *, most: int | None = 
     others = here.exclude(reviewer=viewer.pk if viewer else None).order_by("pk").values("reviewer__username")
     held_back = Run.objects.filter(status=RunStatus.WAITING, waiting_cause="reviews", waiting_step=None)
     paused = Q(agent__in=held_back.values("agent"))
-    return list(reviews.with_people().defer(*NOT_SHOWN).annotate(paused=paused, looking=ArraySubquery(others))[:most])
+    return list(reviews.with_people().only(*READ).annotate(paused=paused, looking=ArraySubquery(others))[:most])
 
 
 def _after(filters: Filters, start: int) -> ReviewQuerySet:

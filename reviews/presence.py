@@ -26,14 +26,14 @@ def beat(review_id: int, reviewer: User) -> None:
         return
     with connection.cursor() as cursor:
         cursor.execute(ARRIVE, [review_id, reviewer.pk])
-    live.nudge(review_id)
+    live.nudge_who(review_id)
 
 
 def leave(review_id: int, reviewer: User) -> None:
     """The page was left."""
     here = Presence.objects.filter(review=review_id, reviewer=reviewer, seen_at__isnull=False)
     if here.update(seen_at=None):
-        live.nudge(review_id)
+        live.nudge_who(review_id)
 
 
 def others(review_ids: Collection[int], reviewer: User) -> dict[int, list[str]]:

@@ -10,11 +10,12 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import structlog
-from channels.auth import get_user
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from django.contrib.auth import get_user
 from django.db import Error as DatabaseError
+from django.http import HttpRequest
 from django.urls import reverse
 
 from runs import access, live, timeline
@@ -72,10 +73,15 @@ class Watcher(AsyncWebsocketConsumer):
         key = self.scope["session"].session_key
         if not key:
             return False
-        session = import_module(settings.SESSION_ENGINE).SessionStore(key)
-        self.viewer = await get_user({"session": session})
-        permitted: bool = await database_sync_to_async(self.question)(self.viewer)
+        self.viewer, permitted = await database_sync_to_async(self._viewer)(key)
         return permitted
+
+    def _viewer(self, session_key: str) -> tuple[access.AnyUser, bool]:
+        """Whose session it is, and whether they may."""
+        request = HttpRequest()
+        request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+        viewer = get_user(request)
+        return viewer, self.question(viewer)
 
     async def ready(self) -> bool:
         """Whether there is what the socket asks for."""

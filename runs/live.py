@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 logger = structlog.get_logger()
 EVERY_RUN = "runs"  # the group of pages that show more than one run
 INBOX = "inbox"  # the group of pages that show reviews, or how many are open
+WHO = "who"  # said of a review: only who is at it has changed
 FLUSH_SECONDS = 2.0
 BETWEEN_SECONDS = 0.05  # a run that writes a thousand events a second is still announced twenty times
 
@@ -31,9 +32,14 @@ def nudge(run_id: int, seq: int) -> None:
 def send(group: str, message: dict[str, Any], *, about: object) -> None:
     """Send a message to a group soon, from a thread of this process; only the newest about one thing is sent.
 
-    The numbers of "reviews" that wait about the same thing are sent together.
+    What is said of "reviews" about the same thing is sent together.
     """
     _bell().ring({(group, about): (group, message)})
+
+
+def joined(before: dict[str, str], later: dict[str, str]) -> dict[str, str]:
+    """What is said of each review: the latest, where that is more than who is at it."""
+    return before | {review: what for review, what in later.items() if what != WHO or review not in before}
 
 
 def flush() -> None:
@@ -96,8 +102,8 @@ class Bell(threading.Thread):
 
 def _joined(before: Sending | None, message: dict[str, Any]) -> dict[str, Any]:
     """The message, with the reviews that the one before it named."""
-    earlier = before[1].get("reviews", []) if before else []
-    return message | {"reviews": list(dict.fromkeys([*earlier, *message["reviews"]]))} if earlier else message
+    earlier = before[1].get("reviews") if before else None
+    return message | {"reviews": joined(earlier, message["reviews"])} if earlier else message
 
 
 async def _send_all(sendings: list[Sending]) -> None:

@@ -40,7 +40,7 @@ def carried(run):
 
 
 def reviews_changed(number):
-    live.send(live.INBOX, {"type": "changed", "reviews": [number]}, about="reviews")
+    live.send(live.INBOX, {"type": "changed", "reviews": {str(number): ""}}, about="reviews")
 
 
 def cookie(person):

@@ -4,8 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -130,6 +129,13 @@ def _approve(visitor: Visitor, review: Review) -> None:
     _expect(visitor.post(f"/reviews/{review.pk}/decision/", decision="approve", seen=review.fingerprint), 302)
 
 
+def _take(visitor: Visitor, review: Review) -> None:
+    """It is claimed, its page is opened, and says who has it open."""
+    _expect(visitor.post(f"/reviews/{review.pk}/claim/"), 302)
+    _expect(visitor.get(f"/reviews/{review.pk}/"), 200)
+    _expect(visitor.post(f"/reviews/{review.pk}/here/"), 200)
+
+
 def _expect(answer: Any, status: int) -> None:
     if answer.status != status:
         raise RuntimeError(f"the server answered {answer.status}, not {status}: {answer.body[:2000]}")
@@ -147,7 +153,7 @@ def _queries(path: str) -> int:
 
 
 def _screens(inbox: Inbox) -> Taken:
-    """Each reviewer decides at their pace and has the list open; when its socket names a review they ask for its row."""
+    """Each reviewer takes a review, opens it and decides it, at their pace, and has the list open beside it."""
     seen: list[float] = []
     decided: dict[int, Click] = {}
     asyncio.run(_work(inbox, decided, seen))
@@ -166,16 +172,18 @@ class Click(NamedTuple):
 
 async def _work(inbox: Inbox, decided: dict[int, Click], seen: list[float]) -> None:
     visitors = await asyncio.to_thread(lambda: [Visitor(inbox.port, user) for user in inbox.users])
-    opened = [asyncio.Event() for _ in visitors]
-    watching = [asyncio.create_task(_watch(inbox, *one, decided, seen)) for one in zip(visitors, opened, strict=True)]
-    await asyncio.gather(*(asyncio.wait_for(one.wait(), processes.PATIENCE_SECONDS) for one in opened))
+    screens = [Screen(visitor, decided, seen) for visitor in visitors]
+    watching = [asyncio.create_task(screen.watch()) for screen in screens]
+    await asyncio.gather(*(asyncio.wait_for(screen.opened.wait(), processes.PATIENCE_SECONDS) for screen in screens))
     await asyncio.gather(*(_decide_at_pace(inbox, user, decided) for user in inbox.users))
     end = time.monotonic() + LATEST_SECONDS
     while len(seen) < len(decided) * (len(visitors) - 1) and time.monotonic() < end:
         await asyncio.sleep(0.1)
     for task in watching:
         task.cancel()
-    await asyncio.gather(*watching, return_exceptions=True)
+    for ended in await asyncio.gather(*watching, return_exceptions=True):
+        if isinstance(ended, Exception):
+            raise ended
 
 
 async def _decide_at_pace(inbox: Inbox, user: User, decided: dict[int, Click]) -> None:
@@ -184,41 +192,60 @@ async def _decide_at_pace(inbox: Inbox, user: User, decided: dict[int, Click]) -
     await asyncio.sleep(random.uniform(0, inbox.form.pace_seconds))  # noqa: S311 - so that they are not in step
     while time.monotonic() < end:
         review = await asyncio.to_thread(next, inbox.to_decide)
+        await asyncio.to_thread(_take, visitor, review)
+        await asyncio.sleep(inbox.form.pace_seconds / 2)
         decided[review.pk] = Click(time.perf_counter(), user)
         await asyncio.to_thread(_approve, visitor, review)
-        await asyncio.sleep(inbox.form.pace_seconds)
+        await asyncio.sleep(inbox.form.pace_seconds / 2)
 
 
-async def _watch(inbox: Inbox, visitor: Visitor, opened: asyncio.Event, decided: dict[int, Click], seen: list[float]) -> None:
-    """A page that is open: what messages name is asked for, as static/js/inbox-list.js does, and then it stands on the screen."""
-    wanted, shown, asking, last = set[int](), set[int](), None, 0.0
-    counting, counted = None, 0.0
+class Screen:
+    """A page that is open, as static/js/inbox-list.js keeps it: what ended stands on it at once, for other rows it asks."""
 
-    async def count() -> None:
-        nonlocal counted
-        await asyncio.sleep(max(COUNTED_SOONEST_SECONDS, COUNTED_SECONDS - (time.perf_counter() - counted)))
-        counted = time.perf_counter()
-        _expect(await asyncio.to_thread(visitor.get, "/reviews/rows/?counts=1"), 200)
+    def __init__(self, visitor: Visitor, decided: dict[int, Click], seen: list[float]) -> None:
+        self.visitor, self.decided, self.seen = visitor, decided, seen
+        self.opened = asyncio.Event()
+        self._shown, self._wanted = set[int](), set[str]()
+        self._asking: asyncio.Task[None] | None = None
+        self._counting: asyncio.Task[None] | None = None
+        self._asked = self._counted = 0.0
 
-    async def ask() -> None:
-        nonlocal last
-        await asyncio.sleep(max(SOONEST_SECONDS, BETWEEN_SECONDS - (time.perf_counter() - last)))
-        named, last = set(wanted), time.perf_counter()
-        wanted.clear()
-        _expect(await asyncio.to_thread(visitor.get, f"/reviews/rows/?ids={','.join(map(str, named))}"), 200)
+    async def watch(self) -> None:
+        path = f"ws://127.0.0.1:{self.visitor.port}/ws/inbox/?after=0"
+        async with connect(path, additional_headers=self.visitor.headers) as page, asyncio.TaskGroup() as self._tasks:
+            self.opened.set()
+            async for message in page:
+                self._hear(json.loads(message)["changed"])
+
+    def _hear(self, changed: dict[str, str]) -> None:
+        ended = {review for review, what in changed.items() if what in Review.State.values}
+        self._show(ended)
+        self._wanted |= changed.keys() - ended
+        if self._wanted and (self._asking is None or self._asking.done()):
+            self._asking = self._tasks.create_task(self._ask())
+        if self._counting is None or self._counting.done():
+            self._counting = self._tasks.create_task(self._count())
+
+    def _show(self, named: Iterable[str]) -> None:
         now = time.perf_counter()
-        fresh = [one for one in (named - shown) & decided.keys() if decided[one].by != visitor.user]
-        seen.extend((now - decided[one].at) * 1000 for one in fresh)
-        shown.update(fresh)
+        fresh = set(map(int, named)) & self.decided.keys() - self._shown
+        clicks = [self.decided[review] for review in fresh]
+        self.seen.extend((now - click.at) * 1000 for click in clicks if click.by != self.visitor.user)
+        self._shown |= fresh
 
-    async with connect(f"ws://127.0.0.1:{inbox.port}/ws/inbox/?after=0", additional_headers=visitor.headers) as page:
-        opened.set()
-        while True:
-            if asking is None or asking.done():
-                asking = asyncio.create_task(ask()) if wanted else None
-                counting = asyncio.create_task(count()) if asking and (counting is None or counting.done()) else counting
-            with suppress(TimeoutError):
-                wanted |= set(json.loads(await asyncio.wait_for(page.recv(), 0.02))["changed"])
+    async def _ask(self) -> None:
+        while self._wanted:
+            await asyncio.sleep(max(SOONEST_SECONDS, BETWEEN_SECONDS - (time.perf_counter() - self._asked)))
+            named, self._wanted, self._asked = self._wanted, set(), time.perf_counter()
+            await self._get(f"/reviews/rows/?ids={','.join(named)}")
+
+    async def _count(self) -> None:
+        await asyncio.sleep(max(COUNTED_SOONEST_SECONDS, COUNTED_SECONDS - (time.perf_counter() - self._counted)))
+        self._counted = time.perf_counter()
+        await self._get("/reviews/rows/?counts=1")
+
+    async def _get(self, path: str) -> None:
+        _expect(await asyncio.to_thread(self.visitor.get, path), 200)
 
 
 MEASURES: dict[str, Callable[[Inbox], Taken]] = {"list": _list, "next": _next, "decide": _decide, "screens": _screens}

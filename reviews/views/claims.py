@@ -55,7 +55,7 @@ def next_review(request: HttpRequest) -> HttpResponse:
     if review_id is None:
         messages.info(request, "Nothing waits for you here: what is open is claimed, assigned to others or for another group.")
         return redirect(inbox)
-    return redirect(address(found(review_id), request.GET))
+    return redirect(address(Review(pk=review_id), request.GET))
 
 
 @require_http_methods(["GET", "POST"])
@@ -80,6 +80,7 @@ def here(request: HttpRequest, review_id: int) -> HttpResponse:
     claim = review.held()
     anew = review.is_open and request.POST.get("holder", "") != str(claim.reviewer_id if claim else "")
     shown = {"names": names, "anew": anew, "review": review, "claim": claim, "may_decide": access.may_decide(reviewer)}
+    shown |= {"why_not": Eligibility(review, reviewer).why_not()} if anew else {}
     return render(request, "reviews/_present.html", shown | {"query": Filters.read(request.GET).query})
 
 

@@ -54,7 +54,17 @@
   const entitle = (number) => { document.title = Number(number) ? `(${number}) ${title}` : title; };
   entitle(document.querySelector("[data-count=all][data-number]")?.dataset.number);
   document.addEventListener("rows:wanted", ({ detail }) => soon(detail));
-  document.addEventListener("socket:message", ({ detail }) => soon(detail.changed.length > 100 ? { whole: true } : { ids: detail.changed }));
+  document.addEventListener("socket:message", ({ detail: { changed } }) => {
+    const ids = Object.keys(changed);
+    if (ids.length > 100) return soon({ whole: true });
+    const { past, query } = list().dataset;
+    const tab = new URLSearchParams(query).has("tab");
+    const ended = past === undefined ? ids.filter((id) => list().querySelector(`template[data-end="${changed[id]}"]`)) : [];
+    for (const id of ended) document.dispatchEvent(new CustomEvent("row:ended", { detail: { id, state: changed[id] } }));
+    if (ended.length) countLater();
+    const asked = ids.filter((id) => !ended.includes(id) && (changed[id] !== "who" || tab || list().querySelector(`[data-row="${id}"]`)));
+    if (asked.length) soon({ ids: asked });
+  });
   document.addEventListener("socket:back", () => soon({ whole: true }));
   setInterval(soon, 60_000, { whole: true }); // what the socket did not say
 })();

@@ -16,7 +16,7 @@
   let timer = 0;
   const look = () => { timer ||= setTimeout(() => { timer = 0; htmx.trigger(news, "look"); }, 200); };
   document.addEventListener("socket:message", ({ detail }) => {
-    if ([].concat(detail.changed ?? []).includes(Number(news.dataset.review))) look();
+    if (news.dataset.review in detail.changed) look();
   });
   document.addEventListener("socket:back", look); // what was said meanwhile was missed
   setInterval(look, 60_000);
