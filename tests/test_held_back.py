@@ -1,5 +1,6 @@
 """Whether a step may call out now: held back by what all processes share, and what follows a failure."""
 
+import sys
 import threading
 import time
 from typing import Any, cast
@@ -15,7 +16,7 @@ from redis.retry import Retry
 from runs import dependencies, event_log, waiting
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
 from runs.models import BreakerChange, held
-from runs.reliability import entry, guard, renewer, slots, store, terms
+from runs.reliability import breaker, entry, guard, renewer, slots, store, terms
 from runs.sdk import StepContext, executing, worker
 from tests import counters
 from tests.processes import eventually
@@ -153,6 +154,26 @@ def test_the_call_that_tries_an_open_breaker_is_no_attempt_of_its_step() -> None
     DOES["buy"] = call
     eventually(lambda: again(run).status == "succeeded")
     assert run.steps.get().attempt == 1
+
+
+@pytest.mark.django_db
+def test_a_canary_that_is_cut_off_has_failed() -> None:
+    """Its call may still be under way there: the next one waits as after any other."""
+    set_terms(breaker_minimum_calls=1, breaker_open_seconds=0.1)
+    with pytest.raises(TryLater):
+        fail(ConnectionResetError("reset"))
+    set_terms(breaker_open_seconds=60)
+
+    def is_cut_off() -> bool:
+        try:
+            return bool(guard.call("shop", sys.exit))
+        except HeldBack:
+            return False
+        except SystemExit:
+            return True
+
+    eventually(is_cut_off)
+    assert breaker.look("shop").state == "open"
 
 
 @pytest.mark.django_db
