@@ -55,6 +55,8 @@ def test_a_review_goes_to_the_group_of_its_route_and_only_that_group_decides(peo
             act()
     said = signed_in(people["reviewer2"]).post(reverse("claim_review", args=[review.pk]), follow=True).text
     assert "This review is for the group Card desk" in said
+    offered = [name for name in ("claim_review", "reassign_review", "snooze_review") if reverse(name, args=[review.pk]) in said]
+    assert offered == [], "nothing that would be refused"
     assert holder(review) == ""
     assignments.reassign(review.pk, people["reviewer2"], by=people["reviewer"], note="Yours.")
     assert claims.claim(review.pk, people["reviewer2"])

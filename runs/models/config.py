@@ -60,8 +60,8 @@ class AgentConfig(models.Model):
         "Empty: no limit."
     )
     reviews_per_run = _limit(
-        "Most open reviews of one run with the runs that it starts. Beyond, its steps wait, but for what is gated or of "
-        "high risk. Empty: no limit.",
+        "Most open reviews of one run with the runs that it starts. Beyond, its steps wait; what is of high risk waits for "
+        "its like alone. Empty: no limit.",
         default=20,
     )
     reviews_per_agent = _limit(
