@@ -162,8 +162,10 @@ class OneStep:
     def _gate(self, value: Any) -> Verdict:
         """Whether a person must approve the input first: by the code, or by the policy."""
         verdict = policy.before(self.policy, value)
+        if not self.worker.gate:
+            return verdict
         why = " ".join(filter(None, [self.worker.gate, verdict.why]))
-        return replace(verdict, needs_person=bool(why), why=why)
+        return replace(verdict, needs_person=True, why=why)
 
     def _action(self, step: StepState) -> str:
         """What would be carried out now, as a fingerprint to be compared with what was approved."""
@@ -276,7 +278,7 @@ class OneStep:
     def _is_drawn(self) -> bool:
         """For a look at its quality, where nobody has looked at it."""
         step, share = self.recorded, self.policy.sample_share
-        return not step.gate_passed and policy.is_drawn(share, self.log.run_id, step.name)
+        return share > 0 and not step.gate_passed and policy.is_drawn(share, self.log.run_id, step.name)
 
     def _after_failure(self, error: BaseException) -> Next:
         step = self.recorded

@@ -23,7 +23,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from runs import alone, dispatch, executor, keeper, live, sdk
+from runs import alone, dispatch, event_log, executor, keeper, live, sdk
 
 logger = structlog.get_logger()
 # A job process says every 5 s that it lives, and waits for a job at most 15 s at a time (RQ subtracts 15 from the first):
@@ -33,13 +33,14 @@ BEAT_SECONDS = 5
 
 
 def advance(run_id: int) -> None:
-    """Carry the run as far as it can go."""
+    """Carry the run as far as it can go; RQ's own workers, which carry it in their main thread, may end with it."""
     keeper.end_process_when_it_stalls()
     try:
         job = get_current_job()
         executor.advance(run_id, owner=job.worker_name if job and job.worker_name else process_name())
     finally:
-        live.flush()
+        if threading.current_thread() is threading.main_thread():
+            live.flush()
 
 
 def process_name() -> str:
@@ -97,10 +98,12 @@ class JobProcess(BaseWorker):
     def work(self, *args: Any, **kwargs: Any) -> bool:
         for agent in sdk.agents():
             _warm_up(agent)
+        event_log.warm_up()
         executor.alone = alone.carry
         keeper.when_leaving(lambda: os.kill(os.getpid(), signal.SIGTERM))
         threading.Thread(target=self._beat_for_ever, name="beat", daemon=True).start()
         worked = bool(super().work(*args, **kwargs))
+        live.flush()
         if self.executions:  # a thread that does not come back must not hold the process
             keeper.give_back()
             os._exit(keeper.STUCK if keeper.leaving.is_set() else 0)

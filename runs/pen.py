@@ -43,6 +43,11 @@ def write(asked: Write) -> bool:
     return _group.write(asked)
 
 
+def warm_up() -> None:
+    """Connect, and have the server prepare INSERT."""
+    _group.connect()
+
+
 def create_together(asked: list[Write]) -> None:
     """Carry out these births of runs in one statement, within a transaction."""
     execute(CREATE, {name: value for name, value in statement_values(asked, 0).items() if name in ("runs", "facts")})
@@ -170,6 +175,10 @@ class _Group:
         if self._cursor:
             self._cursor.connection.close()
         self._cursor = None
+
+    def connect(self) -> None:
+        """By a statement about no run, for a process in which nobody writes yet."""
+        self._insert([])
 
     def write(self, asked: Write) -> bool:
         turn = _Turn(asked)

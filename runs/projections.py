@@ -50,7 +50,8 @@ def born_columns(state: RunState) -> dict[str, Any]:
 
 def moving_columns(state: RunState) -> dict[str, Any]:
     """What its later events change."""
-    same = {name: getattr(state, name) for name in MOVING_AS_FOLDED}
+    said = vars(state)
+    same = {name: said[name] for name in MOVING_AS_FOLDED}
     return same | {"output": _inline(state, "output"), "step_count": len(state.steps), "last_seq": state.seq}
 
 
