@@ -36,8 +36,12 @@ local active = redis.call('HLEN', waiting)
 for _, meter in ipairs(meters) do active = math.max(active, redis.call('HLEN', meter.use)) end
 local me, mine = q.key .. SEP .. q.ticket, side(q.key)
 local light = mine.share < 1 / (active + 1)
-local free = math.huge
-for _, meter in ipairs(meters) do free = math.min(free, room(meter, light)) end
+local free, full = math.huge, false
+for _, meter in ipairs(meters) do
+  meter.room = room(meter, light)
+  full = full or meter.room <= 0
+  if meter ~= tokens then free = math.min(free, meter.room) end
+end
 
 -- For the first in line for tokens room is kept, which small calls would else fill for ever. It is of the key that has used
 -- least, and there who has waited longest; for longer than a window no other key goes before it.
@@ -75,7 +79,7 @@ local function ahead()
       others = others + 1
       if who ~= line.who then amount = amount + (number(needs, who) or 1) end
     end
-    if others >= free then break end
+    if full or others >= free then break end
   end
   return others, amount
 end
@@ -85,13 +89,8 @@ local others, amount = 0, 0
 if #meters > 0 then others, amount = ahead() end
 local position = is_first and 0 or position(place) + others
 for _, meter in ipairs(meters) do
-  if meter == tokens then
-    meter.kept = amount
-    meter.room = room(meter, light)
-  else
-    meter.room = room(meter, light) - others
-  end
-  free = math.min(free, meter.room)
+  if meter == tokens then meter.kept = amount end
+  free = math.min(free, meter == tokens and room(meter, light) or meter.room - others)
 end
 local says, seconds, next_try = 'closed', nil, nil
 if q.terms then says, seconds, next_try = verdict(position) end
