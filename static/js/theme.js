@@ -1,20 +1,21 @@
-// Dark or light: as the system says, until somebody presses the button. In <head>, so that no page flashes.
+// The button for dark or light. The style sheet follows the system by itself; what somebody chooses instead is an attribute,
+// kept until they choose what the system says. In <head>, so that no page flashes.
 (() => {
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
   const stored = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
   const chosen = () => ["dark", "light"].find((theme) => theme === stored()); // Django's admin keeps "auto" under this name
-  const show = () => { root.dataset.bsTheme = chosen() || (system.matches ? "dark" : "light"); };
-  show();
-  system.addEventListener("change", show);
-  addEventListener("storage", show);
+  const show = (theme) => { theme ? root.dataset.bsTheme = theme : delete root.dataset.bsTheme; };
+  const keep = (theme) => { try { theme ? localStorage.setItem("theme", theme) : localStorage.removeItem("theme"); } catch { /* private */ } };
+  show(chosen());
+  addEventListener("storage", () => show(chosen()));
   addEventListener("DOMContentLoaded", () => {
     for (const button of document.querySelectorAll("[data-theme-toggle]")) {
       button.hidden = false;
       button.addEventListener("click", () => {
-        const next = root.dataset.bsTheme === "dark" ? "light" : "dark";
-        try { localStorage.setItem("theme", next); } catch { /* private window: for this page only */ }
-        root.dataset.bsTheme = next;
+        const usual = system.matches ? "dark" : "light";
+        const next = (root.dataset.bsTheme || usual) === "dark" ? "light" : "dark";
+        for (const apply of [show, keep]) apply(next === usual ? "" : next);
       });
     }
   });
