@@ -19,23 +19,7 @@ from runs.forms import SchemaForm
 
 Kind = Decision.Kind
 Typed = Mapping[str, Any]
-WORDS = {
-    Kind.RETRY: "try again",
-    Kind.HAPPENED: "it happened",
-    Kind.NOT_HAPPENED: "it did not",
-    Kind.RAISE: "raise it",
-    Kind.FINISH: "finish",
-    Kind.TAKE_OVER: "take over",
-    Kind.SEND_BACK: "send back",
-}
-EDIT_TITLES = {
-    Subject.INPUT: ("Edit the input, then approve", "Approve as edited"),
-    Subject.OUTPUT: ("Correct the result, then approve", "Approve as corrected"),
-}
-TAKE_OVER_TITLES = {
-    Cause.GATED: ("Take over: you did it yourself", "Go on with this result"),
-    Cause.FAILED: ("Give the result yourself", "Go on with this result"),
-}
+EDITED = {Subject.INPUT: "Approve as edited", Subject.OUTPUT: "Approve as corrected"}
 OF_A_SAMPLE = {Kind.APPROVE: "It was right", Kind.EDIT: "Say what would have been right", Kind.REJECT: "It was wrong"}
 
 
@@ -66,14 +50,9 @@ class Choice:
     checked: str = ""
 
     @property
-    def word(self) -> str:
-        """For the line that explains the keys."""
-        return WORDS.get(Kind(self.kind), self.kind)
-
-    @property
     def is_mere_button(self) -> bool:
         """Nothing is asked and nothing need be said before it is pressed; all others unfold."""
-        return self.form is None and not self.gone and (self.kind == Kind.APPROVE or not self.says)
+        return self.form is None and not self.gone and not self.says
 
     @property
     def about_proposal(self) -> bool:
@@ -154,6 +133,8 @@ def _act(review: Review, kind: str, first: Decision | None) -> list[Part]:
     """Named on the button of what is carried out, or would be."""
     if kind != Kind.APPROVE or not (review.subject == Subject.INPUT or review.risk == Risk.HIGH):
         return []
+    if first and first.kind not in (Kind.APPROVE, Kind.EDIT):
+        return [Part(f"“{first.get_kind_display()}” by {first.actor}")]
     return consequences.parts(review, first.value if first else None)
 
 
@@ -192,12 +173,11 @@ class _Maker:
             case Kind.RETRY:
                 return Choice(kind, "Try again", "Try again", "primary", "t", self._reason(kind))
             case Kind.SEND_BACK:
-                return Choice(kind, "Send back for changes", "Send back", "primary", "b", self._reason(kind))
+                return Choice(kind, "Send back", "Send back", "primary", "b", self._reason(kind))
             case Kind.SKIP:
-                return Choice(kind, "Skip this step", "Skip this step", "primary", "", self._reason(kind))
+                return Choice(kind, "Skip", "Skip this step", "primary", "", self._reason(kind))
             case Kind.TAKE_OVER:
-                title, button = TAKE_OVER_TITLES.get(Cause(self.review.cause), TAKE_OVER_TITLES[Cause.FAILED])
-                return Choice(kind, title, button, "success", "o", self.editor(Subject.OUTPUT))
+                return Choice(kind, "Take over", "Go on with this result", "success", "o", self.editor(Subject.OUTPUT))
             case Kind.ANSWER:
                 return Choice(kind, "Your answer", "Send the answer", "success", "q", self.editor(), is_open=True)
             case Kind.HAPPENED:
@@ -214,8 +194,7 @@ class _Maker:
                 return Choice(kind, "Fork", "Fork the run from this step", "success", "f")
             case Kind.CANCEL:
                 return Choice(kind, "Cancel the run", "Cancel the run", "danger", "", self._reason(kind))
-        title, button = EDIT_TITLES[Subject(self.review.subject)]
-        return Choice(kind, title, button, "success", "e", self.editor())
+        return Choice(kind, "Edit", EDITED[Subject(self.review.subject)], "success", "e", self.editor())
 
     def _reason(self, kind: str) -> ReasonForm:
         return ReasonForm(kind, self.data, draft=self.draft, at_risk=needs_reason(self.review, kind))

@@ -48,9 +48,19 @@ SAID: dict[tuple[str, str], str] = {
         "fails.{others}"
     ),
     (Cause.BUDGET, Kind.CANCEL): "The run ends here. What its steps did stays done.{others}",
-    (Cause.SAMPLE, Kind.APPROVE): "You record that the result was right. Nothing else happens.",
     (Cause.SAMPLE, Kind.EDIT): "You record what would have been right. The run went on with the result as it was.",
     (Cause.SAMPLE, Kind.REJECT): "You record that the result was wrong. The run went on with it.",
+}
+OF_THE_FIRST: dict[str | tuple[str, str], str] = {  # of two approvals: what the second lets happen
+    (Kind.EDIT, Subject.INPUT): "“{title}” is carried out with the input below, as {who} edited it. Nothing has been done yet.",
+    (Kind.EDIT, Subject.OUTPUT): "the run goes on with the result below, as {who} corrected it.",
+    Kind.TAKE_OVER: "the run goes on with the result that {who} gave. “{title}” itself is not carried out.",
+    Kind.ANSWER: "the run goes on with the answer that {who} gave.",
+    Kind.HAPPENED: "the run goes on with the result that {who} gave. “{title}” is not carried out again.",
+    Kind.NOT_HAPPENED: "the supervisor is told that “{title}” did not happen, as {who} says.",
+    Kind.RETRY: "“{title}” is carried out once more, as {who} wants it. If it did happen, it will have happened twice.",
+    Kind.SKIP: "“{title}” is left out, as {who} wants it, and the run goes on without it.",
+    Kind.RAISE: "the limit is raised as {who} wants it, and the run goes on.",
 }
 OTHERS = " Other runs of this agent that need more wait until midnight UTC, and nobody is asked about them again today."
 
@@ -68,9 +78,15 @@ def of(review: Review, kind: str) -> str:
     return sentence.format(**about)
 
 
-def act(review: Review) -> str:
+def of_second(review: Review, first: Decision) -> str:
+    """What an approval after this first one lets happen; "" where that approved what was proposed."""
+    said = OF_THE_FIRST.get((first.kind, review.subject)) or OF_THE_FIRST.get(first.kind)
+    return "Approve, and " + said.format(title=review.title, who=first.actor) if said else ""
+
+
+def act(review: Review, value: Any = None) -> str:
     """What is asked, in one line: "Refund 42.00 EUR to customer C-1004". It holds what agents and customers wrote."""
-    return review.why if review.cause == Cause.QUESTION else plain(parts(review))
+    return review.why if review.cause == Cause.QUESTION else plain(parts(review, value))
 
 
 def parts(review: Review, value: Any = None) -> list[Part]:

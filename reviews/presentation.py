@@ -10,7 +10,7 @@ from reviews import background, consequences
 from reviews.choices import Choice
 from reviews.comparison import Change, changes
 from reviews.listing import agent_title
-from reviews.models import Cause, Claim, Decision, Review
+from reviews.models import Cause, Claim, Decision, Review, Risk
 from runs import describe, sdk, timeline
 from runs.engine.act import Part
 from runs.engine.budget import shown
@@ -34,7 +34,7 @@ WHAT_HAPPENS = {
     Cause.QUESTION: "The run goes on with your answer.",
     Cause.CODE_CHANGED: "The run stopped where the code no longer asks for what was recorded. Say how it ends or goes on.",
     Cause.OUTCOME_UNKNOWN: "“{title}” may happen only once, and nobody knows whether it did. Look it up outside, then say it.",
-    Cause.SAMPLE: "“{title}” was not held up: this is a check of its quality. Say whether it was right.",
+    Cause.SAMPLE: "“{title}” was not held up: this is a check of its quality. Say whether it was right; nothing else happens.",
     Cause.BUDGET: "“{title}” would go beyond a limit, so it was not carried out. Raise the limit, or say how the run ends.",
 }
 DID = {
@@ -96,6 +96,7 @@ class ReviewPage:
 
     review: Review
     choices: list[Choice]
+    first: Decision | None = None  # of two approvals, while the second is awaited
 
     @cached_property
     def run(self) -> Run:
@@ -111,10 +112,19 @@ class ReviewPage:
         """What is carried out, by name and content, where its worker says it; else the proposal itself has to."""
         worker = sdk.find_worker(self.review.worker)
         about_input = self.review.subject == Subject.INPUT
-        return consequences.parts(self.review) if about_input and worker and worker.says else []
+        if not (about_input and worker and worker.says) or (self.first and self.first.kind not in CHANGES):
+            return []
+        return consequences.parts(self.review, self.edited.value if self.edited else None)
+
+    @property
+    def edited(self) -> Decision | None:
+        """The first approval, where it puts something else in the place of the proposal."""
+        return self.first if self.first and self.first.kind == Decision.Kind.EDIT else None
 
     @property
     def what_happens(self) -> str:
+        if self.first and (said := consequences.of_second(self.review, self.first)):
+            return said
         if self.review.cause == Cause.GATED and self.review.subject == Subject.OUTPUT:
             return "Approve, and the run goes on with the result below."
         return WHAT_HAPPENS[Cause(self.review.cause)].format(title=self.review.title)
@@ -157,8 +167,8 @@ class ReviewPage:
 
     @cached_property
     def identical(self) -> int:
-        """How many other open reviews ask exactly the same."""
-        if not (self.review.is_open and self.review.same):
+        """How many other open reviews ask exactly the same and may be decided with it: at high risk none."""
+        if not (self.review.is_open and self.review.same) or self.review.risk == Risk.HIGH:
             return 0
         return Review.objects.open().filter(same=self.review.same).exclude(pk=self.review.pk).count()
 

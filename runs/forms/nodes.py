@@ -106,12 +106,22 @@ class Rows:
 Node = Leaf | Group | Rows
 
 
+def within(node: Node) -> list[Node]:
+    if isinstance(node, Group):
+        return list(node.children.values())
+    return [row.item for row in node.rows] if isinstance(node, Rows) else []
+
+
+def leaves(node: Node) -> Iterator[Leaf]:
+    if isinstance(node, Leaf):
+        yield node
+    for one in within(node):
+        yield from leaves(one)
+
+
 def counts(node: Node) -> Iterator[tuple[str, int]]:
     """Of each list how many rows it shows, and how many of these were there, under the names by which a form sends them."""
     if isinstance(node, Rows):
         yield from ((f"{node.name}.kept", node.kept), (f"{node.name}.rows", len(node.rows)))
-    within = (
-        node.children.values() if isinstance(node, Group) else [row.item for row in node.rows] if isinstance(node, Rows) else []
-    )
-    for one in within:
+    for one in within(node):
         yield from counts(one)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from django import forms
@@ -11,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from runs.engine.canonical import Unstorable, stored
 from runs.forms.complaints import plain
 from runs.forms.fields import MISSING, Schema, Spot, Tick, field_for, sentence
-from runs.forms.nodes import Group, Leaf, Node, Place, Row, Rows, Typed, counts
+from runs.forms.nodes import Group, Leaf, Node, Place, Row, Rows, Typed, counts, leaves
 
 ROWS_SHOWN = 50  # a longer list is edited as JSON: Django refuses forms of more than 1,000 fields
 ROWS_READ = 500
@@ -156,6 +157,9 @@ class SchemaForm(forms.Form):
         rows = [self._row(schema, spot, at, values[at : at + 1], kept=at < kept) for at in range(shown)]
         if self.is_bound and (self.more == spot.name or not rows or rows[-1].is_filled()):
             rows.append(self._row(schema, spot, shown, [], kept=False))
+        if self.more == spot.name:  # where whoever asked for the row goes on
+            for leaf in islice(leaves(rows[-1].item), 1):
+                leaf.bound.field.widget.attrs["autofocus"] = True
         return Rows(spot.name, spot.label, schema.get("description", ""), rows, kept)
 
     def _row(self, schema: Schema, spot: Spot, at: int, values: list[Any], *, kept: bool) -> Row:

@@ -3,12 +3,13 @@
   const made = (tag, properties) => Object.assign(document.createElement(tag), properties);
   const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
   for (const form of document.querySelectorAll(".choices form[action*='/decision/']")) {
-    const button = form.querySelector("[type=submit]:not([name])");
+    const button = form.querySelector("[type=submit]:not([name], [hidden])");
     if (!form.querySelector("input:not([type=hidden]), textarea, select")) continue;
     const difference = made("div", { className: "difference", ariaLive: "polite" });
     const said = made("span", { className: "saved", role: "status" });
     button.before(difference);
     button.after(said);
+    button.append(made("kbd", { textContent: "Ctrl Enter", ariaHidden: "true" }));
     let timer = 0;
     let last = null; // the answer to what was asked last counts, whichever comes first
     const send = async (what, body) => {

@@ -3,14 +3,8 @@
   const list = () => document.querySelector("#review-list .inbox");
   const open = list()?.querySelector("[aria-current]");
   if (open) list().scrollTop = open.offsetTop - list().offsetTop - open.offsetHeight;
-  // where a keyboard and a screen reader begin: at what does not fit, else at the review
-  (document.querySelector(".choices .is-invalid") || document.getElementById("review-title"))?.focus();
-  // of the decisions that need a form, one is open at a time
-  document.addEventListener("toggle", ({ target }) => {
-    if (!target.open || !target.matches(".choices > details")) return;
-    for (const other of document.querySelectorAll(".choices > details[open]")) other.open = other === target;
-    if ("seen" in document.body.dataset) target.scrollIntoView({ block: "nearest" });
-  }, true);
+  // where a keyboard and a screen reader begin: at what does not fit, at a new row, else at the review
+  (document.querySelector(".choices :is(.is-invalid, [autofocus])") || document.getElementById("review-title"))?.focus();
   const news = document.getElementById("review-news");
   if (!news) return;
   let timer = 0;
@@ -25,6 +19,6 @@
   });
   news.addEventListener("htmx:afterSwap", () => {
     const closed = Boolean(news.querySelector("[data-closed]")); // until it is taken back
-    for (const button of document.querySelectorAll(".choices [type=submit]")) button.disabled = closed;
+    for (const button of document.querySelectorAll(".choices [type=submit]:not([hidden])")) button.disabled = closed;
   });
 })();
