@@ -42,6 +42,15 @@ class Choice(BaseModel):
     amount: float = Field(ge=0, le=100)
 
 
+class Item(BaseModel):
+    name: str
+    price: float = Field(ge=0)
+
+
+class Basket(BaseModel):
+    items: list[Item]
+
+
 def note(ledger: str, line: str) -> None:
     """Write one line to the ledger, the outside world of these agents."""
     if ledger:
@@ -61,6 +70,11 @@ def guess(text: str, confidence: float | None) -> Result[Choice]:
     remark = current_step().remark
     sure = 1.0 if remark else confidence
     return Result(Choice(colour="red", amount=len(text)), sure, why="because of its length", source="a guess")
+
+
+@worker
+def fill(text: str, confidence: float) -> Result[Basket]:
+    return Result(Basket(items=[Item(name=word, price=len(word)) for word in text.split()]), confidence)
 
 
 @worker(effect="once")
@@ -195,6 +209,13 @@ def guessing(run: Run, order: Order) -> Answer:
     """Guesses with a confidence of order.number / 10."""
     choice = run.step("guess", guess, text=order.text, confidence=order.number / 10)
     return Answer(said=f"{choice.colour} {choice.amount:g}")
+
+
+@agent("filling", title="Filling", version="1", threshold=0.8)
+def filling(run: Run, order: Order) -> Answer:
+    """Fills a basket with the words of its text, with a confidence of order.number / 10."""
+    basket = run.step("fill", fill, text=order.text, confidence=order.number / 10)
+    return Answer(said=" ".join(f"{item.name} {item.price:g}" for item in basket.items))
 
 
 @agent("paying", title="Paying", version="1")

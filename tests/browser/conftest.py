@@ -1,8 +1,8 @@
 """Chromium against the real web process, on the PostgreSQL and Redis of this test session.
 
-A test gets `sign_in("operator", theme="dark", width=390)` -> a page, `act(function, ...)` for whatever touches the database
-or the engine (Playwright's event loop occupies the test's own thread), `carry` to advance every due run, and
-`accessible(page)`.
+A test gets `sign_in("operator", width=390)` -> a page, `act(function, ...)` for whatever touches the database or the engine
+(Playwright's event loop occupies the test's own thread), `carry` to advance every due run, `opened("guessing", "a text")` ->
+the review at which a new run stops, and `accessible(page)`, which looks at it in both themes.
 """
 
 import os
@@ -18,20 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connections
 from django.test import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from runs import executor
+from reviews.models import Review
+from runs import commands, executor
 from runs.models import Run
 from tests import agents, processes
 
 CHROMIUM = "/usr/bin/chromium"
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
-THEMES = ("light", "dark")
+IN_DARK = ["color-contrast", "link-in-text-block"]  # what else axe judges does not depend on the theme
+VIOLATIONS = "rules => axe.run({ runOnly: rules, resultTypes: ['violations'] }).then(found => found.violations)"
 expect.set_options(timeout=15_000)
 
 
@@ -109,27 +111,53 @@ def carry(act: Callable[..., Any]) -> Callable[[], None]:
     return lambda: act(all_due)
 
 
-@pytest.fixture
-def sign_in(chromium: Browser, address: str, act: Callable[..., Any], people: dict[str, User]) -> Iterator[Callable[..., Page]]:
-    """Open a browser of its own for an account. Whatever the content security policy refuses fails the test."""
-    contexts, problems = [], []
+@pytest.fixture(scope="module")
+def browsers(chromium: Browser, address: str) -> Iterator[Callable[..., BrowserContext]]:
+    """For each account a browser of its own, which the tests of a module share: what it has loaded once it keeps."""
+    kept: dict[tuple[str, bool], BrowserContext] = {}
 
-    def open_page(name: str = "", *, theme: str = "light", width: int = 1280, script: bool = True) -> Page:
-        context = chromium.new_context(
-            base_url=address, color_scheme=theme, viewport={"width": width, "height": 900}, java_script_enabled=script
-        )
-        contexts.append(context)
+    def browser(name: str, *, script: bool, own: bool) -> BrowserContext:
+        if own or (name, script) not in kept:
+            made = chromium.new_context(base_url=address, java_script_enabled=script, reduced_motion="reduce")
+            if own:
+                return made
+            kept[name, script] = made
+        return kept[name, script]
+
+    yield browser
+    for context in kept.values():
+        context.close()
+
+
+@pytest.fixture
+def sign_in(
+    browsers: Callable[..., BrowserContext], address: str, act: Callable[..., Any], people: dict[str, User]
+) -> Iterator[Callable[..., Page]]:
+    """Open a page in the browser of an account, or in one that is its `own`: where the clock is moved or something is kept.
+
+    Whatever the content security policy refuses fails the test.
+    """
+    pages, problems = [], []
+
+    def open_page(name: str = "", *, theme: str = "light", width: int = 1280, script: bool = True, own: bool = False) -> Page:
+        context = browsers(name, script=script, own=own)
         if name:
             context.add_cookies([{"name": "sessionid", "value": act(_session, people[name]), "url": address}])
         page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: problems.append(said.text) if "Content Security Policy" in said.text else None)
         page.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        pages.append((page, own))
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page, own in pages:
+        page.context.close() if own else page.close()
+    for page, own in pages:
+        if not own:
+            page.context.clear_cookies()
     assert not problems
 
 
@@ -140,14 +168,43 @@ def _session(person: User) -> str:
 
 
 @pytest.fixture
+def opened(act: Callable[..., Any]) -> Callable[..., Review]:
+    """The review at which a new run of the agent stops."""
+
+    def make(slug: str, text: str = "a message", number: int = 3) -> Review:
+        run = commands.start(slug, {"text": text, "number": number}, by="operator")
+        executor.advance(run.pk, owner="test")
+        return Review.objects.select_related("run").open().get(run=run)
+
+    return lambda *args, **kwargs: act(make, *args, **kwargs)
+
+
+@pytest.fixture
+def output(act: Callable[..., Any], carry: Callable[[], None]) -> Callable[[Review], Any]:
+    """What the run of the review came to."""
+
+    def of(review: Review) -> Any:
+        carry()
+        return act(Run.objects.get, pk=review.run_id).output
+
+    return of
+
+
+@pytest.fixture
 def accessible() -> Callable[[Page], None]:
-    """Fail with the first violation that axe finds on the page."""
+    """Fail with the violations that axe finds on the page, as it stands in light and in dark."""
 
     def check(page: Page) -> None:
-        found = Axe().run(page, options={"runOnly": STANDARDS}).response["violations"]
-        assert not found, [
-            (one["id"], [node["html"][:200] + " | " + node["failureSummary"] for node in one["nodes"]][:3]) for one in found
-        ]
+        if not page.evaluate("'axe' in window"):
+            page.evaluate(AXE_SCRIPT)
+        for theme, rules in (("light", STANDARDS), ("dark", IN_DARK)):
+            page.emulate_media(color_scheme=theme)
+            found = page.evaluate(VIOLATIONS, rules)
+            assert not found, (
+                page.url,
+                theme,
+                [(one["id"], [f"{node['html'][:200]} | {node['failureSummary']}" for node in one["nodes"]][:3]) for one in found],
+            )
 
     return check
 

@@ -1,16 +1,13 @@
 """A budget in a real browser: what was spent, the question at its end, and a limit that is raised."""
 
-import pytest
 from playwright.sync_api import expect
 
 from reviews.models import Review
 from runs import commands, executor
 from runs.models import Run
-from tests.browser.conftest import THEMES
 
 
-@pytest.mark.parametrize("theme", THEMES)
-def test_a_limit_is_raised_and_the_run_goes_on(sign_in, act, carry, accessible, theme):
+def test_a_limit_is_raised_and_the_run_goes_on(sign_in, act, carry, accessible):
     def exhausted():
         commands.configure("consuming", by="admin", run_money="0.20")
         run = commands.start("consuming", {"text": "line", "number": 3}, by="operator")
@@ -18,7 +15,7 @@ def test_a_limit_is_raised_and_the_run_goes_on(sign_in, act, carry, accessible, 
         return Review.objects.open().select_related("run").get(run=run)
 
     review = act(exhausted)
-    page = sign_in("operator", theme=theme, width=390 if theme == "dark" else 1280)
+    page = sign_in("operator", width=390)
     page.goto(review.run.get_absolute_url())
     expect(page.locator("#run-facts")).to_contain_text("0.20 of 0.20 USD, 200 tokens, 2 calls")
     page.goto(review.get_absolute_url())

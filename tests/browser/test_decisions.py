@@ -5,10 +5,10 @@ import re
 from playwright.sync_api import expect
 
 from reviews.models import Review
-from tests.browser.test_inbox import look_at, opened, output, unfold  # noqa: F401 - fixtures
+from tests.browser.pages import look_at, unfold
 
 
-def test_high_risk_is_checked_reasoned_and_named_without_scripts(sign_in, opened, output):  # noqa: F811
+def test_high_risk_is_checked_reasoned_and_named_without_scripts(sign_in, opened, output):
     review = opened("paying", "a cup")
     page = sign_in("reviewer", script=False)
     page.goto(review.get_absolute_url())
@@ -26,7 +26,7 @@ def test_high_risk_is_checked_reasoned_and_named_without_scripts(sign_in, opened
     assert output(review) == {"said": "paid 3.0"}
 
 
-def test_two_people_approve_what_one_of_them_edited(sign_in, act, opened, output, accessible):  # noqa: F811
+def test_two_people_approve_what_one_of_them_edited(sign_in, act, opened, output, accessible):
     review = opened("guessing", "a cup")
     act(Review.objects.filter(pk=review.pk).update, approvals=2)
     first, second = sign_in("reviewer"), sign_in("reviewer2", theme="dark", width=390)

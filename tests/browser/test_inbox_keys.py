@@ -5,34 +5,17 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from reviews.models import Decision, Review
-from runs import commands, executor, sdk
+from reviews.models import Decision
+from runs import sdk
 from tests import agents
+from tests.browser.pages import seen
 from tests.cast import PASSWORD
-
-
-@pytest.fixture
-def opened(act):
-    """The review at which a new run of the agent stops."""
-
-    def make(slug, text="a message", number=3):
-        run = commands.start(slug, {"text": text, "number": number}, by="operator")
-        executor.advance(run.pk, owner="test")
-        return Review.objects.select_related("run").open().get(run=run)
-
-    return lambda *args, **kwargs: act(make, *args, **kwargs)
 
 
 @pytest.fixture
 def decided(act):
     """(review, kind) of every decision, in their order."""
     return lambda: act(lambda: list(Decision.objects.order_by("pk").values_list("review", "kind")))
-
-
-def seen(page, review):
-    """The page of the review has stood before a person for long enough."""
-    expect(page).to_have_url(re.compile(rf"/reviews/{review.pk}/"))
-    expect(page.locator("body[data-seen]")).to_be_attached()
 
 
 def test_from_the_sign_in_to_five_decisions_without_a_mouse(sign_in, opened, decided):
@@ -83,7 +66,7 @@ def test_from_the_sign_in_to_five_decisions_without_a_mouse(sign_in, opened, dec
 
 def test_a_key_that_is_held_or_pressed_too_soon_decides_nothing(sign_in, opened, decided):
     first, second = opened("guessing", "one"), opened("guessing", "two")
-    page = sign_in("reviewer")
+    page = sign_in("reviewer", own=True)
     page.goto(first.get_absolute_url())
     seen(page, first)
     page.keyboard.down("j")

@@ -1,7 +1,5 @@
 """Policies in a real browser: tried on recorded steps before they are saved, without scripts too, and what they then do."""
 
-import os
-
 from playwright.sync_api import expect
 
 from reviews.models import Review
@@ -32,32 +30,28 @@ def test_a_policy_is_tried_then_saved_and_then_asks(sign_in, act, accessible):
     expect(page.locator("#preview-says")).to_have_text(
         "It would have sent 3 of the last 3 steps to a person; none of those that pass was later corrected."
     )
-    shot(page, "preview")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("was added successfully")).to_be_visible()
     act(started, 9)
     review = act(Review.objects.open().get)
-    page = sign_in("reviewer", theme="dark", width=390)
+    page = sign_in("reviewer", width=390)
     page.goto(review.get_absolute_url())
     expect(page.get_by_text("amount >= 5").first).to_be_visible()
-    shot(page, "review")
     accessible(page)
     page = sign_in("operator")
     page.goto("/agents/guessing/")
     expect(page.get_by_text("A person is asked: amount >= 5.")).to_be_visible()
     accessible(page)
-    shot(page, "agent")
 
 
 def test_a_sample_is_said_to_be_wrong_and_an_agent_with_too_many_is_paused(sign_in, act, accessible):
     act(policies.configure, by="admin", agent="guessing", sample_share=1.0)
     act(commands.configure, "guessing", by="admin", reviews_per_agent=1)
     act(started, 9)
-    page = sign_in("reviewer", theme="dark")
+    page = sign_in("reviewer")
     page.goto(act(Review.objects.open().get).get_absolute_url())
     expect(page.get_by_text("this is a check of its quality")).to_be_visible()
     accessible(page)
-    shot(page, "sample")
     page.get_by_text("It was wrong").first.click()
     page.get_by_label("Reason", exact=True).fill("It is green.")
     page.get_by_role("button", name="It was wrong").last.click()
@@ -68,15 +62,7 @@ def test_a_sample_is_said_to_be_wrong_and_an_agent_with_too_many_is_paused(sign_
     page.goto("/agents/guessing/")
     expect(page.get_by_text("Guessing is paused: 1 review")).to_be_visible()
     accessible(page)
-    shot(page, "paused")
     page.goto("/runs/")
     expect(page.get_by_text("Its agent is paused").first).to_be_visible()
     page.goto("/")
     accessible(page)
-    shot(page, "dashboard")
-
-
-def shot(page, name: str) -> None:
-    """Where somebody wants to look."""
-    if folder := os.environ.get("SHOTS"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)

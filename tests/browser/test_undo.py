@@ -6,7 +6,6 @@ import pytest
 from playwright.sync_api import expect
 
 from reviews.models import Decision, Review
-from runs import commands, executor
 from runs.models import Run
 from tests.browser import conftest
 
@@ -18,20 +17,8 @@ def address(django_db_setup):
         yield url
 
 
-@pytest.fixture
-def opened(act):
-    """The review at which a new run stops."""
-
-    def make(text):
-        run = commands.start("guessing", {"text": text}, by="operator")
-        executor.advance(run.pk, owner="test")
-        return Review.objects.get(run=run)
-
-    return lambda text: act(make, text)
-
-
 def test_a_decision_is_taken_back_by_key_by_button_and_without_scripts(sign_in, opened, act, carry, accessible):
-    first, second = opened("one"), opened("two")
+    first, second = opened("guessing", "one"), opened("guessing", "two")
     page = sign_in("reviewer")
     page.goto(first.get_absolute_url())
     expect(page.locator("body[data-seen]")).to_be_attached()
@@ -59,8 +46,8 @@ def test_a_decision_is_taken_back_by_key_by_button_and_without_scripts(sign_in, 
 
 
 def test_the_button_goes_when_the_time_is_over_and_nothing_moves(sign_in, opened):
-    review = opened("one")
-    page = sign_in("reviewer")
+    review = opened("guessing", "one")
+    page = sign_in("reviewer", own=True)
     page.clock.install()
     page.goto(review.get_absolute_url())
     page.get_by_role("button", name="Approve", exact=True).click()

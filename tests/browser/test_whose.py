@@ -1,27 +1,11 @@
 """Two reviewers and one review: who looks, who is at it, whose it becomes; what the bell tells; and all of it without scripts."""
 
-import os
-
-import pytest
 from django.db.models.functions import Now
 from playwright.sync_api import expect
 
-from reviews import claims, notices
-from reviews.models import Claim, NoticeSettings, Review
-from runs import commands, executor
-from tests import agents
-from tests.browser.conftest import THEMES
+from reviews import claims
+from reviews.models import Claim, Review
 from tests.desk import until
-
-
-@pytest.fixture
-def opened(act):
-    def make(slug, text="a message"):
-        run = commands.start(slug, {"text": text, "number": 3}, by="operator")
-        executor.advance(run.pk, owner="test")
-        return Review.objects.select_related("run").open().get(run=run)
-
-    return lambda *args, **kwargs: act(make, *args, **kwargs)
 
 
 def test_claimed_looked_at_taken_over_reassigned_and_snoozed(sign_in, opened, act, people):
@@ -72,30 +56,6 @@ def test_a_page_that_is_left_gives_up_its_claim_soon_and_one_that_is_loaded_agai
     act(until, short, seconds=20)
 
 
-@pytest.mark.parametrize("theme", THEMES)
-def test_its_pages_are_accessible_and_fit_a_phone(sign_in, opened, act, accessible, people, theme):
-    reviews = [opened("paying", f"number {number}") for number in range(3)]
-    act(notices.tell_due)
-    act(NoticeSettings.objects.create, user=people["reviewer"], last_error="451 come back later")
-    for width in (1280, 390):
-        page = sign_in("reviewer", theme=theme, width=width)
-        for name, address in {
-            "review": reviews[0].get_absolute_url(),
-            "reassign": f"/reviews/{reviews[0].pk}/reassign/",
-            "snooze": f"/reviews/{reviews[0].pk}/snooze/",
-            "notices": "/notices/",
-            "numbers": "/reviews/numbers/",
-            "inbox": "/reviews/",
-        }.items():
-            page.goto(address)
-            if name == "review":
-                page.get_by_text("Snooze", exact=True).click()
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-            if to := os.environ.get("SHOTS"):
-                page.screenshot(path=f"{to}/{name}-{theme}-{width}.png")
-            accessible(page)
-
-
 def test_without_scripts_all_of_it_works(sign_in, opened, act):
     review = opened("paying")
     page = sign_in("reviewer", script=False)
@@ -109,6 +69,3 @@ def test_without_scripts_all_of_it_works(sign_in, opened, act):
     page.get_by_role("button", name="Snooze").click()
     expect(page.get_by_role("alert")).to_contain_text("That time has passed. Choose a later one.")
     assert act(Review.objects.get, pk=review.pk).snoozed_until is None
-
-
-__all__ = ["agents"]
