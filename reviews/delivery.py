@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from reviews import digest
 from reviews.models import Channel, Notice, NoticeSettings, Pace
-from runs import dispatch
+from runs import access, dispatch
 from runs.engine import outcome
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 from runs.integrations import notices as outside
@@ -85,8 +85,9 @@ def _drop_closed(pace: Pace) -> None:
 
 
 def _is_on(pace: Pace) -> bool:
+    """Whoever may not see the inbox any more gets no mail about it, also none that has waited."""
     if isinstance(pace, NoticeSettings):
-        return pace.mail and pace.user.is_active
+        return pace.mail and access.may_review(pace.user)
     return isinstance(pace, Channel) and pace.enabled
 
 

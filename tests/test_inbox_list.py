@@ -66,7 +66,9 @@ def people_at_work(people: dict[str, User]) -> dict[str, User]:
 
 
 def test_an_empty_inbox_says_that_nobody_is_needed(client: Client) -> None:
-    assert "Nobody is needed" in client.get(reverse("inbox")).content.decode()
+    page = client.get(reverse("inbox")).content.decode()
+    assert "Nobody is needed" in page
+    assert '<div class="card-header" hidden>' in page, "and counts nothing"
 
 
 def test_what_is_riskier_comes_first_then_what_is_older_and_nothing_that_is_closed(

@@ -15,9 +15,9 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 from redis.exceptions import RedisError
 
-from reviews import assignments, claims, decisions, groups, history, notices, sweep
+from reviews import assignments, claims, decisions, delivery, groups, history, notices, sweep
 from reviews.eligibility import NotYours
-from reviews.models import Claim, Notice, Review, ReviewEvent, Route
+from reviews.models import Claim, Notice, NoticeSettings, Review, ReviewEvent, Route
 from runs import commands, sweeper
 from runs.models import Step
 from tests.reviewing import MINUTES, at_once, fresh, group_of, holder, kinds, opened, signed_in
@@ -205,6 +205,16 @@ def test_whoever_was_removed_holds_nothing_any_more(people: dict[str, User], rem
     assert (holder(claimed), holder(others), fresh(assigned).assignee) == ("", "reviewer", None)
     said = [f"{line.did}: {line.note}" for line in history.lines(claimed)]
     assert said[-1] == "The claim of reviewer2 was taken back: may no longer decide reviews"
+
+
+def test_whoever_was_removed_gets_no_mail_that_has_waited(people: dict[str, User]) -> None:
+    User.objects.update(email="somebody@example.com")
+    NoticeSettings.objects.create(user=people["reviewer2"], mail=True, digest_minutes=0)
+    opened()
+    notices.tell_due()
+    people["reviewer2"].groups.clear()
+    assert delivery.deliver() == 0
+    assert Notice.objects.get(user=people["reviewer2"]).delivery == "dropped"
 
 
 def test_the_history_tells_everything_in_order_and_cannot_be_changed(people: dict[str, User]) -> None:
