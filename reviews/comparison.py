@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
 from typing import Any, Literal
 
-WORDS_COMPARED = 4000  # of both texts together: beyond it the comparison would cost seconds
+WORDS_COMPARED = 2000  # of both texts together: beyond it the comparison would take long
+WORD = re.compile(r"(\S+|^)(\s*)")  # with the space after it; that before the first follows an empty one
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,27 @@ def _fields(value: Any) -> dict[str, Any] | None:
 
 def words(before: str, after: str) -> list[Part]:
     """The two texts as what stayed, what was removed and what was added."""
-    old, new = re.findall(r"\S+\s*|\s+", before), re.findall(r"\S+\s*|\s+", after)
+    old, new = WORD.findall(before), WORD.findall(after)
     if len(old) + len(new) > WORDS_COMPARED:
         return [Part("removed", before), Part("added", after)]
     parts = []
-    for kind, old_from, old_to, new_from, new_to in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            parts.append(Part("same", "".join(old[old_from:old_to])))
-            continue
-        removed, added = "".join(old[old_from:old_to]), "".join(new[new_from:new_to])
-        parts += [part for part in (Part("removed", removed), Part("added", added)) if part.text]
+    for is_same, stretch in groupby(_beside(old, new), key=lambda pair: pair[0] == pair[1]):
+        removed, added = map("".join, zip(*stretch, strict=True))
+        found = [Part("same", removed)] if is_same else [Part("removed", removed), Part("added", added)]
+        parts += [part for part in found if part.text]
     return parts
+
+
+def _beside(old: list[tuple[str, str]], new: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """What was and what is, piece by piece. Words alone are compared: one that stays does so whatever space comes after it."""
+    matcher = SequenceMatcher(None, [word for word, _ in old], [word for word, _ in new], autojunk=False)
+    for kind, old_from, old_to, new_from, new_to in matcher.get_opcodes():
+        if kind == "equal":
+            for (word, space), (_, space_now) in zip(old[old_from:old_to], new[new_from:new_to], strict=True):
+                yield word, word
+                yield space, space_now
+        else:
+            yield "".join(map("".join, old[old_from:old_to])), "".join(map("".join, new[new_from:new_to]))
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from reviews import consequences, decisions
-from reviews.comparison import changes
+from reviews.comparison import changes, words
 from reviews.models import Review
 from runs import commands, event_log, executor, sdk
 from runs.declaration import BadDeclaration
@@ -127,6 +127,23 @@ def test_letters_of_another_script_among_latin_ones_are_marked_and_words_of_that
 )
 def test_what_differs_is_named_by_its_path(before: Any, after: Any, paths: list[str]) -> None:
     assert [change.name for change in changes(before, after)] == paths
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("Refund 42 EUR", "Refund 42 EUR today", "Refund 42 EUR[+ today]"),
+        ("Refund 42 EUR back", "Refund 42 EUR", "Refund 42 EUR[- back]"),
+        ("Dear\nMs Ray", "Dear Ms Ray", "Dear[-\n][+ ]Ms Ray"),
+        ("  kind regards", "kind regards ", "[-  ]kind regards[+ ]"),
+        ("pay 42 EUR", "pay 24 EUR", "pay [-42 ][+24 ]EUR"),
+        ("", "all new", "[+all new]"),
+        ("all gone", "", "[-all gone]"),
+    ],
+)
+def test_only_words_that_differ_are_marked_and_what_follows_them(before: str, after: str, told: str) -> None:
+    marks = {"same": "{}", "removed": "[-{}]", "added": "[+{}]"}
+    assert "".join(marks[part.kind].format(part.text) for part in words(before, after)) == told
 
 
 # --- what may be decided ------------------------------------------------------------------------------------------------------
