@@ -1,11 +1,10 @@
 // What the list of the inbox asks for: the rows that the socket names, all of them after a break, the whole list when wanted.
-// The numbers of the tabs are counted over every review: they come after the rows, and not as often.
 (() => {
   const list = () => document.getElementById("review-list");
   if (!list()) return;
-  const { title } = document;
   const nothing = () => ({ ids: new Set(), whole: false, load: false });
-  let [wanted, timer, last, counting, counted] = [nothing(), 0, 0, 0, 0];
+  const countLater = () => document.dispatchEvent(new Event("counts:wanted"));
+  let [wanted, timer, last] = [nothing(), 0, 0];
   const soon = ({ ids = [], whole = false, load = false }) => {
     for (const id of ids) wanted.ids.add(String(id));
     wanted.whole ||= whole;
@@ -28,7 +27,6 @@
     try {
       const part = await got(`${load ? dataset.list : dataset.rows}?${query}`);
       document.dispatchEvent(new CustomEvent("rows:came", { detail: part }));
-      count(part);
       document.dispatchEvent(new Event("parts:shown"));
     } catch {
       wanted.whole = true; // asked for at the next sign of life
@@ -36,23 +34,6 @@
     timer = 0;
     if (wanted.ids.size || wanted.load) soon({});
   };
-  const countLater = () => {
-    counting ||= setTimeout(async () => {
-      [counting, counted] = [0, Date.now()];
-      const { dataset } = list();
-      await got(`${dataset.rows}?${new URLSearchParams(dataset.query)}&counts=1`).then(count, () => {}); // the next change counts again
-    }, Math.max(500, 4000 - (Date.now() - counted)));
-  };
-  const count = (part) => {
-    for (const { dataset, textContent } of part.querySelectorAll("[data-number]")) {
-      for (const place of document.querySelectorAll(`[data-count="${dataset.count}"]`)) {
-        if (place.textContent !== textContent) place.textContent = textContent;
-      }
-      if (dataset.count === "all") entitle(dataset.number);
-    }
-  };
-  const entitle = (number) => { document.title = Number(number) ? `(${number}) ${title}` : title; };
-  entitle(document.querySelector("[data-count=all][data-number]")?.dataset.number);
   document.addEventListener("rows:wanted", ({ detail }) => soon(detail));
   document.addEventListener("socket:message", ({ detail: { changed } }) => {
     const ids = Object.keys(changed);

@@ -37,20 +37,6 @@
     if (past !== undefined || turn < end.dataset.turn) fresh.add(id);
     else if (later === undefined) end.after(next), next.classList.add("arrived"); // at the end nothing moves
   };
-  const tell = () => {
-    const button = document.getElementById("review-new");
-    [button.hidden, button.textContent] = [!fresh.size, `${fresh.size} new`];
-  };
-  const end = ({ id, state }) => { // for this nothing need be asked
-    const old = row(id);
-    fresh.delete(id);
-    if (!old || old.dataset.gone !== undefined) return;
-    const next = old.cloneNode(true);
-    next.dataset.gone = "";
-    next.querySelector(".state").replaceWith(list().querySelector(`template[data-end="${state}"]`).content.cloneNode(true));
-    for (const part of next.querySelectorAll("input, .lock, .due, .who")) part.remove();
-    leave(old, next);
-  };
   const replace = (next) => {
     const [old, ticked] = [list(), rows().filter((one) => box(one)?.checked).map((one) => one.dataset.row)];
     const [scrolled, focused] = [old.querySelector("ol")?.scrollTop || 0, old.contains(document.activeElement)];
@@ -65,8 +51,8 @@
     const whole = detail.querySelector("#review-list");
     if (whole) replace(whole);
     else detail.querySelectorAll("[data-row]").forEach(place);
-    tell();
+    const button = document.getElementById("review-new");
+    [button.hidden, button.textContent] = [!fresh.size, `${fresh.size} new`];
   });
-  document.addEventListener("row:ended", ({ detail }) => { end(detail); tell(); });
   document.addEventListener("click", ({ target }) => { if (target.closest("#review-new")) want({ load: true }); });
 })();
