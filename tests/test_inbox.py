@@ -57,6 +57,12 @@ def measured(text: str) -> int:
     return len(text)
 
 
+@sdk.agent("overdue", title="Overdue", version="1")
+def overdue(run: sdk.Run, order: agents.Order) -> agents.Answer:
+    """Nobody can answer in time."""
+    return agents.Answer(said=run.step("ask", sdk.ask_human(agents.Choice, within=0), question="Which?").colour)
+
+
 @sdk.agent("measuring", title="Measuring", version="1")
 def measuring(run: sdk.Run, letter: Letter) -> Letter:
     return Letter(text=str(run.step("measure", measured.gated("look"), text=letter.text)))
@@ -223,6 +229,18 @@ def test_a_decision_that_is_not_allowed_is_a_400(client: Client, decision: str) 
     assert response.status_code == 400
     assert "It allows: approve, edit, reject" in response.content.decode()
     assert state(review) == "open"
+
+
+def test_what_was_typed_is_still_there_after_a_refusal(client: Client) -> None:
+    review = opened("overdue")
+    late = decide(client, review, "answer", value__colour="green", value__amount="12.5")
+    assert late.status_code == 400
+    assert "The time to decide ran out" in late.text
+    assert 'value="12.5"' in late.text
+    client.post(reverse("draft_review", args=[review.pk]), {"decision": "answer", "value.amount": "47.25"})
+    for refused in (decide(client, review, "retry"), client.post(reverse("undo_review", args=[review.pk]))):
+        assert "is in the form below" in refused.text
+        assert 'value="47.25"' in refused.text
 
 
 # --- claims and news ------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
     except decisions.NotYours as not_yours:
         return answer(request, review, offered, status=403, trouble=str(not_yours))
     except commands.Refused as refused:
-        return answer(request, review, choices(review, actor=actor(request)), status=400, trouble=str(refused))
+        return answer(request, review, offered if choice else None, status=400, trouble=str(refused))
 
 
 @require_http_methods(["GET", "POST"])
@@ -63,9 +63,9 @@ def undo_review(request: HttpRequest, review_id: int) -> HttpResponse:
     try:
         decisions.undo(review_id, actor=actor(request))
     except decisions.NotYours as not_yours:
-        return answer(request, review, choices(review, actor=actor(request)), status=403, trouble=str(not_yours))
+        return answer(request, review, None, status=403, trouble=str(not_yours))
     except commands.Refused as refused:
-        return answer(request, review, choices(review, actor=actor(request)), status=409, trouble=str(refused))
+        return answer(request, review, None, status=409, trouble=str(refused))
     messages.success(request, f"Taken back: review {review_id} is open again.")
     return redirect(address(review, request.GET))
 
