@@ -112,6 +112,7 @@ class Policy:
 
 
 NONE = Policy()
+WHENS, SUBJECTS = frozenset(When), frozenset(Subject)
 WHOLE: dict[str, str] = {Subject.INPUT: "the input", Subject.OUTPUT: "the result"}
 
 
@@ -155,7 +156,7 @@ def threshold_of(policy: Policy, threshold: float) -> float:
 
 def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
     """What "always" and the condition say of the value. What nobody can evaluate goes to a person."""
-    known = policy.when in set(When) and policy.subject in set(Subject)
+    known = policy.when in WHENS and policy.subject in SUBJECTS
     if known and (policy.subject != subject or policy.when in (When.THRESHOLD, When.NEVER)):
         return Verdict(False)
     if policy.when == When.ALWAYS:
