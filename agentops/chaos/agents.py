@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+import agentops.chaos.refusing  # noqa: F401 - whose agents belong to these
 from agentops.chaos import ledger, provider
 from agentops.chaos.ledger import STEP_SECONDS
 from agentops.chaos.measured import CALLS_EACH, MOST_CALLS, PARTS

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from agentops.chaos.measured import (
     p95,
     utilisation,
 )
+from agentops.chaos.proof import judge, until
 from agentops.chaos.provider import Provider
 from reviews import decisions
 from reviews.models import Review
@@ -58,34 +59,34 @@ CANCELLED_SECONDS = 30.0
 def rate_limit(world: "World") -> Injected:
     """Far more calls than the limit allows; Redis forgets everything half-way."""
     limit, period, runs, calls = (20, 3.0, 25, 2) if world.quick else (50, 4.0, 75, 4)
-    there = yield from _provider(world, limit_requests=limit, limit_period_seconds=period)
+    there = yield from provided(world, limit_requests=limit, limit_period_seconds=period)
     world.figures["a call costs p50 ms"] = cost = _cost_ms(50 if world.quick else 1000)
-    _start(world, MANY, runs, calls=calls)
-    yield from _until(world, lambda: there.count() >= runs * calls / 2)
+    start(world, MANY, runs, calls=calls)
+    yield from until(world, lambda: there.count() >= runs * calls / 2)
     flushed = time.time()
     django_rq.get_connection("default").flushall()
-    yield from _until(world, lambda: _all_ended(world))
+    yield from until(world, lambda: _all_ended(world))
     visits = there.visits()
     used = utilisation(visits, limit, period, flushed)
     _keeps(world, visits, limit, period)
     world.count(len(visits))
     world.figures |= {} if world.quick else {"utilisation": round(used, 3)}
-    _judge(world, len(visits) >= runs * calls, f"the provider saw {len(visits)} calls of {runs * calls}")
-    _judge(world, world.quick or used >= LEAST_UTILISATION, f"of what the limit allows {used:.0%} were used")
-    _judge(world, world.quick or cost <= MOST_COST_MS, f"a call costs {cost} ms")
+    judge(world, len(visits) >= runs * calls, f"the provider saw {len(visits)} calls of {runs * calls}")
+    judge(world, world.quick or used >= LEAST_UTILISATION, f"of what the limit allows {used:.0%} were used")
+    judge(world, world.quick or cost <= MOST_COST_MS, f"a call costs {cost} ms")
 
 
 def fairness(world: "World") -> Injected:
     """One agent calls now and then: first alone, then while another one has far more calls waiting than the limit allows."""
     limit, period, times, every = 60, 3.0, 8 if world.quick else 20, 0.5
-    there = yield from _provider(world, limit_requests=limit, limit_period_seconds=period)
+    there = yield from provided(world, limit_requests=limit, limit_period_seconds=period)
     yield from _now_and_then(world, times, every)
     flood = limit + int(limit / period * times * every * 1.2)
-    _start(world, MANY, flood // 4 + 1, calls=4)
-    yield from _until(world, lambda: there.count() >= times + limit // 2)
+    start(world, MANY, flood // 4 + 1, calls=4)
+    yield from until(world, lambda: there.count() >= times + limit // 2)
     yield from _now_and_then(world, times, every)
     left = flood + 2 * times - there.count()
-    yield from _until(world, lambda: _all_ended(world))
+    yield from until(world, lambda: _all_ended(world))
     visits = there.visits()
     waits, steps = _waits(world, visits)
     alone, beside = p95(waits[:times]), p95(waits[times:])
@@ -93,31 +94,31 @@ def fairness(world: "World") -> Injected:
     world.figures |= {"p95 wait alone": alone, "p95 wait beside": beside, "calls still waiting": left}
     world.figures |= {"its step alone": p95(steps[:times]), "its step beside": p95(steps[times:])}
     _keeps(world, visits, limit, period)
-    _judge(world, len(waits) == 2 * times, f"{len(waits)} of {2 * times} rare calls were made")
+    judge(world, len(waits) == 2 * times, f"{len(waits)} of {2 * times} rare calls were made")
     fair = beside <= 2 * max(alone, NOTICED_SECONDS)
-    _judge(world, fair, f"rare calls waited {beside} s beside many others, {alone} s alone")
+    judge(world, fair, f"rare calls waited {beside} s beside many others, {alone} s alone")
 
 
 def dead_holders(world: "World") -> Injected:
     """kill -9 of job processes while they hold slots; half of their runs are cancelled, so that nobody comes back."""
     limit, kills, runs, calls = (8, 3, 16, 3) if world.quick else (24, 12, 100, 4)
-    there = yield from _provider(world, concurrency=limit, breaker_minimum_calls=1000)
+    there = yield from provided(world, concurrency=limit, breaker_minimum_calls=1000)
     there.fault("latency", 1.0)
-    _start(world, MANY, runs, calls=calls)
+    start(world, MANY, runs, calls=calls)
     for _ in range(kills):
-        yield from _until(world, lambda: _under_way(there) >= limit / 2 or _all_ended(world))
+        yield from until(world, lambda: _under_way(there) >= limit / 2 or _all_ended(world))
         world.count(_kill_one(world))
         yield 0.3
     last = time.time()
-    yield from _until(world, lambda: not _dead(world) or time.time() - last > SLOTS_BACK_SECONDS)
+    yield from until(world, lambda: not _dead(world) or time.time() - last > SLOTS_BACK_SECONDS)
     dead, took = len(_dead(world)), time.time() - last
     there.recover()
-    yield from _until(world, lambda: _all_ended(world))
+    yield from until(world, lambda: _all_ended(world))
     visits = there.visits()
     most = calls_at_once(visits)
     world.figures |= {"slots": limit, "most calls at once": most, "slots of the dead": dead, "free again after s": round(took, 1)}
-    _judge(world, not dead, f"{dead} slots were held by dead processes {SLOTS_BACK_SECONDS:g} s after the last kill")
-    _judge(world, most <= limit, f"the provider had {most} calls at once, and there are {limit} slots")
+    judge(world, not dead, f"{dead} slots were held by dead processes {SLOTS_BACK_SECONDS:g} s after the last kill")
+    judge(world, most <= limit, f"the provider had {most} calls at once, and there are {limit} slots")
 
 
 def outage(world: "World") -> Injected:
@@ -125,7 +126,7 @@ def outage(world: "World") -> Injected:
     kinds = ("500",) if world.quick else ("429", "500", "hang")
     runs, lasts, opened, minimum, slots = (30, 2.5, 1.0, 4, None) if world.quick else (120, 7.0, 3.0, 10, 8)
     limit, period, window = 60, 3.0, 2.0 if world.quick else 4.0
-    there = yield from _provider(
+    there = yield from provided(
         world, limit_requests=limit, limit_period_seconds=period, concurrency=slots, connect_timeout_seconds=1.0,
         read_timeout_seconds=1.0, attempt_timeout_seconds=3.0, breaker_minimum_calls=minimum, breaker_open_seconds=opened,
         breaker_window_seconds=window,
@@ -136,7 +137,7 @@ def outage(world: "World") -> Injected:
     _keeps(world, there.visits(), limit, period)
     gave_up = given_up(world.people.phase)
     world.figures["failed or escalated that had tries left"] = gave_up
-    _judge(world, not gave_up, f"{gave_up} steps were given up although they had tries left")
+    judge(world, not gave_up, f"{gave_up} steps were given up although they had tries left")
 
 
 def _one_outage(
@@ -144,11 +145,11 @@ def _one_outage(
 ) -> Injected:
     begun = time.time()
     there.fault(kind, 120.0)
-    _start(world, MANY, runs)
-    yield from _until(world, lambda: time.time() - begun > lasts)
+    start(world, MANY, runs)
+    yield from until(world, lambda: time.time() - begun > lasts)
     over = there.recover()
     left = Run.objects.filter(agent=MANY, input__phase=world.people.phase).exclude(status__in=ENDED).count()
-    yield from _until(world, lambda: _all_ended(world))
+    yield from until(world, lambda: _all_ended(world))
     visits, drained = there.visits(since=begun), time.time() - over
     changes = [(change.at.timestamp(), change.new) for change in reversed(BreakerChange.objects.filter(at__gte=_moment(begun)))]
     first = next((at for at, new in changes if new == "open"), math.inf)
@@ -165,27 +166,28 @@ def _one_outage(
         f"{kind}: drained after s": round(drained, 1),
         f"{kind}: ideal s": round(ideal, 1),
     } | {f"{kind}: calls in second {number} after it": calls for number, calls in enumerate(ramp, start=1)}
-    _judge(world, closed < math.inf, f"{kind}: the breaker did not open and close again")
-    _judge(world, failures <= MOST_FAILURES, f"{kind}: the breaker opened after {failures} calls")
-    _judge(world, most_calls(canaries, 0.95 * opened) <= 1, f"{kind}: more than one call in {opened:g} s while it was open")
-    _judge(world, ramp[0] < per_second / 2, f"{kind}: {ramp[0]} calls in the first second after the outage")
-    _judge(world, world.quick or drained <= 2 * ideal, f"{kind}: it took {drained:.0f} s to drain, the ideal is {ideal:.0f} s")
+    judge(world, closed < math.inf, f"{kind}: the breaker did not open and close again")
+    judge(world, failures <= MOST_FAILURES, f"{kind}: the breaker opened after {failures} calls")
+    judge(world, most_calls(canaries, 0.95 * opened) <= 1, f"{kind}: more than one call in {opened:g} s while it was open")
+    judge(world, ramp[0] < per_second / 2, f"{kind}: {ramp[0]} calls in the first second after the outage")
+    judge(world, world.quick or drained <= 2 * ideal, f"{kind}: it took {drained:.0f} s to drain, the ideal is {ideal:.0f} s")
 
 
 def budget(world: "World") -> Injected:
     """A run and its children, in several processes and with steps side by side, race to the end of their budget."""
-    there = yield from _provider(world, breaker_minimum_calls=1000)
+    there = yield from provided(world, breaker_minimum_calls=1000)
     there.fault("latency", 0.3)
     world.people.leave_alone |= {SPENDING, PART}
-    runs = _start(world, SPENDING, 1)
+    runs = start(world, SPENDING, 1)
     asked = Review.objects.open().filter(cause="budget", run__input__phase=world.people.phase)
-    yield from _until(world, lambda: asked.exists() and not _under_way(there))
+    going = Run.objects.filter(agent=PART, input__phase=world.people.phase).exclude(status__in=[*ENDED, "waiting"])
+    yield from until(world, lambda: asked.exists() and not going.exists())
     yield 2.0
     made, questions = there.count(), asked.count()
     for review in asked:
         by = accounts.ensure_account("reviewer", "not used")
         decisions.decide(review.pk, actor=by, kind="raise", seen=review.fingerprint, value=str(PARTS * CALLS_EACH))
-    yield from _until(world, lambda: _all_ended(world))
+    yield from until(world, lambda: _all_ended(world))
     there.recover()
     wanted, all_made = PARTS * CALLS_EACH, there.count()
     world.count(wanted)
@@ -195,30 +197,30 @@ def budget(world: "World") -> Injected:
         "questions": questions,
         "calls when it was raised": all_made,
     }
-    _judge(world, made <= MOST_CALLS + world.fleet.job_processes, f"{made} calls were made of a budget of {MOST_CALLS}")
-    _judge(world, questions == 1, f"{questions} questions were asked about one budget")
-    _judge(world, all_made >= wanted, f"{all_made} of {wanted} calls were made when it was raised")
-    _judge(world, Run.objects.get(pk=runs[0]).status == "succeeded", "the run did not succeed when its budget was raised")
+    judge(world, made == MOST_CALLS, f"{made} calls were made of a budget of {MOST_CALLS}")
+    judge(world, questions == 1, f"{questions} questions were asked about one budget")
+    judge(world, all_made == wanted, f"{all_made} of {wanted} calls were made when it was raised")
+    judge(world, Run.objects.get(pk=runs[0]).status == "succeeded", "the run did not succeed when its budget was raised")
 
 
 def cancelled(world: "World") -> Injected:
     """Runs are cancelled while they call outside; some of them hang in C, where no exception reaches them."""
     calling, hanging = (6, 0) if world.quick else (45, 5)
-    there = yield from _provider(world)
+    there = yield from provided(world)
     there.fault("latency", 0.8)
-    runs = [*_start(world, HANGING, hanging), *_start(world, MANY, calling, calls=10)]
-    yield from _until(world, lambda: _under_way(there) >= 2 and _hang(runs) == hanging)
+    runs = [*start(world, HANGING, hanging), *start(world, MANY, calling, calls=10)]
+    yield from until(world, lambda: _under_way(there) >= 2 and _hang(runs) == hanging)
     for run_id in runs:
         commands.cancel(run_id, by="operator", reason="as in every trial")
         yield 0
-    yield from _until(world, lambda: _all_ended(world))
+    yield from until(world, lambda: _all_ended(world))
     there.recover()
     took = longest_cancel(world.people.phase)
     left = Run.objects.filter(pk__in=runs).exclude(status="cancelled").count()
     world.count(len(runs))
     world.figures |= {"longest from asked to ended s": round(took, 1), "not cancelled": left}
-    _judge(world, not left, f"{left} runs did not end as cancelled")
-    _judge(world, took <= CANCELLED_SECONDS, f"a run was {took:.0f} s being cancelled")
+    judge(world, not left, f"{left} runs did not end as cancelled")
+    judge(world, took <= CANCELLED_SECONDS, f"a run was {took:.0f} s being cancelled")
 
 
 GUARDED = [
@@ -234,18 +236,18 @@ GUARDED = [
 ]
 
 
-def _provider(world: "World", **wanted: Any) -> Generator[float, None, Provider]:
+def provided(world: "World", **wanted: Any) -> Generator[float, None, Provider]:
     """The provider, as if nobody had ever called it; job processes that begin anew know these terms of it."""
     terms.of(NAME)
     dependencies.configure(NAME, by="chaos", **PLAIN | wanted)
     world.fleet.rest()
-    _start(world, MANY, WARM_UP)
-    yield from _until(world, lambda: _all_ended(world))
+    start(world, MANY, WARM_UP)
+    yield from until(world, lambda: _all_ended(world))
     world.provider.forget()
     return world.provider
 
 
-def _start(world: "World", agent: str, count: int, **more: Any) -> list[int]:
+def start(world: "World", agent: str, count: int, **more: Any) -> list[int]:
     there = Run.objects.filter(agent=agent, input__phase=world.people.phase).count()
     given = [{"phase": world.people.phase, "which": which, "number": 0} | more for which in range(there, there + count)]
     return [commands.start(agent, one, by="operator").pk for one in given]
@@ -253,31 +255,19 @@ def _start(world: "World", agent: str, count: int, **more: Any) -> list[int]:
 
 def _now_and_then(world: "World", times: int, every: float) -> Injected:
     for _ in range(times):
-        _start(world, RARE, 1)
+        start(world, RARE, 1)
         yield every
-
-
-def _until(world: "World", condition: Callable[[], bool]) -> Injected:
-    end = time.monotonic() + 2 * world.patience_seconds
-    while not condition() and time.monotonic() < end:
-        yield 0.1
 
 
 def _all_ended(world: "World") -> bool:
     return not Run.objects.filter(input__phase=world.people.phase).exclude(status__in=ENDED).exists()
 
 
-def _judge(world: "World", holds: bool, sentence: str) -> None:
-    if not holds:
-        world.broken.append(f"{world.people.phase}: {sentence}.")
-
-
 def _keeps(world: "World", visits: "list[Visit]", limit: int, period: float) -> None:
-    """Never more than the limit. Beside other tests a call may take a second to arrive: the quick form's window is shorter."""
-    seconds = period - 1 if world.quick else period
-    most = most_calls(visits, seconds)
-    world.figures |= {"limit": limit, f"most calls in any {seconds:g} s": most}
-    _judge(world, most <= limit, f"the provider saw {most} calls within {seconds:g} s, and the limit is {limit} in {period:g} s")
+    """Never more than the limit, in any window."""
+    most = most_calls(visits, period)
+    world.figures |= {"limit": limit, f"most calls in any {period:g} s": most}
+    judge(world, most <= limit, f"the provider saw {most} calls within {period:g} s, and the limit is {limit}")
 
 
 # --- what the figures come from -----------------------------------------------------------------------------------

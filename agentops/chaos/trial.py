@@ -18,6 +18,7 @@ from django.db import connection
 
 from agentops import people as accounts
 from agentops.chaos import invariants, ledger
+from agentops.chaos.closed import CLOSED
 from agentops.chaos.faults import FAULTS, Fault, Injected
 from agentops.chaos.fleet import Fleet
 from agentops.chaos.guarded import GUARDED
@@ -129,7 +130,8 @@ def conduct(directory: Path, *, form: Form, seed: int, only: str, say: Callable[
     begun = time.monotonic()
     with provider() as there, _started(directory, form, seed, there, hurried=not only) as world:
         reference = Fault(REFERENCE, "", _nothing, (0, 0), runs=(form.kinds, form.kinds))
-        faults = [fault for fault in (*FAULTS, *GUARDED, *INBOX, *OPERATIONS) if fault.times[form.index] and only in fault.name]
+        every = (*FAULTS, *GUARDED, *CLOSED, *INBOX, *OPERATIONS)
+        faults = [fault for fault in every if fault.times[form.index] and only in fault.name]
         rows = [_phase(world, fault, _still(form, begun), say) for fault in (reference, *faults)]
         broken = _judge(world, rows, say)
         world.stack.close()

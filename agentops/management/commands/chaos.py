@@ -22,7 +22,10 @@ from agentops.services import process
 
 INSIDE = "AGENTOPS_CHAOS"  # the directory of the trial, set in the process that conducts it
 RESULT = "result.json"  # in that directory
-FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1", "SWEEP_SECONDS": "0.2", "JOB_THREADS": "8", "UNDO_SECONDS": "0.3"}
+FAST = {
+    "LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1", "SWEEP_SECONDS": "0.2", "JOB_THREADS": "8", "UNDO_SECONDS": "0.3",
+    "ALLOWED_PRIVATE_NETWORKS": "127.0.0.2/32",
+}  # fmt: skip
 
 
 class Command(BaseCommand):
