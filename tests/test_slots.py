@@ -83,8 +83,9 @@ def holding(*, lives: float) -> Iterator[tuple[int, Connection]]:
 
 
 def test_the_slot_of_a_living_process_is_kept_and_that_of_a_killed_one_comes_back() -> None:
-    with holding(lives=0.6):
-        time.sleep(1.3)  # more than twice its lease
+    with holding(lives=3):
+        (first,) = slots.holders("bank")
+        eventually(lambda: slots.holders("bank")[0].until > first.until)
         refused = counters.take("bank", "another", 1)
         assert isinstance(refused, NoSlot)
         assert [one.name for one in refused.holders] == ["7:freeze"]
@@ -94,7 +95,7 @@ def test_the_slot_of_a_living_process_is_kept_and_that_of_a_killed_one_comes_bac
 
 def test_who_wakes_too_late_neither_leaves_nor_touches_the_slot_of_its_successor() -> None:
     """The process of a step is stopped; its run goes on elsewhere, with the same ticket; then the first goes on."""
-    with holding(lives=0.6) as (pid, told):
+    with holding(lives=3) as (pid, told):
         os.kill(pid, signal.SIGSTOP)
         eventually(lambda: isinstance(counters.take("bank", "7:freeze", 1, 60), Entered))
         os.kill(pid, signal.SIGCONT)
