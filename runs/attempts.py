@@ -346,13 +346,8 @@ class OneStep:
         return Attempt(self._next_start(step.attempt - 1, step.remark), [draft], not_yet.wait_seconds)
 
     def _deferred(self, step: StepState, not_yet: outcome.NotYet, **more: Any) -> Draft:
-        wake_at = event_log.now() + timedelta(seconds=not_yet.wait_seconds)
-        data = {
-            "attempt": step.attempt,
-            "seconds": not_yet.wait_seconds,
-            "wake_at": wake_at.isoformat(),
-            "why": clean(not_yet.why),
-        }
+        wake_at, why = event_log.now() + timedelta(seconds=not_yet.wait_seconds), clean(not_yet.why)
+        data = {"attempt": step.attempt, "seconds": not_yet.wait_seconds, "wake_at": wake_at.isoformat(), "why": why}
         if not_yet.cause != "later":
             data |= {"cause": not_yet.cause, "dependency": not_yet.dependency}
         return Draft(Kind.STEP_DEFERRED, normalise(data | more), self.position)
