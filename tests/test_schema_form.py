@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pytest
 from django.template.loader import render_to_string
-from pydantic import BaseModel, Field, TypeAdapter, field_validator, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, create_model, field_validator, model_validator
+from pytest_django import Settings
 
 from runs.forms import SchemaForm, fields, model_form
 
@@ -267,6 +268,39 @@ def test_a_long_list_is_edited_as_json() -> None:
     value = {"numbers": list(range(51))}
     form = again(Long, value)
     assert form.value() == value
+
+
+Wide = create_model("Wide", **{f"field_{number}": (int, 0) for number in range(60)})
+Nested = create_model("Nested", cards=(list[Card], []), tags=(list[str], []))
+Lists = create_model("Lists", wide=(list[Wide], []), nested=(list[Nested], []), cards=(list[Card], []))  # type: ignore[valid-type]
+WIDE = {f"field_{number}": number for number in range(60)}
+CARD = {"number": "1234", "active": True}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"wide": [WIDE] * 15, "nested": [], "cards": [CARD] * 2},
+        {"wide": [], "nested": [{"cards": [CARD] * 8, "tags": ["a", "b"]}] * 40, "cards": [CARD]},
+        {"wide": [WIDE] * 8, "nested": [{"cards": [CARD] * 50, "tags": []}], "cards": [CARD]},
+    ],
+)
+def test_a_form_never_has_more_fields_than_are_read(value: dict[str, Any], settings: Settings) -> None:
+    sent = posted(model_form(Lists, initial=value), value__cards__0__number="5678")
+    form = model_form(Lists, sent, initial=value)
+    assert len(sent) < settings.DATA_UPLOAD_MAX_NUMBER_FIELDS - 50
+    assert form.is_valid(), form.errors
+    assert form.value() == value | {"cards": [CARD | {"number": "5678"}, *value["cards"][1:]]}
+
+
+def test_rows_are_added_as_long_as_they_will_be_read() -> None:
+    sent = posted(model_form(Lists, initial={"wide": [WIDE] * 8, "cards": [CARD] * 20}), more="value.wide")
+    last = model_form(Lists, sent | {"value.wide.rows": "12"})
+    assert "value.wide.12.field_0" in last.fields
+    html = render_to_string("_schema_form.html", {"form": last})
+    assert html.count("No more rows fit") == 1
+    assert 'name="more" value="value.cards"' in html, "there is room for a smaller one"
+    assert "value.wide.13.field_0" not in model_form(Lists, sent | {"value.wide.rows": "13"}).fields
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from django.forms.boundfield import BoundField
 from runs.forms.fields import MISSING
 
 Place = tuple[int | str, ...]
+HIDDEN = 2  # fields that come with a list: see counts()
 
 
 @dataclass
@@ -86,7 +87,13 @@ class Rows:
     description: str
     rows: list[Row]
     kept: int
+    is_full: bool = False
     kind: str = "rows"
+
+    @property
+    def each(self) -> int:
+        """How many fields one more row takes."""
+        return size(self.rows[-1].item) if self.rows else 0
 
     def read(self, typed: Typed, place: Place) -> Any:
         typed.places[place] = self
@@ -117,6 +124,20 @@ def leaves(node: Node) -> Iterator[Leaf]:
         yield node
     for one in within(node):
         yield from leaves(one)
+
+
+def lists(node: Node) -> Iterator[Rows]:
+    if isinstance(node, Rows):
+        yield node
+    for one in within(node):
+        yield from lists(one)
+
+
+def size(node: Node) -> int:
+    """How many fields are sent of it."""
+    own = 1 if isinstance(node, Leaf) else bool(node.switch) if isinstance(node, Group) else HIDDEN
+    removes = sum(row.remove is not None for row in node.rows) if isinstance(node, Rows) else 0
+    return own + removes + sum(map(size, within(node)))
 
 
 def counts(node: Node) -> Iterator[tuple[str, int]]:

@@ -12,9 +12,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from runs.engine.canonical import Unstorable, stored
 from runs.forms.complaints import plain
 from runs.forms.fields import MISSING, Schema, Spot, Tick, field_for, sentence
-from runs.forms.nodes import Group, Leaf, Node, Place, Row, Rows, Typed, counts, leaves
+from runs.forms.nodes import HIDDEN, Group, Leaf, Node, Place, Row, Rows, Typed, counts, leaves, lists
 
-ROWS_SHOWN = 50  # a longer list is edited as JSON: Django refuses forms of more than 1,000 fields
+ROWS_SHOWN = 50  # a longer list is edited as JSON
+FIELDS_SHOWN, FIELDS_MOST = 700, 900  # so is one that would need more, and no row is added: Django reads 1,000 of a form
 ROWS_READ = 500
 
 
@@ -47,8 +48,10 @@ class SchemaForm(forms.Form):
         super().__init__(data)
         self._check, self._definitions = check, schema.get("$defs", {})
         self._value: Any = None
+        self._lists, self._growing = 0, list[tuple[Rows, Callable[[], Row]]]()
         self.more = str(self.data.get("more", ""))
         self.layout = self._node(schema, Spot(name, sentence(schema.get("title", name)), outermost=True), initial)
+        self._grow()
 
     def value(self) -> Any:
         """The checked JSON value. Only after is_valid() said yes."""
@@ -102,7 +105,13 @@ class SchemaForm(forms.Form):
         if _is_group(schema):
             return self._group(schema, spot, value)
         if _is_list(schema) and self._rows_fit(spot, value):
-            return self._rows(schema, spot, value)
+            before = list(self.fields), self._lists, len(self._growing)
+            rows = self._rows(schema, spot, value)
+            if self._sent <= FIELDS_SHOWN or f"{spot.name}.rows" in self.data:
+                return rows
+            known, self._lists, growing = before
+            self.fields = {one: self.fields[one] for one in known}
+            del self._growing[growing:]
         return self._leaf(schema, spot, value)
 
     def _resolved(self, schema: Schema, trail: tuple[str, ...], value: Any) -> tuple[Schema, bool, tuple[str, ...]]:
@@ -154,13 +163,12 @@ class SchemaForm(forms.Form):
         values = value or []
         kept = _count(self.data.get(f"{spot.name}.kept"), len(values))
         shown = _count(self.data.get(f"{spot.name}.rows"), len(values) + 1)
+        self._lists += 1
         rows = [self._row(schema, spot, at, values[at : at + 1], kept=at < kept) for at in range(shown)]
+        made = Rows(spot.name, spot.label, schema.get("description", ""), rows, kept)
         if self.is_bound and (self.more == spot.name or not rows or rows[-1].is_filled()):
-            rows.append(self._row(schema, spot, shown, [], kept=False))
-        if self.more == spot.name:  # where whoever asked for the row goes on
-            for leaf in islice(leaves(rows[-1].item), 1):
-                leaf.bound.field.widget.attrs["autofocus"] = True
-        return Rows(spot.name, spot.label, schema.get("description", ""), rows, kept)
+            self._growing.append((made, lambda: self._row(schema, spot, shown, [], kept=False)))
+        return made
 
     def _row(self, schema: Schema, spot: Spot, at: int, values: list[Any], *, kept: bool) -> Row:
         remove = None
@@ -169,6 +177,22 @@ class SchemaForm(forms.Form):
             remove = self[f"{spot.name}.{at}.remove"]
         item = self._node(schema["items"], spot.item(at, kept=kept), values[0] if values else None)
         return Row(item, remove)
+
+    @property
+    def _sent(self) -> int:
+        """How many fields whoever sends the form sends, those that are hidden among them."""
+        return len(self.fields) + HIDDEN * self._lists
+
+    def _grow(self) -> None:
+        """Give each list the row that it wants, as far as the form has room."""
+        for rows, one_more in self._growing:
+            if self._sent + rows.each <= FIELDS_MOST:
+                rows.rows.append(one_more())
+            if self.more == rows.name:  # where whoever asked for the row goes on
+                for leaf in islice(leaves(rows.rows[-1].item), 1):
+                    leaf.bound.field.widget.attrs["autofocus"] = True
+        for rows in lists(self.layout):
+            rows.is_full = self._sent + rows.each > FIELDS_MOST
 
 
 def _is_group(schema: Schema) -> bool:
