@@ -106,6 +106,8 @@ def _main_fields(value: Any) -> list[Part]:
     shown: list[Part] = []
     for name, inner in list(value.items())[:MOST_FIELDS]:
         shown += [Part(f"{', ' if shown else ''}{name.replace('_', ' ')} "), Part(short(inner), given=True)]
+    if (more := len(value) - MOST_FIELDS) > 0:
+        shown.append(Part(f", and {more} more field{'s' if more > 1 else ''}"))
     return shown
 
 

@@ -69,11 +69,18 @@ DONE = {
     Decision.Kind.SEND_BACK: "Review {id}: sent back for changes.",
     Decision.Kind.SKIP: "Review {id}: skipped, and the run goes on without it.",
 }
+OF_A_SAMPLE = {  # what its reviewer did, and the message after it
+    Decision.Kind.APPROVE: ("said that it was right", "Review {id}: you said that it was right."),
+    Decision.Kind.EDIT: ("said what would have been right", "Review {id}: you said what would have been right."),
+    Decision.Kind.REJECT: ("said that it was wrong", "Review {id}: you said that it was wrong."),
+}
 
 
 def done(decision: Decision) -> str:
     """The message after a decision."""
-    return DONE[Decision.Kind(decision.kind)].format(id=decision.review_id)
+    kind = Decision.Kind(decision.kind)
+    said = OF_A_SAMPLE[kind][1] if decision.review.cause == Cause.SAMPLE else DONE[kind]
+    return said.format(id=decision.review_id)
 
 
 def run_forked_by(decision: Decision) -> Run | None:
@@ -87,7 +94,8 @@ def run_forked_by(decision: Decision) -> Run | None:
 
 def did(decision: Decision) -> str:
     """What its actor did: "approved it"."""
-    return DID[Decision.Kind(decision.kind)]
+    kind = Decision.Kind(decision.kind)
+    return OF_A_SAMPLE[kind][0] if decision.review.cause == Cause.SAMPLE else DID[kind]
 
 
 @dataclass

@@ -129,6 +129,14 @@ def test_what_differs_is_named_by_its_path(before: Any, after: Any, paths: list[
     assert [change.name for change in changes(before, after)] == paths
 
 
+def test_fields_that_are_not_named_are_counted() -> None:
+    proposal = {"amount": 3, "to": "Ms Ray", "because": "of a delay"}
+    review = Review(title="Pay", worker="nobody's", proposal=proposal)
+    assert consequences.act(review) == "Pay, amount 3, to Ms Ray, because of a delay"
+    review.proposal = proposal | {"account": "DE12", "date": "2026-11-23"}
+    assert consequences.act(review) == "Pay, amount 3, to Ms Ray, because of a delay, and 2 more fields"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [

@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from pydantic import BaseModel
 
+from reviews import history
 from reviews.models import Cause, Review, Risk
 from runs import audit, commands, describe, escalations, event_log, executor, policies, sdk
 from runs.engine import policy as judging
@@ -16,6 +17,7 @@ from runs.engine.events import Draft, Kind
 from runs.models import Policy, Run
 from runs.sdk import Result, agent, skip, worker
 from tests.agents import Answer, Order
+from tests.reviewing import fresh, signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -307,6 +309,19 @@ def test_a_sample_is_shown_to_people_and_holds_nothing_up() -> None:
     )
     assert review.allowed == list(judging.OF_A_SAMPLE)
     assert event_log.rows(run.pk).get(kind=Kind.STEP_SUCCEEDED).data["sampled"] is True
+
+
+def test_what_is_said_of_a_sample_is_never_told_as_something_that_happened(people: dict[str, User]) -> None:
+    policy(None, sample_share=1.0)
+    review, client = asked(started()), signed_in(people["reviewer"])
+    typed = {"decision": "edit", "seen": review.fingerprint, "value.cents": "700", "value.note": ""}
+    said = client.post(f"/reviews/{review.pk}/decision/", typed, follow=True).text
+    said += client.get(review.get_absolute_url()).text + client.get("/reviews/history/").text
+    for told in (f"Review {review.pk}: you said what would have been right.", "What would have been right", "Corrected"):
+        assert told in said
+    for untrue in ("dited and approved it", "dited and approved review", 'tone-neutral">Edited', "What the run went on with"):
+        assert untrue not in said
+    assert [line.did for line in history.lines(fresh(review))][-1] == "decided “Corrected”"
 
 
 def test_what_a_person_saw_already_is_not_drawn() -> None:

@@ -4,7 +4,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from reviews.models.review import Review
+from reviews.models.review import Cause, Review
 
 
 class Decision(models.Model):
@@ -36,6 +36,7 @@ class Decision(models.Model):
         UNCLEAR = "unclear", "Unclear"
         OTHER = "other", "Other"
 
+    OF_A_SAMPLE = {Kind.APPROVE: "It was right", Kind.EDIT: "Corrected", Kind.REJECT: "It was wrong"}
     CARRIES_VALUE = (Kind.EDIT, Kind.ANSWER, Kind.HAPPENED, Kind.TAKE_OVER)
 
     is_repeated = False  # as decide() returns it: the same had been decided already
@@ -70,3 +71,8 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} by {self.actor}"
+
+    def get_kind_display(self) -> str:
+        """A sample was not held up, so nothing was approved or rejected."""
+        kind = self.Kind(self.kind)
+        return self.OF_A_SAMPLE.get(kind, kind.label) if self.review.cause == Cause.SAMPLE else str(kind.label)
