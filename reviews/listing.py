@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Count, Exists, IntegerField, OuterRef, Q, Subquery
+from django.db.models import Case, Count, Exists, IntegerField, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce, Now
 from django.http import QueryDict
 from django.urls import reverse
@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from reviews import presence
 from reviews.consequences import act
 from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
-from reviews.models import Cause, Presence, Review, ReviewQuerySet, Risk
+from reviews.models import Cause, Decision, Presence, Review, ReviewQuerySet, Risk
 from runs import sdk
 from runs.models import Run, RunStatus
 from runs.templatetags.shown import ago
@@ -111,7 +111,7 @@ class Row:
     @property
     def act(self) -> str:
         """What is asked, in one line."""
-        asked = act(self.review)
+        asked = act(self.review, getattr(self.review, "edited", None))
         if self.review.cause == Cause.QUESTION:
             return asked
         asked = asked.removeprefix(self.review.title).removeprefix(", ")
@@ -282,7 +282,10 @@ def _seen(reviews: ReviewQuerySet, viewer: Viewer | None, *, most: int | None = 
     others = here.exclude(reviewer=viewer.pk if viewer else None).order_by("pk").values("reviewer__username")
     held_back = Run.objects.filter(status=RunStatus.WAITING, waiting_cause="reviews", waiting_step=None)
     paused = Q(agent__in=held_back.values("agent"))
-    return list(reviews.with_people().only(*READ).annotate(paused=paused, looking=ArraySubquery(others))[:most])
+    first = Decision.objects.filter(review=OuterRef("pk"), kind=Decision.Kind.EDIT, final=False, revoked_at=None)
+    edited = When(approvals__gt=1, state=Review.State.OPEN, then=Subquery(first.values("value")[:1]))  # by the first of two
+    told = {"paused": paused, "looking": ArraySubquery(others), "edited": Case(edited)}
+    return list(reviews.with_people().only(*READ).annotate(**told)[:most])
 
 
 def _after(filters: Filters, start: int) -> ReviewQuerySet:

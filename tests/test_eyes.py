@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
+from django.utils.html import strip_tags
 
 from reviews import choices, decisions, history
 from reviews.confirmation import SIGNED_IN_AT
@@ -14,6 +15,7 @@ from runs import commands, describe, event_log, executor
 from runs.engine.events import Kind
 from tests import cast
 from tests.cast import PASSWORD
+from tests.test_act import asked
 from tests.test_decisions import GOOD, at_once, decide, decided_events, finished, opened
 
 pytestmark = pytest.mark.django_db
@@ -269,6 +271,36 @@ def test_the_page_says_who_approved_and_to_whom_the_second_belongs(client: Clien
     assert post(second, review, "approve").status_code == 302
     assert finished(review).output == {"said": "green 12.5"}
     assert "reviewer had edited and approved it before" in page(second, review)
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "button", "told"),
+    [
+        ("edit", {"text": "a pen", "number": 9}, "Approve: Give a pen to 9", "with the input below, as reviewer edited it"),
+        ("take_over", "by hand", "Approve: “Taken over” by reviewer", "with the result that reviewer gave"),
+        ("skip", None, "Approve: “Skipped” by reviewer", "“Give” is left out, as reviewer wants it"),
+    ],
+)
+def test_the_second_is_told_what_the_second_lets_happen(
+    people: dict[str, User], kind: str, typed: Any, button: str, told: str
+) -> None:
+    review, second = asked("a cup"), Client()
+    Review.objects.filter(pk=review.pk).update(approvals=2)
+    review.refresh_from_db()
+    second.force_login(people["reviewer2"])
+    assert "with the input below. Nothing has been done yet." in page(second, review)
+    decide(review, kind, value=typed)
+    html = page(second, review)
+    shown = " ".join(strip_tags(html).split())
+    assert (button in shown, told in shown) == (True, True)
+    assert ("with the input below. Nothing" in shown, "Proposed input" in shown) == (False, kind != "edit")
+    if kind == "edit":
+        row, headline = (html.partition(place)[2].partition(end)[0] for place, end in ((ROW, "</li>"), (HEADLINE, "</p>")))
+        assert (strip_tags(row).strip().startswith("a pen to 9"), "a cup to 3" in row) == (True, False)
+        assert strip_tags(headline) == "Give a pen to 9"
+
+
+ROW, HEADLINE = 'class="act one-line">', '<p class="m-0 fs-3">'
 
 
 def test_who_may_not_is_told_who_may(client: Client) -> None:

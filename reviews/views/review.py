@@ -32,10 +32,11 @@ def answer(
     request: HttpRequest, review: Review, offered: list[Choice] | None, *, status: int = 200, **more: object
 ) -> HttpResponse:  # fmt: skip
     """The page of a review, whatever just happened to it; without choices those that this person has, with their draft."""
-    draft, first = drafts.of(review, actor(request)), decisions.pending(review) if review.approvals > 1 else None
+    draft = drafts.of(review, actor(request))
+    first = decisions.pending(review) if review.is_open and review.approvals > 1 else None
     if offered is None:
         offered = choices(review, draft=draft if review.is_open else None, actor=actor(request))
-    shown = {"page": ReviewPage(review, offered), "may_decide": access.may_decide(request.user), "draft": draft}
+    shown = {"page": ReviewPage(review, offered, first), "may_decide": access.may_decide(request.user), "draft": draft}
     shown |= {"why_not": Eligibility(review, actor(request)).why_not(), "first": first}
     shown |= {"first_changes": changes(review.proposal, first.value) if first and first.kind == Decision.Kind.EDIT else []}
     shown |= {"draft_typed": drafts.typed(draft) if draft else None}
