@@ -169,7 +169,8 @@ class OneStep:
 
     def _action(self, step: StepState) -> str:
         """What would be carried out now, as a fingerprint to be compared with what was approved."""
-        return action(self.log.run_id, step, worker=self.worker.name, effect=self.worker.effect, value=step.input)
+        effect = policy.worst(sdk.effects(self.worker))
+        return action(self.log.run_id, step, worker=self.worker.name, effect=effect, value=step.input)
 
     def _ask_again(self, step: StepState) -> Open:
         who = "the clock" if step.reason == OUT_OF_TIME else step.decided_by
@@ -266,7 +267,8 @@ class OneStep:
             self.policy, accepted.stored, judged=bool(judgement), confidence=confidence, threshold=threshold
         )  # fmt: skip
         if self.recorded.sent_back:
-            verdict = policy.after_remark(self.policy, verdict, self.recorded.effect)
+            effect = policy.worst({self.recorded.effect} | sdk.effects(self.worker))
+            verdict = policy.after_remark(self.policy, verdict, effect)
         if verdict.needs_person:
             why = " ".join(filter(None, [verdict.why, judgement.pop("why", "")]))
             about = judgement | {"judged": True, "threshold": policy.threshold_of(self.policy, threshold)}

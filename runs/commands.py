@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, Literal
 
 from django.db import transaction
@@ -82,10 +83,20 @@ def effective_at(undo_seconds: float) -> datetime | None:
 
 
 def authors(run_id: int, worker: str) -> set[str]:
-    """Who wrote the last change of what sends the steps of this worker to a person: its policy, or the agent's threshold."""
+    """Who wrote the last change of what sends the steps of this worker to a person: its policy, or the agent's threshold.
+
+    Of the threshold whoever wrote the one that the run has, and whoever wrote the one there is now.
+    """
     state = event_log.state(run_id, until=1)
-    named = {policy_of(state.config, worker).changed_by, configuration(state.agent).changed_by}
-    return named - {""}
+    versions = configuration(state.agent).events.order_by("pgh_id")  # type: ignore[attr-defined]  # pghistory's
+    now = list(versions.values_list("version", "threshold", "changed_by"))
+    then = [one for one in now if one[0] <= state.config["version"]]
+    return {policy_of(state.config, worker).changed_by, _set_threshold(now), _set_threshold(then)} - {""}
+
+
+def _set_threshold(versions: list[tuple[int, float, str]]) -> str:
+    """Who changed it last; "" where it is the declaration's."""
+    return next((by for (_, before, _), (_, after, by) in reversed(list(pairwise(versions))) if before != after), "")
 
 
 def _said(**said: Any) -> dict[str, Any]:

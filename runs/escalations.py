@@ -21,11 +21,12 @@ def question(
 ) -> dict[str, Any]:  # fmt: skip
     """The data of its StepEscalated. `verdict` is what the policy said, where it is that which sends it here."""
     schema = worker.input_model.model_json_schema() if subject == Subject.INPUT else worker.output.json_schema()
-    effect, skips = step.effect if step else worker.effect, sdk.skip_of(worker) is not None
+    own, reach, skips = step.effect if step else worker.effect, policy.worst(sdk.effects(worker)), sdk.skip_of(worker) is not None
+    effect = policy.worst({own, reach})
     said = {"cause": cause, "subject": subject, "proposal": proposal, "why": clean(why), "schema": schema}
     sent_back = step.sent_back if step else 0
-    said |= {"allowed": allowed(cause, subject, effects=(effect, worker.effect), sent_back=sent_back, may_skip=skips)}
-    said |= {"risk": policy.risk_of(terms, cause, effect)} | _named(terms, verdict)
+    said |= {"allowed": allowed(cause, subject, effects=(own, worker.effect), sent_back=sent_back, may_skip=skips)}
+    said |= {"risk": policy.risk_of(terms, cause, effect), "effect": reach} | _named(terms, verdict)
     if cause not in UNTIMED and (times := [time for time in (worker.within, terms.within_seconds) if time is not None]):
         terms = replace(terms, default=Default.EXPIRE) if verdict and verdict.is_unclear else terms
         about |= {"within_seconds": min(times), "default": policy.default_of(terms, cause, effect, can_skip=skips)}
@@ -55,7 +56,7 @@ def approved(run_id: int, step: StepState, value: Any) -> dict[str, str]:
     """What exactly is approved, where that is an input, to be compared with what would be carried out."""
     if step.subject != Subject.INPUT:
         return {}
-    return {"approved": action(run_id, step, worker=step.worker, effect=step.effect, value=value)}
+    return {"approved": action(run_id, step, worker=step.worker, effect=step.escalation.get("effect", step.effect), value=value)}
 
 
 def expired(run_id: int, step: StepState) -> dict[str, Any]:
@@ -64,8 +65,9 @@ def expired(run_id: int, step: StepState) -> dict[str, Any]:
     What is approved is what would be carried out by the code as it is now: where that can do harm, nothing is.
     """
     worker, risk = sdk.find_worker(step.worker), step.escalation.get("risk", "high")
+    effect = policy.worst({step.effect} | (sdk.effects(worker) if worker else set()))
     match step.escalation.get("default"):
-        case Default.APPROVE if worker and all(policy.may_approve(step.cause, one.effect, risk) for one in (step, worker)):
+        case Default.APPROVE if worker and policy.may_approve(step.cause, effect, risk):
             return {"default": Default.APPROVE} | approved(run_id, step, step.proposal)
         case Default.SKIP if worker and (skip := sdk.skip_of(worker)):
             return {"default": Default.SKIP, "note": skip.note, "output": normalise(worker.dump(skip.value))}

@@ -67,8 +67,7 @@ def _check_default(row: Policy) -> None:
 
 
 def _check_approval(row: Policy, worker: sdk.Worker[..., Any]) -> None:
-    effects = {worker.effect, worker.fallback.effect if isinstance(worker.fallback, sdk.Worker) else "none"}
-    if effects != {"none"}:
+    if sdk.effects(worker) != {"none"}:
         told = f"{worker.title} changes something outside, so the clock may not approve it. Let it expire."
         raise ValidationError({"default": told})
     if not terms.may_approve(Cause.GATED, "none", row.risk):

@@ -141,6 +141,11 @@ def skip_of(worker: Worker[..., Any]) -> Skip | None:
     return last if isinstance(last, Skip) else None
 
 
+def effects(worker: Worker[..., Any]) -> set[str]:
+    """What carrying it out may do outside: its own effect, and that of the worker that is its fallback."""
+    return {worker.effect} | ({worker.fallback.effect} if isinstance(worker.fallback, Worker) else set())
+
+
 def _declare(
     function: Callable[..., Any], *, title: str = "", gated: str = "", uses: str | tuple[str, ...] = (), **options: Any
 ) -> Worker[..., Any]:

@@ -10,8 +10,8 @@ from django.utils.html import strip_tags
 
 from reviews import choices, decisions, history
 from reviews.confirmation import SIGNED_IN_AT
-from reviews.models import Decision, Draft, Review, Risk
-from runs import commands, describe, event_log, executor
+from reviews.models import Decision, Review, Risk
+from runs import commands, describe, event_log, executor, policies
 from runs.engine.events import Kind
 from tests import cast
 from tests.cast import PASSWORD
@@ -86,6 +86,22 @@ def test_who_started_the_run_or_wrote_its_rule_is_none_of_the_two(people: dict[s
         decide(review, "approve", by="admin")
     assert not Decision.objects.exists()
     decide(review, "reject", by="reviewer", reason="I changed my mind.")
+
+
+def test_who_wrote_the_policy_or_the_threshold_is_barred_and_who_changed_another_thing_is_not(people: dict[str, User]) -> None:
+    commands.configure("guessing", by="reviewer", threshold=0.9)
+    policies.configure(by="reviewer2", agent="guessing", approvals=2)
+    review = opened("guessing")
+    commands.configure("guessing", by="admin", attempts=5)
+    assert review.approvals == 2
+    for name in ("reviewer", "reviewer2"):
+        with pytest.raises(decisions.NotYours, match="last change of the rule"):
+            decide(review, "approve", by=name)
+    assert not decide(review, "approve", by="admin").final, "it was no rule that they changed"
+    commands.configure("guessing", by="admin", threshold=0.7)
+    assert decisions.pending(review) is None, "now it was"
+    with pytest.raises(decisions.NotYours, match="last change of the rule"):
+        decide(review, "approve", by="reviewer")
 
 
 @pytest.mark.parametrize("lost", ["account", "rule"])
@@ -310,67 +326,6 @@ def test_who_may_not_is_told_who_may(client: Client) -> None:
     refused = post(client, review, "approve")
     assert refused.status_code == 403
     assert "for the group Cards" in refused.content.decode()
-
-
-def test_a_draft_comes_back_and_goes_with_the_decision(client: Client, people: dict[str, User]) -> None:
-    review = opened("guessing")
-    assert post(client, review, "edit", "draft_review", value__colour="green", value__amount="many").status_code == 204
-    html = page(client, review)
-    assert "Your draft of" in html
-    assert 'value="many"' in html
-    assert "Enter a number" not in html, "a draft is not judged"
-    assert post(client, review, "reject", "draft_review", reason="Half a sen").status_code == 204
-    assert "Half a sen" in page(client, review)
-    other = Client()
-    other.force_login(people["reviewer2"])
-    assert "Half a sen" not in page(other, review)
-    assert post(client, review, "x", "draft_review", discard="1").status_code == 302
-    assert not Draft.objects.exists()
-    post(client, review, "reject", "draft_review", reason="Not at all")
-    assert post(client, review, "reject", reason="Not at all").status_code == 302
-    assert not Draft.objects.exists()
-    assert post(client, review, "reject", "draft_review", reason="x" * 200_001).status_code in (204, 413)
-
-
-def test_whoever_comes_second_keeps_what_was_typed_and_sees_how_it_differs(client: Client) -> None:
-    review = opened("guessing")
-    decide(review, "edit", by="reviewer2", value=GOOD)
-    late = post(client, review, "edit", value__colour="green", value__amount="7")
-    html = late.content.decode()
-    assert late.status_code == 409
-    assert "reviewer2" in html
-    assert "How what you typed differs from what was decided" in html
-    assert "<ins>7</ins>" in html
-    assert Draft.objects.get().data == {"value.colour": "green", "value.amount": "7"}
-    assert "What you had typed" in page(client, review)
-
-
-def test_what_is_too_long_to_be_kept_is_shown_with_a_note(client: Client) -> None:
-    review, long = opened("guessing"), "x" * 200_001
-    decide(review, "reject", by="reviewer2", reason="No.")
-    late = post(client, review, "edit", value__colour="green", value__amount=long)
-    html = late.content.decode()
-    assert (late.status_code, "longer than 200,000 letters" in html) == (409, True)
-    paying, session = opened("paying"), client.session
-    session[SIGNED_IN_AT] = 0
-    session.save()
-    to_confirm = post(client, paying, "take_over", value=long, reason="It was urgent.")
-    html = to_confirm.content.decode()
-    assert (to_confirm.status_code, "longer than 200,000 letters" in html, long in html) == (413, True, True)
-    assert not Draft.objects.exists()
-
-
-@pytest.mark.parametrize("actor", ["reviewer", "admin"])
-def test_what_was_typed_comes_back_when_it_is_taken_back(client: Client, people: dict[str, User], actor: str) -> None:
-    review = opened("guessing")
-    decide(review, "edit", value=GOOD, undo_seconds=600)
-    decisions.undo(review.pk, actor=people[actor])
-    html = page(client, review)
-    assert "Your draft of" in html
-    assert 'value="12.5"' in html
-    decide(review, "reject", reason="Too <dear>.", tag="other", undo_seconds=600)
-    decisions.undo(review.pk, actor=people[actor])
-    assert Draft.objects.get().data == {"reason": "Too <dear>.", "tag": "other"}
 
 
 def test_undo_on_the_page(client: Client, people: dict[str, User], settings: Any) -> None:

@@ -277,21 +277,38 @@ def test_the_clock_approves_nothing_irreversible_even_where_the_row_says_so() ->
     assert (advanced(run).output, CALLED) == ({"said": "too late"}, [])
 
 
+@pytest.mark.parametrize("change", [{"effect": "once"}, {"fallback": transfer}])
 @pytest.mark.parametrize("deployed", ["before the deadline", "after the clock approved it"])
-def test_the_clock_approves_nothing_that_a_deploy_has_made_irreversible(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_approves_nothing_that_a_deploy_has_made_irreversible(
+    deployed: str, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy(**LARGE, subject="input", within_seconds=1, default="approve")
     run = started()
     time_passes(run)
     if deployed == "before the deadline":
-        deploy(monkeypatch, effect="once")
+        deploy(monkeypatch, **change)
         assert (advanced(run).output, CALLED) == ({"said": "too late"}, [])
         return
     with event_log.locked(run.pk) as log:  # and the process that wrote it goes no further
         log.append(Draft(Kind.STEP_EXPIRED, escalations.expired(run.pk, log.state.steps[1]), 1))
-    deploy(monkeypatch, effect="once")
+    deploy(monkeypatch, **change)
     run = advanced(run)
     assert (run.status, asked(run).cause, CALLED) == ("waiting", "gated", [])
     assert "no longer what the clock approved" in asked(run).why
+
+
+def test_a_question_is_as_risky_as_what_is_done_when_its_worker_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = policy(**LARGE, subject="input", within_seconds=60, default="approve")
+    before = started()
+    assert (asked(before).risk, asked(before).default) == (Risk.NORMAL, "approve")
+    deploy(monkeypatch, fallback=transfer)
+    with pytest.raises(ValidationError, match="the clock may not approve it"):
+        policies.configure(row.pk, by="admin", within_seconds=61)
+    run = started()
+    assert (asked(run).risk, asked(run).default) == (Risk.HIGH, "expire")
+    assert decide(before, "approve").status == "waiting", "it was asked before there was such a fallback"
+    assert (asked(before).risk, "no longer what reviewer approved" in asked(before).why, CALLED) == (Risk.HIGH, True, [])
+    assert decide(before, "approve").status == "succeeded"
 
 
 # --- a sample ---------------------------------------------------------------------------------------------------------

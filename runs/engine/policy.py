@@ -48,6 +48,7 @@ class Default(StrEnum):
 
 
 RISKS = ("low", "normal", "high")
+EFFECTS = ("none", "idempotent", "once")  # the worst last
 RULE_LETTERS = 200
 
 
@@ -171,6 +172,11 @@ def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
         return Verdict(True, why, Cause.GATED, is_unclear=True, rule=policy.rule)
     why = f"{policy.name}: {policy.words}. It is {condition.shown(condition.at(value, policy.path))}."
     return Verdict(True, why, Cause.GATED, rule=policy.rule)
+
+
+def worst(effects: Collection[str]) -> str:
+    """The one by which a question is judged: what has no name is taken for the worst."""
+    return max(effects, key=lambda effect: EFFECTS.index(effect) if effect in EFFECTS else len(EFFECTS))
 
 
 def risk_of(policy: Policy, cause: str, effect: str) -> str:
