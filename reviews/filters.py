@@ -11,9 +11,11 @@ from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Lower, Now
 from django.http import QueryDict
 
+from reviews import groups
 from reviews.models import Cause, Decision, Review, ReviewQuerySet, Risk, SearchText
 from runs import sdk
 
+NEAR = 100  # of the next in turn: the index gives them at once; only where none of these is free all are looked at
 LONGEST = 200  # letters of what somebody types into a filter
 Viewer = User | AnonymousUser
 
@@ -142,9 +144,18 @@ class Filters:
         }
 
     def next(self, review: Review) -> Review | None:
-        """The one to look at after this one: the next newer, or the oldest there is."""
+        """The one to decide after this one: the next in turn, else the first; none that is others', or that others are at."""
         others = self.reviews().exclude(pk=review.pk)
-        return (others.after(review).first() if self.is_open else None) or others.first()
+        if not self.is_open:
+            return others.first()
+        return self._first_free(others.after(review)) or self._first_free(others)
+
+    def _first_free(self, reviews: ReviewQuerySet) -> Review | None:
+        if not isinstance(self.viewer, User):
+            return reviews.first()
+        near = reviews.filter(pk__in=groups.offered(reviews, self.viewer).values("pk")[:NEAR])
+        free = (groups.unclaimed(groups.asked(some, self.viewer), by_others_than=self.viewer) for some in (near, reviews))
+        return next((found for one in free if (found := one.first())), None)
 
     def chips(self) -> list[Chip]:
         """Those that are on, as words; the tab is shown by its own."""

@@ -31,8 +31,8 @@ MOST_CHANGED = 200  # rows that a page may ask for at once
 MOST_NAMED = 2  # of those who are looking
 READ = (  # by a row: others are large, and a hundred columns take their time
     "agent", "cause", "confidence", "due_at", "opened_at", "position", "proposal", "risk", "snoozed_until", "state", "subject",
-    "threshold", "title", "why", "worker", "run__input_text", "claim__until", "claim__reviewer__username", "group__name",
-    "assignee__username",
+    "threshold", "title", "urgent", "why", "worker", "run__input_text", "claim__until", "claim__reviewer__username",
+    "group__name", "assignee__username",
 )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ class Row:
     @property
     def turn(self) -> str:
         """Sorts as the inbox does."""
-        return f"{9 - self.review.risk} {self.review.opened_at.isoformat()} {self.review.pk:020}"
+        return f"{9 - self.review.risk} {int(not self.review.urgent)} {self.review.opened_at.isoformat()} {self.review.pk:020}"
 
     @property
     def alike_query(self) -> str:
@@ -268,7 +268,8 @@ def _folded(shown: ReviewQuerySet, filters: Filters) -> ReviewQuerySet:
     same = {name: OuterRef(name) for name in ALIKE}
     alike = filters.reviews().order_by().filter(**same)
     older = Q(opened_at__lt=OuterRef("opened_at")) | Q(opened_at=OuterRef("opened_at"), pk__lt=OuterRef("pk"))
-    earlier = alike.filter(Q(risk__gt=OuterRef("risk")) | Q(older, risk=OuterRef("risk")))
+    before = Q(urgent__gt=OuterRef("urgent")) | Q(older, urgent=OuterRef("urgent"))
+    earlier = alike.filter(Q(risk__gt=OuterRef("risk")) | Q(before, risk=OuterRef("risk")))
     number = alike.values("run").annotate(number=Count("pk")).values("number")
     folded = Exists(alike[FOLD : FOLD + 1]) & Exists(earlier)
     if filters.text:  # most runs ask less, and then no text is read to know it
@@ -294,5 +295,6 @@ def _after(filters: Filters, start: int) -> ReviewQuerySet:
         return filters.reviews().filter(pk__lt=start)
     place = Review.objects.filter(pk=start)
     risk, opened = Coalesce(Subquery(place.values("risk")), 1 + max(Risk.values)), Subquery(place.values("opened_at"))
+    urgent = Subquery(place.values("urgent"))
     later = Q(opened_at__gt=opened) | Q(opened_at=opened, pk__gt=start)
-    return filters.reviews().filter(Q(risk__lt=risk) | Q(later, risk=risk))
+    return filters.reviews().filter(Q(risk__lt=risk) | Q(Q(urgent__lt=urgent) | Q(later, urgent=urgent), risk=risk))

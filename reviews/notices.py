@@ -120,10 +120,13 @@ def tell_due() -> None:
             written += audience.notices(review, kind)
             review.tell_at = _next(review, kind)
             if kind in PASSED:
+                if not review.urgent:
+                    live.nudge(review.pk)  # it has another place in the list
+                review.urgent = True
                 reminded.append(ReviewEvent(review=review, kind=ReviewEvent.Kind.REMINDED, about=PASSED[kind]))
         _write(written)
         ReviewEvent.objects.bulk_create(reminded)
-        Review.objects.bulk_update(found, ["tell_at"])
+        Review.objects.bulk_update(found, ["tell_at", "urgent"])
 
 
 def escalate_due() -> None:

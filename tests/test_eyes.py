@@ -313,7 +313,7 @@ def test_the_second_is_told_what_the_second_lets_happen(
     if kind == "edit":
         row, headline = (html.partition(place)[2].partition(end)[0] for place, end in ((ROW, "</li>"), (HEADLINE, "</p>")))
         assert (strip_tags(row).strip().startswith("a pen to 9"), "a cup to 3" in row) == (True, False)
-        assert strip_tags(headline) == "Give a pen to 9"
+        assert strip_tags(headline).strip() == "Give a pen to 9"
 
 
 ROW, HEADLINE = 'class="act one-line">', '<p class="m-0 fs-3">'

@@ -10,6 +10,7 @@ from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.db.models import ProtectedError
 from django.db.models.functions import Now
+from django.http import QueryDict
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -17,9 +18,10 @@ from redis.exceptions import RedisError
 
 from reviews import assignments, claims, decisions, delivery, groups, history, notices, sweep
 from reviews.eligibility import NotYours
+from reviews.listing import Filters, listing
 from reviews.models import Claim, Notice, NoticeSettings, Review, ReviewEvent, Route
 from runs import commands, sweeper
-from runs.models import Step
+from runs.models import Run, Step
 from tests.reviewing import MINUTES, at_once, fresh, group_of, holder, kinds, opened, signed_in
 
 pytestmark = pytest.mark.django_db
@@ -152,6 +154,37 @@ def test_half_of_the_time_has_passed_so_a_second_group_is_asked_too(people: dict
     assert not fresh(review).is_snoozed
     assert [one.kind for one in Notice.objects.filter(user=me)] == ["escalated"]
     assert claims.next_one(Review.objects.open().in_turn(), me) == review.pk
+
+
+def test_what_half_of_its_time_has_passed_for_comes_before_its_like(people: dict[str, User]) -> None:
+    risky, timed, old = opened("paying"), opened("patient"), opened("guessing")
+    now = timezone.now()
+    Review.objects.filter(pk=old.pk).update(opened_at=now - MINUTES[90])
+    Review.objects.filter(pk=timed.pk).update(opened_at=now - MINUTES[40], due_at=now + MINUTES[20], tell_at=now - MINUTES[10])
+    for order in ([risky, old, timed], [risky, timed, old]):
+        rows = listing(QueryDict()).rows
+        assert [row.review for row in rows] == order == list(Review.objects.in_turn())
+        assert [row.turn for row in rows] == sorted(row.turn for row in rows)
+        second = rows[1].review
+        assert [row.review for row in listing(QueryDict(f"after={second.pk}")).rows] == [order[2]]
+        assert list(Review.objects.after(second)) == [order[2]]
+        assert Filters(viewer=people["reviewer"]).next(risky) == second
+        notices.tell_due()
+
+
+def test_after_a_decision_comes_what_is_for_me_and_free_or_nothing(people: dict[str, User]) -> None:
+    me, other = people["reviewer"], people["reviewer2"]
+    first, theirs, given, held, snoozed, mine = (opened("guessing") for _ in range(6))
+    own = opened("patient")
+    Review.objects.filter(pk=theirs.pk).update(group=group_of("Cards", other))
+    Review.objects.filter(pk=given.pk).update(assignee=other)
+    Review.objects.filter(pk=snoozed.pk).update(snoozed_until=Now() + MINUTES[9])
+    Review.objects.filter(pk=own.pk).update(approvals=2)
+    Run.objects.filter(pk=own.run_id).update(started_by=me.username)
+    claims.claim(held.pk, other)
+    claims.claim(mine.pk, me)
+    assert (Filters(viewer=me).next(first), Filters(viewer=other).next(first)) == (mine, theirs)
+    assert (Filters(viewer=me).next(mine), Filters(viewer=me, agent="patient").next(mine)) == (first, None)
 
 
 def test_sweepers_at_one_moment_escalate_once(transactional_db: None, people: dict[str, User]) -> None:

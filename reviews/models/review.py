@@ -44,12 +44,13 @@ class ReviewQuerySet(models.QuerySet["Review"]):
         return self.filter(state=Review.State.OPEN)
 
     def in_turn(self) -> Self:
-        """The order of the inbox: what is riskier first, then the oldest."""
-        return self.order_by("-risk", "opened_at", "pk")
+        """The order of the inbox: what is riskier first, of that what is urgent, then the oldest."""
+        return self.order_by("-risk", "-urgent", "opened_at", "pk")
 
     def after(self, review: "Review") -> Self:
         """Those whose turn is later than this one's."""
-        as_risky = Q(opened_at__gt=review.opened_at) | Q(opened_at=review.opened_at, pk__gt=review.pk)
+        later = Q(opened_at__gt=review.opened_at) | Q(opened_at=review.opened_at, pk__gt=review.pk)
+        as_risky = Q(urgent__lt=review.urgent) | Q(later, urgent=review.urgent)
         return self.filter(Q(risk__lt=review.risk) | Q(as_risky, risk=review.risk))
 
     def with_people(self) -> Self:
@@ -109,6 +110,7 @@ class Review(models.Model):
     escalate_at = models.DateTimeField(null=True, help_text="When nobody has decided by then, the second group is asked too.")
     escalated_at = models.DateTimeField(null=True)
     tell_at = models.DateTimeField(null=True, help_text="When people are told: as it is new, at 50 and 90 % of its time.")
+    urgent = models.BooleanField(default=False, help_text="Half of its time has passed: it comes before its like.")
     default = models.CharField(max_length=20, default="", help_text="The policy's word for what happens at `due_at`.")
 
     objects = ReviewQuerySet.as_manager()
@@ -122,7 +124,8 @@ class Review(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["-risk", "opened_at", "id"], condition=Q(state="open"), name="review_inbox"),  # inbox in turn
+            # the inbox
+            models.Index(fields=["-risk", "-urgent", "opened_at", "id"], condition=Q(state="open"), name="review_in_turn"),
             models.Index(fields=["agent", "cause"], condition=Q(state="open"), name="review_of_agent"),  # caps against floods
             models.Index(fields=["same"], condition=Q(state="open"), name="review_same"),  # identical questions
             models.Index(fields=["escalate_at"], condition=Q(state="open", escalated_at=None), name="review_escalates"),
