@@ -6,7 +6,7 @@ from reviews.models import Review
 
 
 def test_ticked_reviews_are_looked_at_decided_and_told_of(sign_in, opened, accessible, act):
-    reviews = [opened(text) for text in ("card lost", "card stolen today", "no such card")]
+    reviews = [opened("guessing", text) for text in ("card lost", "card stolen today", "no such card")]
     page = sign_in("reviewer", width=390)
     page.goto("/reviews/")
     for review in reviews:
@@ -29,7 +29,7 @@ def test_ticked_reviews_are_looked_at_decided_and_told_of(sign_in, opened, acces
 
 
 def test_identical_questions_are_decided_from_the_page_of_one_of_them(sign_in, opened, act):
-    first, second, other = opened("the same"), opened("the same"), opened("another one")
+    first, second, other = opened("guessing", "the same"), opened("guessing", "the same"), opened("guessing", "another one")
     page = sign_in("reviewer", script=False)
     page.goto(f"/reviews/{first.pk}/")
     page.get_by_role("button", name="Decide all 2 together").click()
