@@ -113,7 +113,7 @@ class Filters:
 
     def reviews(self) -> ReviewQuerySet:
         """In turn; closed ones the newest first."""
-        found = self.but_the_tab().filter(self.tabs()[Tab(self.tab or Tab.ALL)])
+        found = self.but_the_tab().filter(self.within(Tab(self.tab or Tab.ALL)))
         return found.in_turn() if self.is_open else found.order_by("-pk")
 
     def but_the_tab(self) -> ReviewQuerySet:
@@ -127,21 +127,25 @@ class Filters:
         found = found.filter(**given)
         return found.filter(pk__in=containing(self.text)) if self.text else found
 
-    def tabs(self) -> dict[Tab, Q]:
-        """What is in each tab. Snoozed ones are in theirs only; closed ones were never snoozed for long."""
-        awake = ~Q(snoozed_until__gt=Now()) if self.is_open else Q()
-        claimed = Q(claim__until__gt=Now())
+    def within(self, tab: Tab) -> Q:
+        """What is in the tab. Snoozed ones are in theirs only; closed ones were never snoozed for long."""
+        snoozed, claimed = Q(snoozed_until__gt=Now()), Q(claim__until__gt=Now())
+        awake = ~snoozed if self.is_open else Q()
         viewer = self.viewer.pk if self.viewer else None
-        groups = Group.objects.filter(user=viewer).values("pk") if viewer else []
-        asked = Q(group__in=groups) | Q(second_group__in=groups, escalated_at__isnull=False)
-        return {
-            Tab.ALL: awake,
-            Tab.MINE: awake & (Q(assignee=viewer) | (claimed & Q(claim__reviewer=viewer))) if viewer else Q(pk__in=[]),
-            Tab.GROUPS: awake & asked,
-            Tab.UNASSIGNED: awake & Q(assignee=None) & ~claimed,
-            Tab.OVERDUE: awake & Q(due_at__lte=Now()),
-            Tab.SNOOZED: Q(snoozed_until__gt=Now()),
-        }
+        match tab:
+            case Tab.ALL:
+                return awake
+            case Tab.MINE:
+                return awake & (Q(assignee=viewer) | (claimed & Q(claim__reviewer=viewer))) if viewer else Q(pk__in=[])
+            case Tab.GROUPS:
+                groups = Group.objects.filter(user=viewer).values("pk") if viewer else []
+                return awake & (Q(group__in=groups) | Q(second_group__in=groups, escalated_at__isnull=False))
+            case Tab.UNASSIGNED:
+                return awake & Q(assignee=None) & ~claimed
+            case Tab.OVERDUE:
+                return awake & Q(due_at__lte=Now())
+            case Tab.SNOOZED:
+                return snoozed
 
     def next(self, review: Review) -> Review | None:
         """The one to decide after this one: the next in turn, else the first; none that is others', or that others are at."""

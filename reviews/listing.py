@@ -6,12 +6,12 @@ from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
+from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Case, Count, Exists, IntegerField, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce, Now
 from django.http import QueryDict
 from django.urls import reverse
-from django.utils.safestring import SafeString
 
 from reviews import presence
 from reviews.consequences import act
@@ -19,7 +19,6 @@ from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
 from reviews.models import Cause, Decision, Presence, Review, ReviewQuerySet, Risk
 from runs import sdk
 from runs.models import Run, RunStatus
-from runs.templatetags.shown import ago
 
 __all__ = ["Filters", "Listing", "Row", "agent_title", "changed_rows", "listing"]
 
@@ -50,13 +49,15 @@ class Line(NamedTuple):
     title: str
     agent: str
     run: int
-    age: SafeString
+    opened_at: datetime
+    age: str  # in words: when they change, it is written again
     act: str
     risk: int
     due_at: datetime | None
     left: str
     is_late: bool
-    snoozed: SafeString
+    snoozed_until: datetime | None
+    snooze: str
     confidence: float | None
     threshold: float | None
     claimed_by: str
@@ -89,13 +90,15 @@ class Row:
             title=review.title,
             agent=self.agent,
             run=review.run_id,
-            age=ago(review.opened_at),
+            opened_at=review.opened_at,
+            age=naturaltime(review.opened_at),
             act=self.act,
             risk=review.risk,
             due_at=None if self.gone else review.due_at,
             left=self.left,
             is_late=self.is_late,
-            snoozed=ago(review.snoozed_until) if review.is_snoozed else SafeString(""),
+            snoozed_until=review.snoozed_until if review.is_snoozed else None,
+            snooze=naturaltime(review.snoozed_until) if review.is_snoozed else "",
             confidence=review.confidence,
             threshold=review.threshold,
             claimed_by=str(claim.reviewer) if claim else "",
@@ -155,8 +158,8 @@ class Listing:
     @cached_property
     def counts(self) -> dict[Tab, int]:
         """How many each tab holds, by the other filters."""
-        tabs = self.filters.tabs()
-        counted = self.filters.but_the_tab().aggregate(**{tab: Count("pk", filter=within) for tab, within in tabs.items()})
+        tabs = {tab: Count("pk", filter=self.filters.within(tab)) for tab in Tab}
+        counted = self.filters.but_the_tab().aggregate(**tabs)
         return {Tab(tab): number for tab, number in counted.items()}
 
     @property
@@ -175,13 +178,13 @@ class Listing:
         """What is counted: "open", or "decided, filtered"."""
         on = self.filters
         state = Shown(on.state or (Shown.OPEN if on.is_open else Shown.ANY)).label.lower()
-        more = "+" if self.count == MOST_COUNTED and not on.is_open else ""
+        more = "+" if not on.is_open and self.count == MOST_COUNTED else ""
         return f"{more} {state}{', filtered' if on.given(without='state') else ''}"
 
     @property
-    def tabs(self) -> list[tuple[Tab, str, int]]:
-        """Each with the query that leads to it, and its count."""
-        return [(tab, self.filters.changed(tab="" if tab == Tab.ALL else tab), self.counts[tab]) for tab in Tab]
+    def tabs(self) -> list[tuple[Tab, str]]:
+        """Each with the query that leads to it."""
+        return [(tab, self.filters.changed(tab="" if tab == Tab.ALL else tab)) for tab in Tab]
 
     @property
     def only_snoozed(self) -> bool:

@@ -130,9 +130,10 @@ def _approve(visitor: Visitor, review: Review) -> None:
 
 
 def _take(visitor: Visitor, review: Review) -> None:
-    """It is claimed, its page is opened, and says who has it open."""
+    """It is claimed, its page is opened, which asks for the counts of the tabs and says who has it open."""
     _expect(visitor.post(f"/reviews/{review.pk}/claim/"), 302)
     _expect(visitor.get(f"/reviews/{review.pk}/"), 200)
+    _expect(visitor.get("/reviews/rows/?counts=1"), 200)
     _expect(visitor.post(f"/reviews/{review.pk}/here/"), 200)
 
 
