@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple, Self
 
 from django.conf import settings
-from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Substr
@@ -341,13 +340,6 @@ def take(run_id: int, *, owner: str) -> tuple[RunLog, Draft] | None:
     log = RunLog(run_id, fold(whole(run_id, found)), fence)
     log.must_wait = bool(must_wait)
     return None if log.state.ended else (log, _taking(log.state, owner, fence, lost_owner))
-
-
-def warm_up() -> None:
-    """Connect, and have the server prepare what every run needs; while it is away, the first run does that."""
-    with suppress(DatabaseError):
-        take(0, owner="")
-        pen.warm_up()
 
 
 def renew_all(leases: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Lease]:

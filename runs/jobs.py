@@ -6,11 +6,13 @@ import signal
 import socket  # noqa: TID251 - the name of this machine
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import structlog
 from django.conf import settings
+from django.db import Error as DatabaseError
 from django.db import connections
 from redis.exceptions import RedisError
 from rq import get_current_job, worker_registration
@@ -23,7 +25,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from runs import alone, dispatch, event_log, executor, keeper, live, sdk
+from runs import alone, dispatch, event_log, executor, keeper, live, pen, sdk
 
 logger = structlog.get_logger()
 # A job process says every 5 s that it lives, and waits for a job at most 15 s at a time (RQ subtracts 15 from the first):
@@ -98,7 +100,7 @@ class JobProcess(BaseWorker):
     def work(self, *args: Any, **kwargs: Any) -> bool:
         for agent in sdk.agents():
             _warm_up(agent)
-        event_log.warm_up()
+        _connect()
         executor.alone = alone.carry
         keeper.when_leaving(lambda: os.kill(os.getpid(), signal.SIGTERM))
         threading.Thread(target=self._beat_for_ever, name="beat", daemon=True).start()
@@ -231,6 +233,13 @@ def _unless_away(what: Any, *args: Any) -> None:
         what(*args)
     except RedisError as error:
         logger.warning("redis_away", error=str(error))
+
+
+def _connect() -> None:
+    """So that the server has prepared what every run needs; while it is away, the first run does that."""
+    with suppress(DatabaseError):
+        event_log.take(0, owner="")
+        pen.warm_up()
 
 
 def _warm_up(agent: sdk.Agent) -> None:
