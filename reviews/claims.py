@@ -107,6 +107,8 @@ def next_one(reviews: ReviewQuerySet, reviewer: User) -> int | None:
             return found
         if not groups.unclaimed(groups.asked(reviews, reviewer)).exists():
             return None
+        if not connection.in_atomic_block:
+            connection.close()  # others need it meanwhile
         time.sleep(pause)
     return _next_unlocked(reviews, reviewer)
 

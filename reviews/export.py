@@ -10,6 +10,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db import connection
 from django.db.models import QuerySet
 from django.http import Http404, StreamingHttpResponse
 from django.utils import timezone
@@ -80,11 +81,16 @@ async def _sent(pieces: Iterator[str]) -> AsyncIterator[str]:
 
 
 def _next(pieces: Iterator[str]) -> str | None:
-    return next(pieces, None)
+    """Until the next one is asked for, others may have the connection: a download can be slow."""
+    try:
+        return next(pieces, None)
+    finally:
+        if not connection.in_atomic_block:
+            connection.close()
 
 
 def _pieces(rows: "QuerySet[Any]") -> Iterator[list[Any]]:
-    """Each is a question of its own: no cursor and no transaction stays open while somebody downloads slowly."""
+    """Each is a question of its own: no cursor and no transaction stays open."""
     rows = rows.order_by("-pk")
     piece = list(rows[:PIECE])
     while piece:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.urls import reverse
@@ -171,14 +171,14 @@ def test_twenty_reviewers_who_ask_for_the_next_one_get_none_twice(transactional_
 
 def test_next_looks_again_where_all_that_is_free_is_locked_for_a_moment(transactional_db: None, people: dict[str, User]) -> None:
     """As the sweeper does while it tells people of new ones, and whoever decides: the lock is of another connection."""
-    review, looked = opened(), list[str]()
+    review, looked = opened(), list[int]()
 
     def next_one() -> int | None:
         def watch(execute: Any, sql: str, *args: Any) -> Any:
-            looked.extend(["looked"] if "SKIP LOCKED" in sql else [])
+            looked.extend([connection.connection.info.backend_pid] if "SKIP LOCKED" in sql else [])
             return execute(sql, *args)
 
-        with connections["default"].execute_wrapper(watch):
+        with connection.execute_wrapper(watch):
             try:
                 return claims.next_one(Review.objects.open().in_turn(), people["reviewer"])
             finally:
@@ -190,6 +190,7 @@ def test_next_looks_again_where_all_that_is_free_is_locked_for_a_moment(transact
             asked = pool.submit(next_one)
             eventually(lambda: len(looked) > len(claims.WINDOWS) or asked.done())
         assert asked.result(30) == review.pk
+    assert len(set(looked)) > 1, "while it pauses, others may have its connection"
     assert holder(review) == "reviewer"
 
 

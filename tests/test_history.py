@@ -4,10 +4,12 @@ import csv
 import io
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import Group, User
+from django.db import connection
 from django.http import QueryDict, StreamingHttpResponse
 from django.test import Client
 from django.urls import reverse
@@ -132,6 +134,17 @@ def test_open_reviews_as_json_are_what_is_filtered_in_pieces(
     assert [record["review"] for record in records] == [review.pk for review in reversed(reviews)]
     assert records[0]["proposal"] == {"colour": "red", "amount": len("message 4 “ü”")}
     assert "“ü”" in records[0]["input"]
+
+
+def test_a_slow_download_keeps_no_connection(transactional_db: None, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "PIECE", 1)
+    reviews = [opened("guessing"), opened("paying")]
+    response: Any = client.get(reverse("export_reviews", args=["csv"]))
+
+    async def held() -> list[bool]:
+        return [await sync_to_async(lambda: connection.connection is not None)() async for _ in response]
+
+    assert async_to_sync(held)() == [False] * (1 + len(reviews))
 
 
 def test_nothing_is_a_whole_file_too_and_an_unknown_form_is_not_found(client: Client) -> None:
