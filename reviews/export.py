@@ -28,6 +28,7 @@ OF_REVIEW: Columns = {
     "step": attrgetter("title"),
     "cause": attrgetter("cause"),
     "state": attrgetter("state"),
+    "ending": attrgetter("ending"),
     "risk": lambda review: review.get_risk_display(),
     "why": attrgetter("why"),
     "rule": attrgetter("rule"),

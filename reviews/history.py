@@ -20,7 +20,6 @@ OF_THE_SYSTEM = {
     Kind.ESCALATED: "Half of its time had passed, so the group {about} is asked too",
     Kind.REMINDED: "People were reminded: {about}",
 }
-CLOSED = {Review.State.EXPIRED: "Nobody decided in time", Review.State.CANCELLED: "Its run ended, so it was closed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ def lines(review: Review) -> list[Line]:
     found += [_of_event(one) for one in review.events.select_related("actor").order_by("pk")]
     for decision in review.decisions.select_related("actor", "revoked_by").order_by("pk"):
         found += _of_decision(decision)
-    if (said := CLOSED.get(Review.State(review.state))) and review.closed_at:
+    if (said := review.why_closed) and review.closed_at:
         found.append(Line(review.closed_at, "", said))
     return sorted(found, key=lambda line: line.at)
 

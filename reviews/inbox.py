@@ -12,6 +12,8 @@ from runs.engine.events import Fact, Kind
 from runs.engine.policy import OF_A_SAMPLE, Subject
 from runs.engine.state import StepState
 
+Ending = Review.Ending
+
 
 @receiver(signals.escalated)
 def open_review(*, run_id: int, agent: str, step: StepState, fact: Fact, **kwargs: object) -> None:
@@ -74,10 +76,14 @@ def _open(run_id: int, agent: str, step: StepState, fact: Fact, asked: dict[str,
 @receiver(signals.withdrawn)
 def close_reviews(*, run_id: int, fact: Fact, **kwargs: object) -> None:
     """The time ran out, or the run ended: nobody need answer any more, about that step or about any."""
-    state = Review.State.EXPIRED if fact.kind == Kind.STEP_EXPIRED else Review.State.CANCELLED
+    state, ending = Review.State.CANCELLED, Ending.RUN_ENDED
+    if fact.kind == Kind.STEP_EXPIRED:
+        state, ending = Review.State.EXPIRED, Ending(fact.data.get("default", Ending.NO_ANSWER))
+    elif fact.data.get("cause") == Cause.CODE_CHANGED:
+        ending = Ending.CODE_CHANGED
     reviews = Review.objects.open().filter(run_id=run_id).exclude(cause=Cause.SAMPLE)
     reviews = reviews if fact.step is None else reviews.filter(position=fact.step)
     for review in reviews.select_for_update():
-        review.state, review.closed_at = state, fact.at
-        review.save(update_fields=["state", "closed_at"])
+        review.state, review.closed_at, review.ending = state, fact.at, ending
+        review.save(update_fields=["state", "closed_at", "ending"])
         live.nudge(review.pk, state)

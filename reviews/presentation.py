@@ -238,10 +238,7 @@ class ReviewPage:
 
     @property
     def why_closed(self) -> str:
-        """For a review that nobody decided."""
-        if self.review.state == Review.State.EXPIRED:
-            return "Nobody decided in time, and the run went on without an answer"
-        return "The run was cancelled or has ended, so nobody need answer any more"
+        return self.review.why_closed
 
     @cached_property
     def decision(self) -> Decision | None:

@@ -391,7 +391,8 @@ def difference(step: StepState, request: dict[str, Any] | None, steps: Mapping[i
     data |= {"schema": {}, "allowed": list(ALLOWED[Cause.CODE_CHANGED])}
     if step.displaced or (step.status == Status.WAITING and step.escalation and step.cause != Cause.CODE_CHANGED):
         data["displaces"] = True  # this question is asked again after "retry"
-    drafts = [Draft(Kind.STEP_WITHDRAWN, {}, step.position)] if step.asked else []  # one question at a time
+    withdrawn = Draft(Kind.STEP_WITHDRAWN, {"cause": Cause.CODE_CHANGED}, step.position)
+    drafts = [withdrawn] if step.asked else []  # one question at a time
     return Open("person", step.position, drafts=[*drafts, Draft(Kind.STEP_ESCALATED, data, step.position)])
 
 

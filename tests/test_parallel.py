@@ -265,6 +265,8 @@ def test_a_question_that_a_changed_code_displaced_is_asked_again_and_nothing_is_
     commands.cancel(run.pk, by="operator")
     commands.retry(run.pk, by="operator")
     assert Review.objects.open().get(run=advanced(run), position=1).cause == "code_changed"
+    closed = Review.objects.filter(run=run, state="cancelled").order_by("pk")
+    assert list(closed.values_list("cause", "ending")) == [("outcome_unknown", "code_changed"), ("code_changed", "run_ended")]
     DOES["supervisor"] = supervisor("paid")
     decided(run, 1, "retry")
     assert Review.objects.open().get(run=advanced(run)).cause == "outcome_unknown"

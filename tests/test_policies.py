@@ -256,6 +256,7 @@ def test_at_the_deadline_happens_what_the_policy_names(terms: dict[str, Any], wh
     assert (run.status, run.output) == (status, {"said": output})
     review.refresh_from_db()
     assert (review.state, review.decisions.count()) == ("expired", 0), "no person said anything"
+    assert [line.did for line in history.lines(review)][-1] == Review.Ending(terms["default"]).label == review.why_closed
     event = event_log.rows(run.pk).get(kind=Kind.STEP_EXPIRED)
     assert (event.actor, event.data.get("default", "expire")) == ("", terms["default"])
 
@@ -298,8 +299,7 @@ def test_the_clock_approves_nothing_that_a_deploy_has_made_irreversible(
 
 
 def test_a_question_is_as_risky_as_what_is_done_when_its_worker_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = policy(**LARGE, subject="input", within_seconds=60, default="approve")
-    before = started()
+    row, before = policy(**LARGE, subject="input", within_seconds=60, default="approve"), started()
     assert (asked(before).risk, asked(before).default) == (Risk.NORMAL, "approve")
     deploy(monkeypatch, fallback=transfer)
     with pytest.raises(ValidationError, match="the clock may not approve it"):

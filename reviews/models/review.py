@@ -76,6 +76,15 @@ class Review(models.Model):
         CANCELLED = "cancelled", "Cancelled"
         EXPIRED = "expired", "Expired"
 
+    class Ending(models.TextChoices):
+        """What came of a review that nobody decided."""
+
+        APPROVED = "approve", "Nobody decided in time, so the clock approved it, as its policy says"
+        SKIPPED = "skip", "Nobody decided in time, so the step was skipped, as its policy says"
+        NO_ANSWER = "expire", "Nobody decided in time, and the run went on without an answer"
+        CODE_CHANGED = "code_changed", "The code changed, so this question no longer stands: another asks how the run goes on"
+        RUN_ENDED = "run_ended", "The run was cancelled or has ended, so nobody need answer any more"
+
     run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="reviews")
     agent = models.SlugField(max_length=80, db_index=False, default="", help_text="Of the run, for filters.")
     position = models.PositiveIntegerField()
@@ -101,6 +110,7 @@ class Review(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.OPEN)
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True)
+    ending = models.CharField(max_length=20, choices=Ending, default="", help_text="What came of it where nobody decided.")
     # -------- who should look at it, and by when
     group = models.ForeignKey(Group, on_delete=models.PROTECT, null=True, related_name="reviews")
     second_group = models.ForeignKey(Group, on_delete=models.PROTECT, null=True, related_name="+")
@@ -152,6 +162,13 @@ class Review(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state == self.State.OPEN
+
+    @property
+    def why_closed(self) -> str:
+        """A sentence for one that nobody decided; of one that was closed before endings were kept, what its state says."""
+        before = {self.State.EXPIRED: self.Ending.NO_ANSWER, self.State.CANCELLED: self.Ending.RUN_ENDED}
+        ending = self.ending or before.get(self.State(self.state))
+        return str(self.Ending(ending).label) if ending else ""
 
     @property
     def is_snoozed(self) -> bool:
