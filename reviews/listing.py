@@ -78,6 +78,7 @@ class Row:
     @property
     def line(self) -> Line:
         review, claim = self.review, self.review.held()
+        snoozed = review.snoozed_until if review.is_snoozed else None
         return Line(
             number=str(review.pk),
             turn=self.turn,
@@ -97,8 +98,8 @@ class Row:
             due_at=None if self.gone else review.due_at,
             left=self.left,
             is_late=self.is_late,
-            snoozed_until=review.snoozed_until if review.is_snoozed else None,
-            snooze=naturaltime(review.snoozed_until) if review.is_snoozed else "",
+            snoozed_until=snoozed,
+            snooze=naturaltime(snoozed) if snoozed else "",
             confidence=review.confidence,
             threshold=review.threshold,
             claimed_by=str(claim.reviewer) if claim else "",

@@ -73,6 +73,7 @@ class Watcher(AsyncWebsocketConsumer):
         key = self.scope["session"].session_key
         if not key:
             return False
+        permitted: bool
         self.viewer, permitted = await database_sync_to_async(self._viewer)(key)
         return permitted
 

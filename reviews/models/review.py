@@ -137,6 +137,7 @@ class Review(models.Model):
             # the inbox
             models.Index(fields=["-risk", "-urgent", "opened_at", "id"], condition=Q(state="open"), name="review_in_turn"),
             models.Index(fields=["agent", "cause"], condition=Q(state="open"), name="review_of_agent"),  # caps against floods
+            models.Index(fields=["agent"], name="review_by_agent"),  # history of an agent that decides little
             models.Index(fields=["same"], condition=Q(state="open"), name="review_same"),  # identical questions
             models.Index(fields=["escalate_at"], condition=Q(state="open", escalated_at=None), name="review_escalates"),
             models.Index(fields=["tell_at"], condition=Q(state="open", tell_at__isnull=False), name="review_tells"),  # sweeper
