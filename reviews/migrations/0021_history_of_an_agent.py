@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("reviews", "0019_urgent")]
+    dependencies = [("reviews", "0020_endings")]
 
     operations = [
         migrations.AddIndex(
