@@ -1,6 +1,6 @@
 """What a person may answer to a review: one choice per allowed decision, with what follows from it and the form it needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,20 +106,21 @@ class Choice:
 
 
 def choices(
-    review: Review, *, chosen: str = "", data: Typed | None = None, draft: Draft | None = None, actor: User | None = None
+    review: Review, *, chosen: str = "", data: Typed | None = None, drafts: Sequence[Draft] = (), actor: User | None = None
 ) -> list[Choice]:
     """What the review allows, in the order it names them.
 
-    `data` is what was typed into the form of the `chosen` one, `draft` what this person had typed before; for an `actor`
-    each says why they may not choose it, where that is so.
+    `data` is what was typed into the form of the `chosen` one, `drafts` what this person had typed before, the last
+    first: its form is open. For an `actor` each says why they may not choose it, where that is so.
     """
     first = decisions.pending(review) if review.approvals > 1 and review.is_open else None
     kinds = [Kind.APPROVE, *(kind for kind in review.allowed if kind != Kind.APPROVE)] if first else review.allowed
     eligibility = Eligibility(review, actor) if actor else None
     made = []
     for kind in kinds:
-        kept = draft.data if draft and draft.kind == kind and data is None else None
+        kept = next((draft.data for draft in drafts if draft.kind == kind), None) if data is None else None
         choice = _Maker(review, data if kind == chosen else None, kept).choice(kind)
+        choice.is_open = choice.is_open and (kept is None or kind == drafts[0].kind)
         choice.seen = decisions.seen(review, first)
         choice.act = _act(review, kind, first)
         choice.why_not = eligibility.why_not(kind) if eligibility else ""

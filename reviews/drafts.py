@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.http import QueryDict
 from django.utils import timezone
 
@@ -23,10 +24,17 @@ def save(review: Review, reviewer: User, typed: QueryDict) -> None:
     if sum(map(len, data.values())) > LETTERS:
         raise commands.Refused(f"The draft is longer than {LETTERS:,} letters, so it was not kept.")
     try:
-        kept = {"kind": str(data.pop("decision", ""))[:20], "data": stored(data), "saved_at": timezone.now()}
+        kind, kept = str(data.pop("decision", ""))[:20], {"data": stored(data), "saved_at": timezone.now()}
     except Unstorable as error:
         raise commands.Refused(str(error)) from error
-    Draft.objects.update_or_create(review=review, reviewer=reviewer, defaults=kept)
+    Draft.objects.update_or_create(review=review, reviewer=reviewer, kind=kind, defaults=kept)
+
+
+def save_while_open(review: Review, reviewer: User, typed: QueryDict) -> None:
+    """The same while somebody types; what is on its way when the review is decided comes too late to be a draft."""
+    with transaction.atomic():
+        if Review.objects.open().select_for_update().filter(pk=review.pk).values_list("pk", flat=True).first():
+            save(review, reviewer, typed)
 
 
 def bring_back(decision: Decision) -> None:
@@ -35,8 +43,9 @@ def bring_back(decision: Decision) -> None:
         return  # its form asks for nothing
     data = _as_typed(decision) | {name: said for name in ("reason", "tag") if (said := getattr(decision, name))}
     if data:
-        kept = {"kind": decision.kind, "data": data, "saved_at": timezone.now()}
-        Draft.objects.get_or_create(review=decision.review, reviewer=decision.actor, defaults=kept)
+        about = {"review": decision.review, "reviewer": decision.actor, "kind": decision.kind}
+        if not Draft.objects.filter(**about, saved_at__gt=decision.decided_at).exists():
+            Draft.objects.update_or_create(**about, defaults={"data": data, "saved_at": timezone.now()})
 
 
 def _as_typed(decision: Decision) -> dict[str, str]:
@@ -49,8 +58,9 @@ def _as_typed(decision: Decision) -> dict[str, str]:
     return SchemaForm(schema, check=lambda value: value, initial=decision.value).as_typed()
 
 
-def of(review: Review, reviewer: User) -> Draft | None:
-    return Draft.objects.filter(review=review, reviewer=reviewer).first()
+def of(review: Review, reviewer: User) -> list[Draft]:
+    """One for each form into which something was typed, the last first."""
+    return list(Draft.objects.filter(review=review, reviewer=reviewer).order_by("-saved_at", "-pk"))
 
 
 def discard(review: Review, reviewer: User) -> None:

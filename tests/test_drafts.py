@@ -1,5 +1,7 @@
 """What a reviewer typed and did not send, or sent and took back, is kept for them."""
 
+import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
@@ -8,6 +10,9 @@ from django.test import Client
 from reviews import decisions
 from reviews.confirmation import SIGNED_IN_AT
 from reviews.models import Draft
+from tests import cast
+from tests.interleaved import behind
+from tests.reviewing import signed_in
 from tests.test_decisions import GOOD, decide, opened
 from tests.test_eyes import client, page, post
 
@@ -74,3 +79,33 @@ def test_what_was_typed_comes_back_when_it_is_taken_back(client: Client, people:
     decide(review, "reject", reason="Too <dear>.", tag="other", undo_seconds=600)
     decisions.undo(review.pk, actor=people[actor])
     assert Draft.objects.get().data == {"reason": "Too <dear>.", "tag": "other"}
+
+
+def test_a_letter_in_one_form_takes_nothing_from_another(client: Client) -> None:
+    review = opened("guessing")
+    post(client, review, "edit", "draft_review", value__colour="green", value__amount="many")
+    post(client, review, "reject", "draft_review", reason="N")
+    html = page(client, review)
+    assert ('value="many"' in html, "what you typed into another is still there" in html) == (True, True)
+    assert [bool(re.search(rf'"choice-{kind}"[^>]* open>', html)) for kind in ("edit", "reject")] == [False, True]
+    post(client, review, "nonsense", "draft_review", reason="x")
+    assert [one.kind for one in Draft.objects.order_by("pk")] == ["edit", "reject"]
+
+
+@pytest.mark.parametrize(("saved", "kept"), [(-1, "12.5"), (1, "3")])
+def test_what_was_sent_comes_back_unless_something_was_typed_since(people: dict[str, User], saved: int, kept: str) -> None:
+    review, me = opened("guessing"), people["reviewer"]
+    at = decide(review, "edit", value=GOOD, undo_seconds=600).decided_at + timedelta(seconds=saved)
+    Draft.objects.create(review=review, reviewer=me, kind="edit", data={"value.amount": "3"}, saved_at=at)
+    decisions.undo(review.pk, actor=me)
+    assert Draft.objects.get().data["value.amount"] == kept
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_on_its_way_when_it_is_decided_is_no_draft() -> None:
+    people = cast.people()
+    review, typist = opened("guessing"), signed_in(people["reviewer"])
+    with behind(lambda: post(typist, review, "edit", "draft_review", value__colour="gre")) as typing:
+        decide(review, "edit", value=GOOD)
+        typing.waits()
+    assert (typing.result.status_code, Draft.objects.exists()) == (204, False)

@@ -17,8 +17,8 @@ class Draft(models.Model):
 
     class Meta:
         constraints = [
-            # each keystroke is saved into one row
-            models.UniqueConstraint(fields=["review", "reviewer"], name="draft_once"),
+            # each keystroke is saved into the row of its form
+            models.UniqueConstraint(fields=["review", "reviewer", "kind"], name="draft_of_kind_once"),
         ]
 
     def __str__(self) -> str:

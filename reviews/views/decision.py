@@ -80,10 +80,10 @@ def draft_review(request: HttpRequest, review_id: int) -> HttpResponse:
     if "discard" in request.POST:
         drafts.discard(review, actor(request))
         return redirect(address(review, request.GET))
-    if review.is_open and request.POST.get("decision"):
+    if review.is_open and request.POST.get("decision") in Decision.Kind:
         claims.claim_by_edit(review, actor(request))
         try:
-            drafts.save(review, actor(request), request.POST)
+            drafts.save_while_open(review, actor(request), request.POST)
         except commands.Refused as refused:
             return HttpResponse(str(refused), status=413)
     return HttpResponse(status=204)

@@ -32,12 +32,12 @@ def answer(
     request: HttpRequest, review: Review, offered: list[Choice] | None, *, status: int = 200, **more: object
 ) -> HttpResponse:  # fmt: skip
     """The page of a review, whatever just happened to it; without choices those that this person has, with their draft."""
-    draft = drafts.of(review, actor(request))
+    typed = drafts.of(review, actor(request))
     first = decisions.pending(review) if review.is_open and review.approvals > 1 else None
     if offered is None:
-        offered = choices(review, draft=draft if review.is_open else None, actor=actor(request))
-    shown = {"page": ReviewPage(review, offered, first), "may_decide": access.may_decide(request.user), "draft": draft}
+        offered = choices(review, drafts=typed if review.is_open else (), actor=actor(request))
+    shown = {"page": ReviewPage(review, offered, first), "may_decide": access.may_decide(request.user), "drafts": typed}
     shown |= {"why_not": Eligibility(review, actor(request)).why_not(), "first": first}
     shown |= {"first_changes": changes(review.proposal, first.value) if first and first.kind == Decision.Kind.EDIT else []}
-    shown |= {"draft_typed": drafts.typed(draft) if draft else None}
+    shown |= {"typed_before": [drafts.typed(draft) for draft in typed]}
     return render(request, "reviews/review.html", beside(request) | shown | more, status=status)
