@@ -21,7 +21,10 @@
   };
   const later = () => { timer ||= setTimeout(ask, Math.max(500, 4000 - (Date.now() - last))); };
   document.addEventListener("counts:wanted", later);
-  document.addEventListener("rows:came", ({ detail }) => show(detail));
+  document.addEventListener("rows:came", ({ detail }) => {
+    if (detail.querySelector("[data-number]")) timer = clearTimeout(timer) || 0; // they came with the rows
+    show(detail);
+  });
   if (all?.dataset.number === "") later(); // the page of a review comes without waiting for the counts
   entitle(all?.dataset.number);
 })();

@@ -12,7 +12,7 @@
     timer ||= setTimeout(ask, Math.max(60, 250 - (Date.now() - last))); // a burst is one question
   };
   const got = async (address) => {
-    const answer = await fetch(address);
+    const answer = await fetch(address, { signal: AbortSignal.timeout(10_000) });
     if (!answer.ok || answer.redirected) throw new Error(answer.status);
     return Object.assign(document.createElement("template"), { innerHTML: await answer.text() }).content;
   };
@@ -24,15 +24,18 @@
     const query = new URLSearchParams(`${dataset.query}&ids=${[...ids].join()}`);
     if (whole) query.set("whole", "1");
     if (load || !whole) countLater();
+    let answered = true;
     try {
       const part = await got(`${load ? dataset.list : dataset.rows}?${query}`);
       document.dispatchEvent(new CustomEvent("rows:came", { detail: part }));
       document.dispatchEvent(new Event("parts:shown"));
     } catch {
-      wanted.whole = true; // asked for at the next sign of life
+      answered = false;
+      [wanted.whole, wanted.load] = [true, wanted.load || load];
     }
-    timer = 0;
-    if (wanted.ids.size || wanted.load) soon({});
+    document.dispatchEvent(new CustomEvent("page:looked", { detail: { part: "list", answered } }));
+    timer = answered ? 0 : setTimeout(ask, 5000);
+    if (wanted.ids.size || wanted.load || wanted.whole) soon({});
   };
   document.addEventListener("rows:wanted", ({ detail }) => soon(detail));
   document.addEventListener("socket:message", ({ detail: { changed } }) => {

@@ -13,23 +13,25 @@
     old.replaceWith(next);
     if (focused) (next.querySelector(focused) || next.querySelector("a")).focus({ preventScroll: true });
   };
+  const aimed = () => list().matches(":hover") && rows().some((one) => one.dataset.gone === undefined);
+  const go = (gone, isOfMany) => {
+    if (!gone.isConnected || gone.querySelector("[aria-current]")) return; // the page of the open one stays where it is
+    if (aimed()) return void setTimeout(go, 500, gone, isOfMany); // nothing moves under the pointer
+    const beside = gone.nextElementSibling || gone.previousElementSibling;
+    if (gone.contains(document.activeElement)) beside?.querySelector("a").focus({ preventScroll: true });
+    gone.remove();
+    if (!rows().length) want({ load: true });
+    if (isOfMany) want({ whole: true }); // the next of its like takes its place
+  };
   const leave = (old, next) => {
     if (old.dataset.gone === undefined) swap(old, next);
-    setTimeout(() => {
-      if (!next.isConnected || next.querySelector("[aria-current]")) return; // the page of the open one stays where it is
-      const beside = next.nextElementSibling || next.previousElementSibling;
-      if (next.contains(document.activeElement)) beside?.querySelector("a").focus({ preventScroll: true });
-      next.remove();
-      if (!rows().length) want({ load: true });
-      if (old.dataset.alike !== undefined) want({ whole: true }); // the next of its like takes its place
-    }, 2000);
+    setTimeout(go, 2000, next, old.dataset.alike !== undefined);
   };
   const place = (next) => {
     const { row: id, turn, gone } = next.dataset;
     const old = row(id);
     const end = rows().at(-1);
-    if (gone !== undefined) fresh.delete(id);
-    if (gone !== undefined) return old && leave(old, next);
+    if (gone !== undefined) return fresh.delete(id), old && leave(old, next);
     if (old) return swap(old, next);
     if (!end) return want({ load: true });
     const { later, after, past } = list().dataset;

@@ -14,8 +14,12 @@
   });
   document.addEventListener("socket:back", look); // what was said meanwhile was missed
   setInterval(look, 60_000);
-  news.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.xhr.responseURL.includes("/accounts/login/")) event.detail.shouldSwap = false; // signed out meanwhile
+  const signedOut = (xhr) => xhr.responseURL.includes("/accounts/login/");
+  news.addEventListener("htmx:beforeSwap", (event) => { event.detail.shouldSwap &&= !signedOut(event.detail.xhr); });
+  news.addEventListener("htmx:afterRequest", ({ detail: { successful, xhr } }) => {
+    const answered = Boolean(successful) && !signedOut(xhr);
+    document.dispatchEvent(new CustomEvent("page:looked", { detail: { part: "news", answered } }));
+    if (!answered) setTimeout(look, 5000);
   });
   news.addEventListener("htmx:afterSwap", () => {
     const closed = Boolean(news.querySelector("[data-closed]")); // until it is taken back

@@ -42,6 +42,9 @@ def test_rows_come_change_and_leave_while_what_is_chosen_and_focused_stays(sign_
     expect(row(page, second)).to_contain_text("reviewer2")
     act(decisions.decide, first.pk, actor=people["reviewer2"], kind="approve", seen=first.fingerprint)
     expect(row(page, first)).to_contain_text("Decided")
+    page.evaluate("() => new Promise(done => setTimeout(done, 2500))")  # longer than a row takes to leave
+    expect(row(page, first)).to_be_visible()  # the pointer is over the list
+    page.mouse.move(0, 0)
     expect(row(page, first)).to_have_count(0)
     expect(page.locator(f"#row-{second.pk}")).to_be_focused()
     expect(row(page, second).get_by_role("checkbox")).to_be_checked()
@@ -53,9 +56,31 @@ def test_rows_come_change_and_leave_while_what_is_chosen_and_focused_stays(sign_
     expect(row(page, third)).to_be_visible()
 
 
+def test_what_changed_before_the_socket_was_open_is_made_good_and_a_missing_answer_is_told(sign_in, opened, act, people):
+    gone, open_one = opened("guessing", "message one"), opened("guessing", "message two")
+
+    def let_through(socket):
+        act(Review.objects.filter(pk=gone.pk).update, state="cancelled")  # the page is there, and nobody is told
+        socket.connect_to_server()
+
+    page = sign_in("reviewer")
+    page.route_web_socket("**/ws/inbox/**", let_through)
+    inbox(page)
+    expect(row(page, gone)).to_have_count(0)
+    expect(row(page, open_one)).to_be_visible()
+    page.route("**/rows/**", lambda route: route.abort())
+    act(claims.claim, open_one.pk, people["reviewer2"])
+    expect(page.locator("#live")).to_have_text("No answer, the page may be old")
+    page.unroute("**/rows/**")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(row(page, open_one)).to_contain_text("reviewer2")
+
+
 def test_what_was_missed_is_made_good_when_the_socket_is_back(sign_in, opened, act):
     gone, changed = opened("guessing", "message one"), opened("guessing", "message two")
-    page = inbox(sign_in("reviewer"))
+    page = sign_in("reviewer")
+    page.add_init_script("const right = Date.now; Date.now = () => right() - 300_000")  # time is counted by the server's clock
+    inbox(page)
     act(Review.objects.filter(pk=gone.pk).update, state="cancelled")  # nobody is told
     act(Review.objects.filter(pk=changed.pk).update, due_at=timezone.now() + timedelta(minutes=100, seconds=30))
     page.locator("#live").evaluate("place => place.dispatchEvent(new CustomEvent('socket:back', { bubbles: true }))")
