@@ -10,7 +10,8 @@ from reviews import background, consequences
 from reviews.choices import Choice
 from reviews.comparison import Change, changes
 from reviews.listing import agent_title
-from reviews.models import Cause, Claim, Decision, Review, Risk
+from reviews.models import Cause, Claim, Decision, Review
+from reviews.selection import why_alone
 from runs import describe, sdk, timeline
 from runs.engine.act import Part
 from runs.engine.budget import shown
@@ -175,8 +176,8 @@ class ReviewPage:
 
     @cached_property
     def identical(self) -> int:
-        """How many other open reviews ask exactly the same and may be decided with it: at high risk none."""
-        if not (self.review.is_open and self.review.same) or self.review.risk == Risk.HIGH:
+        """How many other open reviews ask exactly the same and may be decided with it."""
+        if not (self.review.is_open and self.review.same) or why_alone(self.review):
             return 0
         return Review.objects.open().filter(same=self.review.same).exclude(pk=self.review.pk).count()
 

@@ -158,16 +158,23 @@ def why_not(review: Review, actor: User) -> str:
     claim = review.held()
     if not review.is_open:
         return "Closed meanwhile."
+    if why := why_alone(review):
+        return why
+    if claim and claim.reviewer_id != actor.pk:
+        return f"{claim.reviewer} is at these now."
+    if review.snoozed_until and review.snoozed_until > timezone.now():
+        return "Snoozed: these come back by themselves."
+    return ""
+
+
+def why_alone(review: Review) -> str:
+    """Why it can never be decided together with others, or ""."""
     if review.risk == Risk.HIGH:
         return "High risk: each of these is looked at by itself."
     if review.approvals > 1:
         return "Four eyes: each of these needs two people who look at it."
     if review.cause in NEVER or not any(kind in review.allowed for kind in KINDS):
         return "Each of these needs an answer of its own."
-    if claim and claim.reviewer_id != actor.pk:
-        return f"{claim.reviewer} is at these now."
-    if review.snoozed_until and review.snoozed_until > timezone.now():
-        return "Snoozed: these come back by themselves."
     return ""
 
 

@@ -19,6 +19,7 @@ from pytest_django import Settings
 
 from reviews import bulk, decisions, selection
 from reviews.models import BulkDecision, Claim, Decision, Review
+from reviews.presentation import ReviewPage
 from runs import commands, executor, sdk
 from runs.models import Run
 from tests.reviewing import signed_in
@@ -158,6 +159,25 @@ def test_identical_questions_are_decided_once(client: Client) -> None:
     assert states(*same, other) == ["decided", "decided", "open"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "offered"),
+    [
+        ({}, True),
+        ({"risk": 2}, False),
+        ({"approvals": 2}, False),
+        ({"cause": "outcome_unknown"}, False),
+        ({"cause": "budget"}, False),
+    ],
+)
+def test_only_what_may_be_decided_together_is_offered_as_identical(
+    client: Client, changed: dict[str, Any], offered: bool
+) -> None:
+    same = [opened("refunding", "one text", 7), opened("refunding", "another text", 7)]
+    Review.objects.update(**changed)
+    page = ReviewPage(Review.objects.get(pk=same[0].pk), [])
+    assert page.identical == (1 if offered else 0)
+
+
 def test_a_long_value_is_cut_and_says_so_and_nothing_is_hidden_in_it(client: Client) -> None:
     review = opened("refunding")
     Review.objects.filter(pk=review.pk).update(proposal={"note": "<b>\u202eall is paid" + "\n" * 300 + "pay twice"})
@@ -193,6 +213,25 @@ def test_each_is_decided_by_itself_and_its_run_goes_on(client: Client, people: d
     }
     assert len({one.bulk for one in taken}) == 1
     assert "Done" in client.get(answer.headers["Location"]).content.decode()
+
+
+def test_while_it_is_carried_out_the_numbers_are_asked_for_and_each_row_once(client: Client) -> None:
+    reviews = [opened("refunding", number=number) for number in (3, 4)]
+    answer = decide(client, preview(client, *reviews), "approve")
+    items = BulkDecision.objects.get().items
+    items.filter(review=reviews[0]).update(outcome="")
+    address = answer.headers["Location"].split("?")[0]
+    part, whole = client.get(f"{address}?part=now").text, client.get(address).text
+    for html in (part, whole):
+        assert "1 of 2 are still to come" in html
+        assert html.count("?part=now") == 1
+    assert [html.count('scope="row"') for html in (part, whole)] == [0, 2]
+    items.update(outcome="decided")
+    with CaptureQueriesContext(connection) as queries:
+        end = client.get(f"{address}?part=now").text
+    assert 'id="bulk-items" hx-swap-oob="true"' in end
+    assert (end.count('scope="row"'), "?part=now" in end) == (2, False)
+    assert not any('"proposal"' in query["sql"] or '"schema"' in query["sql"] for query in queries)
 
 
 def test_a_rejection_needs_a_reason_and_what_was_left_out_stays_so(client: Client) -> None:

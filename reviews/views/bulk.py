@@ -5,6 +5,7 @@ import uuid
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -84,14 +85,19 @@ def decide_bulk(request: HttpRequest) -> HttpResponse:
 @require_GET
 @access.permits(access.may_review)
 def bulk_result(request: HttpRequest, bulk_id: uuid.UUID) -> HttpResponse:
-    """What came of each, while it is carried out and afterwards."""
+    """What came of each, while it is carried out and afterwards; a part has the rows when they stay as they are."""
     decided = get_object_or_404(BulkDecision.objects.select_related("actor"), pk=bulk_id)
-    items = decided.items.select_related("review__run").order_by("-outcome", "pk")
-    counts = [(word, sum(item.outcome == outcome for item in items)) for outcome, word in BulkItem.Outcome.choices]
-    done = sum(count for _, count in counts)
-    shown = {"bulk": decided, "items": items, "counts": counts, "done": done, "left": len(items) - done}
+    found = dict(decided.items.order_by().values_list("outcome").annotate(Count("pk")))
+    counts = [(word, found.get(outcome, 0)) for outcome, word in BulkItem.Outcome.choices]
+    total, left, is_part = sum(found.values()), found.get("", 0), "part" in request.GET
+    goes_on = left > 0 and not decided.is_silent
+    shown = {"bulk": decided, "counts": counts, "total": total, "done": total - left, "left": left}
+    shown |= {"goes_on": goes_on, "is_part": is_part}
     shown |= {"query": Filters.read(request.GET, actor(request)).query, "is_mine": decided.actor_id == actor(request).pk}
-    return render(request, "reviews/_bulk_result.html" if "part" in request.GET else "reviews/bulk_result.html", shown)
+    if not (is_part and goes_on):
+        rows = decided.items.select_related("review__run").order_by("-outcome", "pk")
+        shown["items"] = rows.only("bulk", "outcome", "said", "review__title", "review__run__input_text")
+    return render(request, "reviews/_bulk_result.html" if is_part else "reviews/bulk_result.html", shown)
 
 
 @require_http_methods(["GET", "POST"])
