@@ -1,10 +1,12 @@
 """What a reviewer has typed and not sent: kept until they decide, also when somebody else was first."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models.functions import Now
 from django.http import QueryDict
 from django.utils import timezone
 
@@ -16,6 +18,7 @@ from runs.forms import SchemaForm
 
 NOT_TYPED = ("csrfmiddlewaretoken", "seen", "checked", "check", "more")
 LETTERS = 200_000
+KEPT_FOR, MOST_AT_ONCE = timedelta(days=30), 1000  # of closed reviews, each minute
 
 
 def save(review: Review, reviewer: User, typed: QueryDict) -> None:
@@ -65,6 +68,12 @@ def of(review: Review, reviewer: User) -> list[Draft]:
 
 def discard(review: Review, reviewer: User) -> None:
     Draft.objects.filter(review=review, reviewer=reviewer).delete()
+
+
+def prune() -> None:
+    """What nobody will send any more, since its review was closed, is deleted some time."""
+    old = Draft.objects.filter(saved_at__lt=Now() - KEPT_FOR).exclude(review__state=Review.State.OPEN)
+    Draft.objects.filter(pk__in=old.values("pk")[:MOST_AT_ONCE]).delete()
 
 
 def _fields(typed: QueryDict) -> dict[str, str]:

@@ -9,9 +9,10 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from reviews import live
-from reviews.models import Presence
+from reviews.models import Presence, Review
 
 LIFE = timedelta(seconds=45)  # two beats may get lost
+KEPT_FOR, MOST_AT_ONCE = timedelta(days=1), 1000  # of closed reviews, each minute
 
 ARRIVE = """
     INSERT INTO reviews_presence (review_id, reviewer_id, seen_at) VALUES (%s, %s, statement_timestamp())
@@ -49,3 +50,9 @@ def others(review_ids: Collection[int], reviewer: User) -> dict[int, list[str]]:
 def opened_at(review_id: int, reviewer: User) -> datetime | None:
     """When the reviewer first had it open, where a page has said so."""
     return Presence.objects.filter(review=review_id, reviewer=reviewer).values_list("since", flat=True).first()
+
+
+def prune() -> None:
+    """Who looked at what is closed by now is forgotten: a decision has kept since when its reviewer had it open."""
+    old = Presence.objects.filter(since__lt=Now() - KEPT_FOR).exclude(review__state=Review.State.OPEN)
+    Presence.objects.filter(pk__in=old.values("pk")[:MOST_AT_ONCE]).delete()

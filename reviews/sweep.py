@@ -6,7 +6,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.dispatch import receiver
 
-from reviews import bulk, delivery, groups, live, notices
+from reviews import bulk, delivery, drafts, groups, live, notices, presence
 from reviews.models import Claim, Review, ReviewEvent
 from runs import dispatch, signals
 
@@ -42,7 +42,8 @@ def sweep(**kwargs: object) -> None:
         take_back()
     if cache.add("agentops:settled", 1, timeout=SETTLE_SECONDS):
         notices.settle()
-        notices.prune()
+        for kept in (notices, presence, drafts):
+            kept.prune()
     if sending and cache.add("agentops:notices", 1, timeout=ASKED_SECONDS):
         dispatch.ask(delivery.JOB)
     if bulks:

@@ -5,13 +5,15 @@ from urllib.parse import urlencode
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.db.models import F
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 from pydantic import BaseModel
 
-from reviews import decisions
-from reviews.models import Decision, Review
+from reviews import decisions, drafts, presence, sweep
+from reviews.models import Decision, Draft, Presence, Review
 from runs import commands, executor, sdk
 from runs.models import Run
 from tests import agents
@@ -145,7 +147,7 @@ def test_an_edit_that_does_not_fit_comes_back_with_everything_that_was_typed(cli
     assert "Enter a number." in html
     assert 'value="many"' in html
     assert '<option value="green" selected>' in html
-    assert '<details id="choice-edit" open>' in html
+    assert '<details id="choice-edit" name="choice" open>' in html
     assert state(review) == "open"
 
 
@@ -241,6 +243,24 @@ def test_what_was_typed_is_still_there_after_a_refusal(client: Client) -> None:
     for refused in (decide(client, review, "retry"), client.post(reverse("undo_review", args=[review.pk]))):
         assert "is in the form below" in refused.text
         assert 'value="47.25"' in refused.text
+
+
+def test_what_is_kept_of_closed_reviews_goes_some_time(client: Client, people: dict[str, User]) -> None:
+    closed, still = opened("paying"), opened("guessing")
+    for review in (closed, still):
+        presence.beat(review.pk, people["reviewer"])
+        client.post(reverse("draft_review", args=[review.pk]), {"decision": "reject", "reason": "Not now."})
+    decisions.decide(closed.pk, actor=people["reviewer2"], kind="reject", seen=closed.fingerprint, reason="no")
+
+    def kept() -> list[int]:
+        cache.delete("agentops:settled")
+        sweep.sweep()
+        return [*Presence.objects.values_list("review", flat=True), *Draft.objects.values_list("review", flat=True)]
+
+    assert sorted(kept()) == sorted([closed.pk, still.pk] * 2)
+    Presence.objects.update(since=F("since") - presence.KEPT_FOR)
+    Draft.objects.update(saved_at=F("saved_at") - drafts.KEPT_FOR)
+    assert kept() == [still.pk] * 2
 
 
 # --- claims and news ------------------------------------------------------------------------------------------------
