@@ -17,8 +17,9 @@
     return `${words || "under 1 min"} ${seconds > 0 ? "left" : "overdue"}`;
   };
   const overdue = (looks, is) => ["late", "tone-red", "tone-amber"].forEach((look) => looks.toggle(look, is === (look !== "tone-amber")));
-  const slow = new Date(document.documentElement.dataset.now) - Date.now(); // the reader's clock; the page's way takes a moment
-  const now = () => Date.now() + (Math.abs(slow) > 5000 ? slow : 0);
+  const isFresh = performance.getEntriesByType("navigation")[0]?.transferSize > 0; // not one that the browser had kept
+  const slow = isFresh ? new Date(document.documentElement.dataset.now) - Date.now() : 0; // the reader's clock
+  const now = () => Date.now() + (Math.abs(slow) > 5000 ? slow : 0); // its way to the reader takes a page a moment too
   const show = (which = "time[datetime]") => {
     for (const element of document.querySelectorAll(which)) {
       const at = new Date(element.dateTime);
