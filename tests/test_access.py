@@ -221,15 +221,24 @@ def test_opening_the_address_of_a_form_changes_nothing_and_leads_to_its_page(
     assert access.ONLY_OPENED in client.get(answer["Location"]).text
 
 
-def test_a_decision_sent_after_the_sign_in_ended_leads_back_to_its_review(waiting: Run, people: dict[str, User]) -> None:
+def test_a_decision_sent_after_the_sign_in_ended_leads_back_to_its_review_and_loses_nothing(
+    waiting: Run, people: dict[str, User]
+) -> None:
     client, review = Client(), Review.objects.get(run=waiting)
-    sent = client.post(f"/reviews/{review.pk}/decision/?cause=low_confidence", form("decide_review", waiting))
+    typed = form("decide_review", waiting) | {"decision": "reject", "reason": "a long explanation"}
+    path = f"/reviews/{review.pk}/decision/?cause=low_confidence"
+    client.post(path, typed | {"seen": "a guess", "reason": "of a stranger"})
+    assert not client.session.keys(), "only what comes from an open page is kept"
+    sent = client.post(path, typed)
     assert sent["Location"].startswith("/accounts/login/?next=")
     next_page = parse_qs(urlsplit(sent["Location"]).query)["next"][0]
     words = {"login": "reviewer", "password": cast.PASSWORD, "next": next_page}
     answer = client.post("/accounts/login/", words, follow=True)
     assert answer.redirect_chain[-1] == (f"/reviews/{review.pk}/?cause=low_confidence", 302)
     assert access.ONLY_OPENED in answer.text
+    assert "is in the form below" in answer.text
+    assert "a long explanation" in answer.text
+    assert "of a stranger" not in answer.text
     assert Review.objects.get(pk=review.pk).is_open
 
 

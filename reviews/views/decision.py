@@ -18,6 +18,7 @@ from reviews.models import Decision, Review, Risk
 from reviews.presentation import done
 from reviews.views.common import actor, address, found, only_opened
 from reviews.views.review import answer
+from reviews.views.signed_out import keeps_what_was_typed
 from runs import access, commands
 
 FIRST_OF_TWO = "Review {id}: 1 of 2 approvals. Somebody else must approve it too."
@@ -27,6 +28,7 @@ CONFIRM = "The risk is high: give your password once more, then approve. What yo
 
 
 @require_http_methods(["GET", "POST"])
+@keeps_what_was_typed
 @access.permits(access.may_decide)
 def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
     """302 to the next review; 400 or 403 not allowed, 409 somebody was first or it changed, 422 what was typed does not fit."""
