@@ -9,6 +9,7 @@ from runs.engine.budget import DAY
 from runs.engine.policy import MOST_SENT_BACK, Subject
 
 Kind = Decision.Kind
+NEVER_UNDONE = (Cause.BUDGET, Cause.CODE_CHANGED)  # runs go on from it at once (runs.commands says the same)
 MOST_FIELDS = 3  # of a value, where no template names what is done
 ELSE_FAILS = "The supervisor hears your reason and may go another way; else the run fails."
 LEFT_OUT = "“{title}” is left out: {note} The run goes on without it, and ends as completed partially."
@@ -75,7 +76,8 @@ def of(review: Review, kind: str) -> str:
         about |= {"sent_back": _sent_back(review), "most": MOST_SENT_BACK}
     if kind == Kind.SKIP:
         about |= {"note": _note(review)}
-    return sentence.format(**about)
+    lasting = " This cannot be taken back." if review.cause in NEVER_UNDONE else ""
+    return (sentence.format(**about) + lasting).strip()
 
 
 def of_second(review: Review, first: Decision) -> str:

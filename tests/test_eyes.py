@@ -276,11 +276,18 @@ def test_the_page_says_who_approved_and_to_whom_the_second_belongs(client: Clien
         follow=True,
     )
     assert "1 of 2 approvals. Somebody else must approve it too." in answer.content.decode()
+    first = decisions.pending(review)
+    assert first is not None
     mine = page(client, review)
     assert "You have approved it. Somebody else must approve it too." in mine
     assert "Take your approval back" in mine
     second = Client()
     second.force_login(people["reviewer2"])
+    news = f"{reverse('review_news', args=[review.pk])}?first="
+    told = second.get(news).content.decode()  # to whom the page is open since before
+    assert "reviewer gave the first of two approvals, as “Edited and approved”" in told
+    assert "data-closed" not in told
+    assert second.get(f"{news}{first.pk}").content.decode().strip() == ""
     theirs = page(second, review)
     assert "1 of 2 approvals" in theirs
     assert "<ins>green</ins>" in theirs
@@ -338,6 +345,14 @@ def test_undo_on_the_page(client: Client, people: dict[str, User], settings: Any
     other = Client()
     other.force_login(people["reviewer2"])
     assert post(other, review, "", "undo_review").status_code == 403
+    later = opened("guessing")
+    assert post(client, later, "approve").status_code == 302
+    assert f'id="undo-{review.pk}"' in page(client, review), "the last is another one"
+    assert f'id="undo-{later.pk}"' not in page(client, later), "it stands above the page already"
+    assert "undo-" not in page(other, review)
+    admin = Client()
+    admin.force_login(people["admin"])
+    assert f'id="undo-{review.pk}"' in page(admin, review)
     back = client.post(reverse("undo_review", args=[review.pk]), follow=True)
     assert f"Taken back: review {review.pk} is open again." in back.content.decode()
     assert Review.objects.get(pk=review.pk).is_open

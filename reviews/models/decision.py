@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 from reviews.models.review import Cause, Review
 
@@ -71,6 +72,11 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} by {self.actor}"
+
+    @property
+    def can_be_taken_back(self) -> bool:
+        """It is not carried out yet."""
+        return self.revoked_at is None and self.effective_at is not None and self.effective_at > timezone.now()
 
     def get_kind_display(self) -> str:
         """A sample was not held up, so nothing was approved or rejected."""

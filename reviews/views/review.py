@@ -25,7 +25,10 @@ def review_page(request: HttpRequest, review_id: int) -> HttpResponse:
 @access.permits(access.may_review)
 def review_news(request: HttpRequest, review_id: int) -> HttpResponse:
     """What others did to the review since the page was opened; the page itself stays as it is."""
-    return render(request, "reviews/_news.html", {"page": ReviewPage(found(review_id), [])})
+    review = found(review_id)
+    first = decisions.pending(review) if review.is_open and review.approvals > 1 else None
+    is_new = str(first.pk if first else "") != request.GET.get("first", "")  # than what the page was shown with
+    return render(request, "reviews/_news.html", {"page": ReviewPage(review, [], first), "first_is_new": is_new})
 
 
 def answer(

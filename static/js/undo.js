@@ -1,7 +1,5 @@
-// Counts down how long the last decision can be taken back, by the server's clock; then its button goes, and nothing moves.
-(() => {
-  const form = document.getElementById("undo");
-  if (!form) return;
+// Counts down how long a decision can be taken back, by the server's clock; then its button goes, and nothing moves.
+for (const form of document.querySelectorAll("form.undo")) {
   const button = form.querySelector("button");
   const end = performance.now() + (new Date(form.dataset.until) - new Date(form.dataset.now));
   const tick = () => {
@@ -12,4 +10,4 @@
     form.dataset.gone = "";
   };
   tick();
-})();
+}
