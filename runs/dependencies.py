@@ -61,6 +61,7 @@ def force(name: str, state: Literal["open", "closed"], *, by: str, reason: str) 
         if change is None:
             raise Refused(f"The breaker of {name} is {state} already.")
         BreakerChange.objects.create(dependency=found, old=change.old, new=change.new, why=why, by=by)
+        transaction.on_commit(terms.forget)
 
 
 # --- people instead of waiting --------------------------------------------------------------------------------------
@@ -107,14 +108,17 @@ def _parked(state: RunState, step: StepState, deadline: datetime | None) -> Draf
 # --- going on afterwards ----------------------------------------------------------------------------------------------
 
 
+def keep_open() -> None:
+    """Open again what a person opened, and Redis has forgotten. Raises store.Unavailable."""
+    for change in BreakerChange.objects.held_open():
+        _keep_open(change)
+
+
 def wake() -> int:
     """Wake runs that waited for what works again, was switched on again, or has other limits: how many were woken.
 
-    In growing cohorts, so that what has just come back is not overrun. What a person opened, and Redis has forgotten, is
-    opened again first. Raises store.Unavailable.
+    In growing cohorts, so that what has just come back is not overrun. Raises store.Unavailable.
     """
-    for change in BreakerChange.objects.held_open():
-        _keep_open(change)
     rows = Dependency.objects.in_bulk(field_name="name") if (reasons := held.reasons()) else {}
     return sum(_wake(rows[name], cause) for name, cause in reasons if name in rows)
 

@@ -29,7 +29,7 @@ def sweep() -> int:
     """Dispatch every due run (a wait that is over, a lost lease, a lost call) that has no job; return how many.
 
     Children are cancelled with their parent here, and what a dependency or a budget held back is woken when that is over.
-    What dead processes had reserved is given back.
+    What dead processes had reserved counts as used.
 
     Raises RedisError, Unavailable or a database error when a service cannot be reached; the next sweep finds the same runs.
     What else is due by the clock is looked for in any case.
@@ -43,12 +43,13 @@ def sweep() -> int:
 
 
 def _sweep_runs() -> int:
+    dependencies.keep_open()  # before anything is sent
     due = Run.objects.due().order_by("created_at", "pk").values_list("pk", "last_seq")[:BATCH]
     calls = dispatch.missing([dispatch.Call(*row) for row in due])
     dispatch.enqueue_now(calls)
     children.cancel_orphans(BATCH // 4)
     dependencies.wake()
-    reserved.give_back()
+    reserved.count_lost()
     budgets.wake()
     floods.wake()
     dependencies.tidy()

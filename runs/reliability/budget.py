@@ -123,8 +123,6 @@ def _reserve(lines: list[Line], payer: Payer, dependency: str) -> tuple[int, dat
     """The number of the reservation, and the database's time, whose day counts."""
     try:
         answer = _asked(lines, payer)
-        if answer.refused and give_back(answer.refused["scope"]):
-            answer = _asked(lines, payer)
         if answer.refused:
             raise _no_room(answer.refused, answer.now, payer, dependency)
     except DatabaseError as error:
@@ -209,16 +207,16 @@ def _settle(number: int, reserved: list[Line], used: list[Line]) -> None:
     try:
         asked = {"number": number, "scopes": scopes, "units": units, "held": held, "used": counted}
         pen.patiently(lambda: pen.execute(SETTLE, asked), lambda: time.monotonic() < end)
-    except DatabaseError as error:  # what is reserved is given back when the lease has run out
+    except DatabaseError as error:  # what is reserved counts as used when the lease has run out
         logger.warning("spending_not_counted", used=[str(one) for one in counted], error=str(error))
 
 
-def give_back(scope: str = "") -> int:
-    """What calls reserved whose process has lost its run, of one scope or of all; how many there were.
+def count_lost() -> int:
+    """Count what calls reserved whose process has lost its run as used, in full; how many there were.
 
-    What such a call has cost nobody knows, so it is not counted.
+    What such a call has cost nobody knows, so it was the most. Where it ends after all, it is not counted again.
     """
-    return int(pen.execute(GIVE_BACK, {"scope": scope})[0][0])
+    return int(pen.execute(COUNT_LOST, {})[0][0])
 
 
 # --- statements: budgets are always locked in the order of their numbers, so that no two lock each other out ----------
@@ -292,27 +290,29 @@ WITH gone AS (
   SELECT * FROM unnest(%(scopes)s::text[], %(units)s::text[], %(held)s::numeric[], %(used)s::numeric[])
     AS given(scope, unit, held, used)
 ), locked AS MATERIALIZED (
-  SELECT budget.id, asked.used, CASE WHEN EXISTS (SELECT FROM gone) THEN asked.held ELSE 0 END AS held
+  SELECT budget.id, asked.used, asked.held
   FROM runs_budget AS budget JOIN asked ON asked.scope = budget.scope AND asked.unit = budget.unit
+  WHERE EXISTS (SELECT FROM gone)
   ORDER BY budget.id FOR UPDATE OF budget
 )
 UPDATE runs_budget AS budget SET used = budget.used + locked.used, reserved = greatest(0, budget.reserved - locked.held)
 FROM locked WHERE budget.id = locked.id RETURNING budget.id
 """
-GIVE_BACK = """
+COUNT_LOST = """
 WITH dead AS (
   DELETE FROM runs_reservation AS held USING runs_run AS run
-  WHERE run.id = held.run_id AND (%(scope)s::text = '' OR %(scope)s::text = ANY(held.scopes))
+  WHERE run.id = held.run_id
     AND (run.fence <> held.fence OR run.lease_until IS NULL OR run.lease_until < clock_timestamp())
   RETURNING held.id, held.scopes, held.units, held.amounts
-), freed AS (
+), lost AS (
   SELECT given.scope, given.unit, sum(given.amount) AS amount
   FROM dead, unnest(dead.scopes, dead.units, dead.amounts) AS given(scope, unit, amount) GROUP BY 1, 2
 ), locked AS MATERIALIZED (
-  SELECT budget.id, freed.amount FROM runs_budget AS budget JOIN freed ON freed.scope = budget.scope AND freed.unit = budget.unit
+  SELECT budget.id, lost.amount FROM runs_budget AS budget JOIN lost ON lost.scope = budget.scope AND lost.unit = budget.unit
   ORDER BY budget.id FOR UPDATE OF budget
 ), done AS (
-  UPDATE runs_budget AS budget SET reserved = greatest(0, budget.reserved - locked.amount)
+  UPDATE runs_budget AS budget
+  SET used = budget.used + locked.amount, reserved = greatest(0, budget.reserved - locked.amount)
   FROM locked WHERE budget.id = locked.id
 )
 SELECT count(*) FROM dead
