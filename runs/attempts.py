@@ -287,7 +287,9 @@ class OneStep:
         if isinstance(error, NoBudget):
             return self._without_budget(step, error)
         terms = error.terms if isinstance(error, sdk.TryLater) else None
-        attempts = self.worker.attempts or (terms and terms.attempts) or self.log.state.config["attempts"]
+        failed_worker = self.worker.fallback if step.fallback else self.worker
+        wanted = [most for most in (failed_worker.attempts, terms and terms.attempts) if most]
+        attempts = min(wanted, default=self.log.state.config["attempts"])  # the least: an admin may want fewer than the code
         chance = random.random()  # noqa: S311 - jitter
         next_ = outcome.after_failure(
             error, attempt=step.tries, attempts=attempts, chance=chance, effect=step.effect,

@@ -19,6 +19,7 @@ from runs.engine.outcome import ALONE_AFTER, MOST_CRASHES, Ending, crashed, how_
 from runs.engine.state import Status
 from runs.passes import has_come
 from runs.steps import Interrupted, Steps, Stopped, hand_over
+from runs.values import supervising
 
 __all__ = ["Interrupted", "Steps", "Stopped", "advance", "carry_alone", "hand_over"]
 logger = structlog.get_logger()
@@ -154,7 +155,8 @@ def _carry(steps: Steps) -> None:
     try:
         config = agent.config_model.model_validate(log.state.config["values"])
         run = sdk.Run(log.run_id, config, _Supervised(steps))
-        answer = agent.function(run, agent.input_model.model_validate(log.state.input))
+        with supervising():
+            answer = agent.function(run, agent.input_model.model_validate(log.state.input))
         output = stored(sdk.dump_model(agent.output_model.model_validate(answer)))
         steps.end()
     except sdk.BudgetExhausted as exhausted:

@@ -1,6 +1,7 @@
 """The values that supervisors, workers and the engine exchange: results, refusals, the step in hand, children, outcomes."""
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -132,6 +133,24 @@ _step: ContextVar[StepContext] = ContextVar("step")
 def current_step() -> StepContext:
     """The step that is being executed. Raises LookupError outside a worker."""
     return _step.get()
+
+
+_supervising: ContextVar[bool] = ContextVar("supervising", default=False)
+
+
+def in_supervisor() -> bool:
+    """Whether this is the code of a supervisor, between its steps."""
+    return _supervising.get() and _step.get(None) is None
+
+
+@contextmanager
+def supervising() -> Iterator[None]:
+    """For a block that calls a supervisor."""
+    token = _supervising.set(True)
+    try:
+        yield
+    finally:
+        _supervising.reset(token)
 
 
 class executing:

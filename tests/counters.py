@@ -1,7 +1,13 @@
 """One of the shared counters at a time, as tests ask them: a window, slots, a breaker."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+
+import pytest
 
 from runs.reliability import entry, limiter, store
 from runs.reliability.breaker import BreakerTerms, Change, Minute, Open
@@ -33,6 +39,27 @@ def admit(
     answer = entry.enter(dependency, key, ticket, limits=limits, tokens=tokens, known_since=known_since)
     assert isinstance(answer, Entered | NoRoom)
     return answer
+
+
+def admitted(*given: object, **more: object) -> Entered:
+    """Where there is room."""
+    answer = admit(*given, **more)  # type: ignore[arg-type]
+    assert isinstance(answer, Entered)
+    return answer
+
+
+@contextmanager
+def scripts_with(part: str, old: str, new: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The scripts themselves, with one number changed."""
+    scripts = shutil.copytree(store.SCRIPTS, folder / "lua")
+    changed = scripts / f"{part}.lua"
+    text = changed.read_text()
+    assert old in text
+    changed.write_text(text.replace(old, new))
+    monkeypatch.setattr(store, "SCRIPTS", scripts)
+    store._script.cache_clear()
+    yield
+    store._script.cache_clear()
 
 
 def settle(entered: Entered, used: int | None = None) -> None:

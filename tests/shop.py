@@ -43,6 +43,8 @@ def buying(run: Handle, order: Order) -> Answer:
     if order.text == "several":
         shops = ("shop", "post", "desk", "mail", "shop")
         return Answer(said=str(run.gather(*(sdk_call(f"{n}", visit, text=name) for n, name in enumerate(shops)))))
+    if order.text == "itself":
+        return Answer(said=str(DOES["buy"]()))
     return Answer(said=run.step("buy", WORKERS[order.text], text=order.text))
 
 

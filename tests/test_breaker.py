@@ -84,6 +84,17 @@ def test_a_canary_that_fails_opens_it_again_and_late_reports_of_others_change_no
     assert refused.state == "open"
 
 
+def test_who_asks_us_to_wait_is_not_tried_before_but_once_an_hour() -> None:
+    for asked, least, most in [(120, 100, 120), (86_400, 3_500, 3_600)]:
+        for number in range(4):
+            entered = entry.enter(f"cards {asked}", "", f"{number}", limits=Limits(), terms=TERMS)
+            assert isinstance(entered, Entered)
+            entry.leave(entered, ok=False, duration=0.1, retry_after=asked)
+        answer = counters.ask(f"cards {asked}", TERMS, "another")
+        assert isinstance(answer, Open)
+        assert least < (answer.next_try_seconds or 0) <= most
+
+
 def test_a_canary_is_the_only_one_for_as_long_as_its_process_renews_it() -> None:
     """Then another is, also of the same step; the first may not leave any more, and what it reports says nothing."""
     terms, later = BreakerTerms(failure_ratio=0.5, minimum=1, open_seconds=0.1), list[Any]()

@@ -18,7 +18,7 @@ from django.test import Client
 
 from agentops import checks
 from reviews import decisions
-from runs import audit, commands, dependencies, event_log, executor, policies
+from runs import audit, commands, dependencies, event_log, executor, policies, sweeper
 from runs.models import BreakerChange, Dependency, Run, held
 from runs.reliability import breaker, guard, store, terms
 from runs.requests import Refused
@@ -224,13 +224,20 @@ def test_what_a_person_opened_stays_open_when_redis_forgets_it() -> None:
     dependencies.force("post", "closed", by="admin", reason="stamps are here")
     store.redis().flushall()
     assert breaker.look("shop").state == "closed", "forgotten"
-    dependencies.wake()
+    run = carried("buy")
+    assert "was opened by a person (their maintenance)" in told(run)["why"], "also before the sweeper has looked"
+    look = breaker.look("shop")
+    assert (look.state, look.by, look.why, look.next_try) == ("open", "operator", "their maintenance", None)
+    store.redis().flushall()
+    sweeper.sweep()
     look = breaker.look("shop")
     assert (look.state, look.by, look.why, look.next_try) == ("open", "operator", "their maintenance", None)
     assert breaker.look("post").state == "closed"
     assert BreakerChange.objects.count() == 3, "it is the same opening"
+    with pytest.raises(Refused, match="is open already"):
+        dependencies.force("shop", "open", by="admin", reason="again")
     dependencies.force("shop", "closed", by="admin", reason="they are back")
-    dependencies.wake()
+    dependencies.keep_open()
     assert breaker.look("shop").state == "closed"
 
 
@@ -250,7 +257,7 @@ def test_of_who_closes_a_breaker_and_who_restores_it_the_person_wins() -> None:
     for _ in range(10):
         with ThreadPoolExecutor(2) as pool:
             closes = pool.submit(act, lambda: dependencies.force("shop", "closed", by="admin", reason="they are back"))
-            restores = pool.submit(act, dependencies.wake)
+            restores = pool.submit(act, dependencies.keep_open)
             for future in (closes, restores):
                 future.result()
         assert breaker.look("shop").state == "closed"

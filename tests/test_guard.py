@@ -1,6 +1,7 @@
 """Whatever happens outside arrives as one of three kinds of error, in time."""
 
 import contextvars
+import errno
 import importlib
 import json
 import smtplib
@@ -213,6 +214,12 @@ def test_an_error_is_told_in_the_other_side_s_words_and_a_strange_one_by_its_cla
     assert str(classify(error, dependency="the bank")) == message
 
 
+def test_no_way_to_the_other_side_is_tried_again() -> None:
+    no_route = classify(OSError(errno.EHOSTUNREACH, "No route to host"), dependency="mail")
+    assert type(no_route) is TryLater
+    assert type(classify(OSError(errno.ENOSPC, "No space left"), dependency="mail")) is AskHuman
+
+
 def test_an_error_that_has_a_kind_keeps_it() -> None:
     error = TryLater("in a minute", retry_after=60)
     assert classify(error, dependency="the bank") is error
@@ -229,7 +236,7 @@ def test_the_table_names_errors_that_exist() -> None:
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("0", 0.0), ("999999", 3600.0), ("soon", None), ("", None), ("-5", None)],
+    [("7", 7.0), ("0", 0.0), ("7200", 7200.0), ("999999", 86_400.0), ("soon", None), ("", None), ("-5", None)],
 )
 def test_the_wait_that_was_asked_for_is_read(header: str, seconds: float | None) -> None:
     found = classify(http(429, retry_after=header), dependency="d")

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -70,6 +71,13 @@ def test_what_may_happen_only_once_is_not_begun_again_after_a_first_call() -> No
 
 
 @pytest.mark.django_db
+def test_a_supervisor_that_calls_outside_itself_is_told_to_use_a_worker() -> None:
+    run = carried("itself")
+    assert (run.status, run.error["kind"]) == ("failed", "GiveUp")
+    assert run.error["message"].endswith("on every replay: nothing was sent. Call it in a @worker.")
+
+
+@pytest.mark.django_db
 def test_a_worker_without_the_engine_may_call_anything_and_is_told_of_a_wait() -> None:
     with executing(StepContext("1:x")):
         assert call() == "bought"
@@ -123,7 +131,7 @@ def test_no_slot_is_free_and_the_sentence_names_who_holds_them() -> None:
     assert isinstance(entered, entry.Entered)
     run = carried("buy")
     assert run.waiting_cause == "slot"
-    assert told(run)["why"] == "shop takes 1 call at once: no slot is free, held by run 7 (freeze_card)."
+    assert told(run)["why"] == "shop takes 1 call at once: no slot was free, then held by run 7 (freeze_card)."
     entry.leave(entered, ok=True, duration=0.1)
     assert again(run).status == "succeeded"
 
@@ -279,6 +287,21 @@ def test_a_dependency_says_how_often_and_how_late_a_step_is_tried_again() -> Non
     run = again(run) if run.status == "retrying" else run
     assert (run.status, run.waiting_cause) == ("waiting", "person")
     assert "It still failed after 2 attempts: shop: reset" in run.reviews.get().why
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("code", "admin", "tried"),
+    [(3, 1, 1), (1, 3, 1), (2, None, 2)],
+    ids=["an admin wants fewer", "the code does", "the code"],
+)
+def test_of_two_numbers_of_attempts_the_smaller_counts(
+    code: int, admin: int | None, tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_terms(retry_attempts=admin, retry_first_wait_seconds=0.1, retry_longest_wait_seconds=0.1)
+    monkeypatch.setitem(WORKERS, "buy", replace(WORKERS["buy"], attempts=code))
+    run = carried("buy", lambda: fail(ConnectionResetError("reset")))
+    assert f"It still failed after {tried} attempt{'s' if tried > 1 else ''}: shop: reset" in run.reviews.get().why
 
 
 @pytest.mark.django_db

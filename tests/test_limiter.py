@@ -150,6 +150,17 @@ def test_who_never_comes_back_does_not_hold_up_the_others() -> None:
     assert [wait_for("cards", "agent", limits, ticket)[0] for ticket in ("e", "f")]
 
 
+def test_who_has_given_up_a_late_turn_is_out_of_the_line_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ninety wait for up to 90 s, are told to look within half a second, and are cancelled."""
+    limits = Limits(requests=1, period_seconds=1)
+    with counters.scripts_with("waiting", "60, 3, 10, 0.02, 0.005, 900", "0.2, 3, 10, 0.02, 0.005, 0.5", tmp_path, monkeypatch):
+        told = [counters.admit("cards", "agent", limits, ticket=f"{i}") for i in range(90)]
+        assert max(one.seconds for one in told if isinstance(one, NoRoom)) <= 0.5
+        time.sleep(0.9)
+        counters.admit("cards", "agent", limits, ticket="new")
+        assert counters.waiting("cards").get("agent", 0) <= 1
+
+
 def contend(limits: Limits, demand: dict[str, list[float]], grants: int) -> tuple[list[str], list[int]]:
     """Callers that ask at these seconds from now on, in one loop: whose turn it was; how many came before each of B, sorted."""
     begin = time.monotonic()

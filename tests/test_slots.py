@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ def holding(*, lives: float) -> Iterator[tuple[int, Connection]]:
 
     def hold(told: Connection) -> None:
         entered = taken("bank", "7:freeze", 1, lease_seconds=renewer.LEASE_SECONDS)
-        renewer.keep(entered.lease)
+        renewer.keep(entered.lease, lambda: False)
         told.send("inside")
         told.poll(None)
         may_leave = entry.restamped(entered) is not None
@@ -91,6 +92,19 @@ def test_the_slot_of_a_living_process_is_kept_and_that_of_a_killed_one_comes_bac
         assert [one.name for one in refused.holders] == ["7:freeze"]
     eventually(lambda: isinstance(counters.take("bank", "another", 1), Entered))
     assert [one.name for one in slots.holders("bank")] == ["another"]
+
+
+def test_a_call_that_is_over_is_renewed_no_more_though_nobody_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller was cut off between two instructions."""
+    over = threading.Event()
+    monkeypatch.setattr(renewer, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(renewer, "LEASE_SECONDS", 0.5)
+    entered = taken("bank", "7:freeze", 1, lease_seconds=0.5)
+    renewer.keep(entered.lease, over.is_set)
+    (first,) = slots.holders("bank")
+    eventually(lambda: slots.holders("bank")[0].until > first.until)
+    over.set()
+    eventually(lambda: slots.holders("bank") == [])
 
 
 def test_who_wakes_too_late_neither_leaves_nor_touches_the_slot_of_its_successor() -> None:

@@ -1,6 +1,5 @@
 """Tokens a minute: a large call among many small ones comes to its turn, and starves nobody. The minute is a shorter one here."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,15 +20,8 @@ LIMITS = Limits(tokens_per_minute=1000)
 @pytest.fixture(autouse=True)
 def short_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The scripts themselves, with one number changed."""
-    scripts = shutil.copytree(store.SCRIPTS, tmp_path / "lua")
-    meters = scripts / "meters.lua"
-    text = meters.read_text()
-    assert "MINUTE = 60\n" in text
-    meters.write_text(text.replace("MINUTE = 60\n", f"MINUTE = {MINUTE}\n"))
-    monkeypatch.setattr(store, "SCRIPTS", scripts)
-    store._script.cache_clear()
-    yield
-    store._script.cache_clear()
+    with counters.scripts_with("meters", "MINUTE = 60\n", f"MINUTE = {MINUTE}\n", tmp_path, monkeypatch):
+        yield
 
 
 @dataclass(order=True)
@@ -92,3 +84,12 @@ def test_what_is_kept_for_a_call_that_never_comes_back_is_free_again() -> None:
     assert not isinstance(counters.admit("model", "C", LIMITS, 10, ticket="small"), Entered), "it would go before it"
     store.redis().zadd(f"{store.home('model')}:due", {"A\x1fgone": time.time() - 11})
     assert isinstance(counters.admit("model", "C", LIMITS, 10, ticket="small"), Entered)
+
+
+def test_a_call_that_used_nothing_leaves_the_window_like_any_other() -> None:
+    """It was refused by the model, or never reached it."""
+    for ticket in ("a", "b"):
+        counters.settle(counters.admitted("model", "agent", LIMITS, 900, ticket=ticket), used=0)
+    time.sleep(MINUTE + 0.2)
+    counters.settle(counters.admitted("model", "agent", LIMITS, 900, ticket="c"), used=5)
+    assert counters.used("model", LIMITS).tokens == 5

@@ -1,17 +1,19 @@
 """One table that says which of the three kinds an error from outside is."""
 
+import errno
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from runs.engine.backoff import LONGEST_SECONDS
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 
 Kind = Callable[[str, Exception], Exception]
 
 TRANSIENT_STATUSES = {408, 421, 423, 425, 429}  # of the 4xx
+NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}  # to the other side now; no class of its own
 LASTING_STATUSES = {501, 505}  # of the 5xx: they never did this, and never will
-LONGEST_RETRY_AFTER_SECONDS = 3600.0  # a peer that asks for more is not obeyed to the letter
 
 
 def classify(error: Exception, *, dependency: str) -> Exception:
@@ -22,6 +24,8 @@ def classify(error: Exception, *, dependency: str) -> Exception:
     for name, kind in TABLE:
         if name in names:
             return kind(f"{dependency}: {_said(error)}", error)
+    if isinstance(error, OSError) and error.errno in NO_WAY:
+        return TryLater(f"{dependency}: {_said(error)}")
     return AskHuman(f"{dependency} failed in a way nobody has classified: {_said(error, named=True)}")
 
 
@@ -161,7 +165,7 @@ def _retry_after(error: Exception) -> float | None:
     if seconds is None:
         headers = getattr(_response(error), "headers", None) or {}
         seconds = _seconds(headers.get("retry-after", ""))
-    return None if seconds is None else min(max(float(seconds), 0.0), LONGEST_RETRY_AFTER_SECONDS)
+    return None if seconds is None else min(max(float(seconds), 0.0), LONGEST_SECONDS)
 
 
 def _seconds(header: str) -> float | None:

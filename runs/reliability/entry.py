@@ -51,11 +51,13 @@ def enter(
     lease_seconds: float = LEASE_SECONDS,
     attempt_seconds: float = 0.0,
     known_since: datetime | None = None,
+    held_open: dict[str, str] | None = None,
 ) -> Entered | HeldBack:
     """Ask breaker, slots and windows at once; nothing is taken where one of them refuses.
 
-    The key (agent, tenant) shares fairly with other keys. The ticket (run:step) names who waits; who is let in has a grant.
-    So long an attempt may take: those that began while there were no slots are waited for.
+    The key (an agent) shares fairly with other keys. The ticket (run:step) names who waits; who is let in has a grant.
+    So long an attempt may take: those that began while there were no slots are waited for. `held_open` is by whom and why a
+    breaker was opened by hand that nobody has closed: it is so even where Redis has forgotten it.
     """
     check(limits, tokens, dependency)
     asked_at = time.monotonic()
@@ -74,6 +76,7 @@ def enter(
         attempt=attempt_seconds,
         terms=asdict(terms) if terms else None,
         known_since=store.seconds(known_since),
+        held_open=held_open,
     )
     if "cause" in answer:
         return _held_back(answer)
@@ -114,10 +117,12 @@ def leave(
     tokens: int | None = None,
     unsent: bool = False,
     runs_on: bool = False,
+    retry_after: float | None = None,
 ) -> Change | None:
     """The call ended: give the slot back, count tokens as used, tell the breaker. Returns its change, to be recorded.
 
     `ok` is whether the dependency works (a refusal of what was asked is an answer); None: the call says nothing of that.
+    So long it asked us to wait (`retry_after`): a breaker that opens stays open for no less.
     What is `unsent` is taken out of its windows again. What was given up and `runs_on` keeps its slot until free().
     """
     return change(
@@ -131,6 +136,7 @@ def leave(
             runs_on=runs_on or None,
             ok=ok,
             duration=duration,
+            retry_after=retry_after,
             terms=asdict(entered.terms) if entered.terms else None,
         )
     )

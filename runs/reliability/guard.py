@@ -26,6 +26,7 @@ from runs.reliability.terms import Terms, declare
 __all__ = ["Spending", "call", "declare", "is_calling", "terms", "unspent", "used"]
 T = TypeVar("T")
 logger = structlog.get_logger()
+IN_SUPERVISOR = "The supervisor called {} itself, and it would do so on every replay: nothing was sent. Call it in a @worker."
 LOOK_SECONDS = 0.5  # a thread that only waits hears no CutOff
 
 
@@ -43,6 +44,7 @@ class _Call:
     answer: Future[Any] = field(default_factory=Future)
     left_at: float | None = None  # by the monotonic clock
     runs_on: bool = False  # it was given up and has not ended
+    retry_after: float | None = None  # so long the other side asked us to wait
     _over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -57,6 +59,10 @@ class _Call:
         with self._lock:
             self._over = True
             self.runs_on = self.left_at is not None and not self.answer.done()
+
+    def is_over(self) -> bool:
+        """Nothing is held for it any more, also where its caller was cut off before it could say so."""
+        return self.answer.done() or (self._over and not self.runs_on)
 
     @property
     def seconds(self) -> float:
@@ -82,6 +88,8 @@ def call(dependency: str, function: Callable[[], T], *, tokens: int = 0, most: S
     be idempotent.
     """
     step = _step_in_hand()
+    if values.in_supervisor():
+        raise GiveUp(IN_SUPERVISOR.format(dependency))
     if step and step.uses is not None and dependency not in step.uses:
         raise GiveUp(_unnamed(dependency, step))
     wanted = known.of(dependency)
@@ -150,6 +158,7 @@ def _enter(wanted: Terms, step: values.StepContext | None, tokens: int) -> entry
             lease_seconds=renewer.LEASE_SECONDS,
             attempt_seconds=wanted.attempt_timeout_seconds,
             known_since=wanted.known_since,
+            held_open=wanted.held_open,
         )
     except TooLarge as error:
         raise GiveUp(f"{error} Nothing was sent.") from error
@@ -191,15 +200,16 @@ def _after_another(held: HeldBack, step: values.StepContext, called: list[str]) 
 def _inside(wanted: Terms, entered: entry.Entered | None, step: values.StepContext | None) -> Iterator[_Call]:
     """Hold what was taken, and give it back with what the call says of the dependency."""
     made = _Call(wanted, entered)
-    renewer.keep(entered.lease if entered else None)
     works: bool | None = None
     try:
+        renewer.keep(entered.lease if entered else None, made.is_over)
         yield made
         works = True
     except HeldBack:
         raise  # nothing was called
     except TryLater as error:
         works = error.seconds is not None  # "not yet" is an answer
+        made.retry_after = error.retry_after
         error.terms = error.terms or wanted.retry
         if entered and entered.canary and not works and not (step and step.effect == "once"):
             raise waits.still_away(wanted, error) from error  # it was called for all who wait: no attempt of this step's own
@@ -229,6 +239,7 @@ def _leave(made: _Call, entered: entry.Entered, works: bool | None) -> None:
             tokens=made.tokens,
             unsent=not sent,
             runs_on=made.runs_on,
+            retry_after=made.retry_after,
         )
         changes.append(change)
     except store.Unavailable as error:  # the slot comes back by its lease

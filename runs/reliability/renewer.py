@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -17,13 +18,13 @@ class _Renewer:
     """One thread, which asks for all of them in one round trip."""
 
     def __init__(self) -> None:
-        self.held: set[slots.Lease] = set()
+        self.held: dict[slots.Lease, Callable[[], bool]] = {}  # whether its call is over
         self._some = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def add(self, lease: slots.Lease) -> None:
-        self.held.add(lease)
+    def add(self, lease: slots.Lease, is_over: Callable[[], bool]) -> None:
+        self.held[lease] = is_over
         self._some.set()
         if self._thread is None:
             with self._starting:
@@ -41,6 +42,8 @@ class _Renewer:
                 self._renew()
 
     def _renew(self) -> None:
+        for lease in [lease for lease, is_over in list(self.held.items()) if is_over()]:
+            self.held.pop(lease, None)
         try:
             lost = [lease.ticket for lease in slots.renew(list(self.held), LEASE_SECONDS) if lease in self.held]
             if lost:
@@ -49,16 +52,16 @@ class _Renewer:
             logger.warning("slots_not_renewed", error=str(error))
 
 
-def keep(lease: slots.Lease | None) -> None:
-    """Renew it from now on."""
+def keep(lease: slots.Lease | None, is_over: Callable[[], bool]) -> None:
+    """Renew it from now on, until let_go() or its call is over."""
     if lease:
-        _renewer.add(lease)
+        _renewer.add(lease, is_over)
 
 
 def let_go(lease: slots.Lease | None) -> None:
     """No longer."""
     if lease:
-        _renewer.held.discard(lease)
+        _renewer.held.pop(lease, None)
 
 
 _renewer = _Renewer()

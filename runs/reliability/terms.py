@@ -39,6 +39,7 @@ class Terms:
     breaker: BreakerTerms
     changed_at: datetime | None
     known_since: datetime | None
+    held_open: dict[str, str] | None = None  # by whom and why, where a person opened its breaker and nobody has closed it
 
     @property
     def has_limits(self) -> bool:
@@ -138,7 +139,8 @@ class _Known:
 
 
 def _read() -> dict[str, Terms]:
-    return {row.name: read(row) for row in Dependency.objects.all()}
+    held_open = {change.dependency_id: {"by": change.by, "why": change.why} for change in BreakerChange.objects.held_open()}
+    return {row.name: read(row, held_open.get(row.pk)) for row in Dependency.objects.all()}
 
 
 def _insert(*names: str) -> None:
@@ -151,7 +153,7 @@ def _new(name: str) -> Dependency:
     return Dependency(name=name, kind=kind, **DEFAULTS[kind])
 
 
-def read(row: Dependency) -> Terms:
+def read(row: Dependency, held_open: dict[str, str] | None = None) -> Terms:
     """The row, as guard goes by it."""
     return Terms(
         pk=row.pk,
@@ -181,6 +183,7 @@ def read(row: Dependency) -> Terms:
         ),
         changed_at=row.changed_at,
         known_since=row.created_at,
+        held_open=held_open,
     )
 
 

@@ -1,7 +1,7 @@
 """What is said of a call that was held back: its cause, how long, and one sentence for the page."""
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from runs.engine.errors import HeldBack, TryLater
 from runs.reliability.breaker import Open
@@ -64,8 +64,8 @@ def _no_slot(wanted: Terms, answer: NoSlot) -> str:
     most = wanted.limits.concurrency or len(answer.holders)
     named = [f"{holder(one.name)}{GIVEN_UP if one.given_up else ''}" for one in answer.holders[:HOLDERS_NAMED]]
     others = len(answer.holders) - len(named)
-    held = f", held by {', '.join(named)}{f' and {others} more' if others > 0 else ''}" if named else ""
-    return f"{wanted.name} takes {most:,} {'call' if most == 1 else 'calls'} at once: no slot is free{held}."
+    held = f", then held by {', '.join(named)}{f' and {others} more' if others > 0 else ''}" if named else ""
+    return f"{wanted.name} takes {most:,} {'call' if most == 1 else 'calls'} at once: no slot was free{held}."
 
 
 def holder(ticket: str) -> str:
@@ -88,7 +88,8 @@ def _open(wanted: Terms, answer: Open) -> str:
         return f"{wanted.name} failed, and one call is trying now whether it works again."
     if answer.next_try_seconds is None:
         return f"The breaker of {wanted.name} was opened by a person{why}: nothing is called until somebody closes it."
-    return f"The breaker of {wanted.name} is open{why}: nothing is called until one call has tried it."
+    next_try = datetime.now(UTC) + timedelta(seconds=answer.next_try_seconds)
+    return f"The breaker of {wanted.name} is open{why}: nothing is called until one call tries it at {next_try:%H:%M:%S} UTC."
 
 
 def _staggered(seconds: float) -> float:

@@ -1,7 +1,7 @@
 -- closed, open or half-open; by its grant who the canary is, which has a lease; what the window counted; whether those who
 -- waited are let in by cohorts.
 local breaker, counted = at('breaker'), at('window')
-local PARTS, RAMP, SETTLED = 10, 14, 8
+local PARTS, RAMP, SETTLED, HOUR = 10, 14, 8, 3600
 local b = map(redis.call('HGETALL', breaker))
 b.state = b.state or 'closed'
 for _, name in ipairs({'since', 'until', 'canary_until', 'broken_since', 'ramp_since', 'ramped'}) do b[name] = tonumber(b[name]) end
@@ -80,13 +80,15 @@ local function open(why, seconds, by)
 end
 
 local function judge(terms, ok)
+  -- what the other side asked for, but a call an hour tries
+  local seconds = math.max(terms.open_seconds, math.min(q.retry_after or 0, HOUR))
   local total = in_window(terms.window_seconds, ok)
   if b.state == 'half-open' and b.canary == q.grant then
     if ok then return close('The call that tried it succeeded.') end
-    return open('The call that tried it failed.', terms.open_seconds)
+    return open('The call that tried it failed.', seconds)
   end
   if ok or b.state ~= 'closed' or total.calls < terms.minimum then return nil end
   if total.failures / total.calls < terms.failure_ratio then return nil end
   local why = string.format('%d of %d calls failed within %g s.', total.failures, total.calls, terms.window_seconds)
-  return open(why, terms.open_seconds)
+  return open(why, seconds)
 end

@@ -61,8 +61,8 @@ local passes = goes_first()
 -- Those who are to come now and go first: of keys that have used less; and of the same key, before one that is early. What is
 -- kept for the first in line counts as well.
 local function ahead()
-  local told = tonumber(redis.call('ZSCORE', due, me))
-  local on_time = told and told <= now + EARLY
+  local turn = tonumber(redis.call('ZSCORE', due, me))
+  local on_time = turn and turn <= now + EARLY
   local others, amount = 0, 0
   if is_first and now - line.from >= MINUTE then return others, amount end
   if not passes then amount = line.tokens end
@@ -92,16 +92,17 @@ for _, meter in ipairs(meters) do
   if meter == tokens then meter.kept = amount end
   free = math.min(free, meter == tokens and room(meter, light) or meter.room - others)
 end
+if q.held_open and not b.since then open(q.held_open.why, nil, q.held_open.by) end -- Redis has forgotten what a person did
 local says, seconds, next_try = 'closed', nil, nil
 if q.terms then says, seconds, next_try = verdict(position) end
 
 -- Nobody is sent away for longer than LOOK, at times of their own: limits are raised and others give up meanwhile. Who
 -- looks before its turn keeps its place, and gets in only where nobody whose turn it is wants to.
 local function held_back(answer, moment)
-  come_back(math.max(moment, now + SOON), tokens and tokens.cost)
   in_minute('h')
   answer.seconds = math.max(moment - now, SOON)
   if answer.seconds > LOOK then answer.seconds = LOOK * (0.5 + position * 0.618034 % 1 / 2) end
+  come_back(math.max(moment, now + SOON), now + answer.seconds, tokens and tokens.cost)
   return cjson.encode(answer)
 end
 

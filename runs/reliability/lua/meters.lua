@@ -4,7 +4,7 @@ local MINUTE = 60
 local PACE = 0.85 -- a little faster than the limit, so that a window which somebody left empty fills again
 
 local function drop(meter, id, amount)
-  count(meter.use, string.match(id, SEP .. '(.*)$'), -amount)
+  count(meter.use, string.match(id, SEP .. '(.*)$'), 0 - amount) -- Redis before 7.2 writes the negative zero of -amount as -0
   meter.used = meter.used - amount
   if meter.amounts then redis.call('HDEL', meter.amounts, id) end
 end
