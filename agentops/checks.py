@@ -70,8 +70,10 @@ def _is_network(text: str) -> bool:
 
 @register()
 def workers_name_what_they_use(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """An outside call that its worker does not name is found before the run that would meet it."""
-    return [Error(text, id="agentops.E009") for name in sorted(sdk.WORKERS) for text in _unnamed(sdk.WORKERS[name])]
+    """An outside call that its worker does not name, or that a supervisor makes itself, is found before it is made."""
+    workers = [text for name in sorted(sdk.WORKERS) for text in _unnamed(sdk.WORKERS[name])]
+    supervisors = [text for slug in sorted(sdk.AGENTS) for text in _called_by_supervisor(sdk.AGENTS[slug])]
+    return [Error(text, id="agentops.E009") for text in workers + supervisors]
 
 
 @register()
@@ -116,6 +118,19 @@ def _unnamed(worker: sdk.Worker[..., Any]) -> Iterator[str]:
         yield (
             f"The worker {worker.name} comes to {found[name]}, which calls {name}, but does not name it: "
             f"write uses=({named}{',' if ',' not in named else ''}) in its @worker."
+        )
+
+
+def _called_by_supervisor(agent: sdk.Agent) -> Iterator[str]:
+    try:
+        found = reach.reached(agent)
+    except reach.Unreadable as unreadable:
+        yield f"The supervisor of {agent.slug} cannot be checked: {unreadable}"
+        return
+    for name in sorted(found):
+        yield (
+            f"The supervisor of {agent.slug} comes to {found[name]}, which calls {name}, and would do so on every replay: "
+            f'call it in a @worker(uses="{name}") of its own.'
         )
 
 

@@ -19,15 +19,16 @@ class Unreadable(Exception):
     """What a function calls cannot be read from its source; the message says where and what to do."""
 
 
-def reached(worker: sdk.Worker[..., Any]) -> dict[str, str]:
-    """Dependency -> the function that calls it, for all that the worker's function may come to.
+def reached(of: sdk.Worker[..., Any] | sdk.Agent) -> dict[str, str]:
+    """Dependency -> the function that calls it, for all that the function of a worker, or of a supervisor, may come to itself.
 
     What is only known when it runs (a method of a parameter, a function from a list) is not found here; guard refuses it
     then. Raises Unreadable.
     """
     found: dict[str, str] = {}
-    ours = {"runs", worker.function.__module__.partition(".")[0]}
-    waiting: list[Callable[..., Any]] = [worker.function]
+    ours = {"runs", of.function.__module__.partition(".")[0]}
+    waiting: list[Callable[..., Any]] = [of.function]
+    of_workers = isinstance(of, sdk.Worker)
     seen: set[int] = set()
     while waiting:
         function = waiting.pop()
@@ -35,7 +36,7 @@ def reached(worker: sdk.Worker[..., Any]) -> dict[str, str]:
             seen.add(id(function))
             source = _Source(function)
             found |= dict.fromkeys(source.dependencies(), f"{function.__module__}.{function.__qualname__}")
-            waiting += [other for other in source.functions() if other.__module__.partition(".")[0] in ours]
+            waiting += [other for other in source.functions(of_workers=of_workers) if other.__module__.partition(".")[0] in ours]
     return found
 
 
@@ -79,12 +80,12 @@ class _Source:
                     raise Unreadable(f'{self.place} calls guard with a name that is not written there: use a constant or "text".')
                 yield name
 
-    def functions(self) -> Iterator[FunctionType]:
-        """Those that it names, be it to call them or to hand them on; of a class, its methods."""
+    def functions(self, *, of_workers: bool) -> Iterator[FunctionType]:
+        """Those that it names, be it to call them or to hand them on; of a class, its methods; of a worker, its own."""
         for node in self.nodes:
             meant = self.meaning(node)
             if isinstance(meant, sdk.Worker):
-                meant = meant.function
+                meant = meant.function if of_workers else None
             members = list(vars(meant).values()) if isinstance(meant, type) else [meant]
             yield from (function for member in members for function in _behind(member))
 

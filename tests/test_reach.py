@@ -17,7 +17,8 @@ from runs.integrations import bank
 from runs.integrations.bank import find_account as found_by
 from runs.reliability import guard
 from runs.reliability.guard import call as through
-from runs.sdk import Worker, worker
+from runs.sdk import Worker, agent, worker
+from tests.agents import Answer, Order
 
 SHOP = "shop"
 
@@ -199,6 +200,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[Worker[..., str]], list[s
 
     def check(one: Worker[..., str]) -> list[str]:
         monkeypatch.setattr(sdk, "WORKERS", {one.name: one})
+        monkeypatch.setattr(sdk, "AGENTS", {})
         return [str(error.msg) for error in checks.workers_name_what_they_use(None)]
 
     return check
@@ -216,7 +218,28 @@ def test_an_outside_call_that_is_not_named_fails_the_check(told: Callable[[Worke
     assert "by_a_name_that_is_not_written calls guard with a name that is not written there" in unreadable
 
 
+@agent("asks-itself", title="Asks itself", version="1")
+def asks_itself(run: sdk.Run, order: Order) -> Answer:
+    return Answer(said=run.step("looks", by_an_adapter_of_another_name, text=str(bank.find_account("C-1"))))
+
+
+@agent("asks-by-steps", title="Asks by steps", version="1")
+def asks_by_steps(run: sdk.Run, order: Order) -> Answer:
+    return Answer(said=run.step("looks", by_an_adapter_of_another_name, text=order.text))
+
+
+def test_a_supervisor_that_calls_outside_itself_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdk, "WORKERS", {})
+    monkeypatch.setattr(sdk, "AGENTS", {one.slug: one for one in (asks_itself, asks_by_steps)})
+    assert [error.msg for error in checks.workers_name_what_they_use(None)] == [
+        "The supervisor of asks-itself comes to runs.integrations.bank.find_account, which calls bank, and would do so on every "
+        'replay: call it in a @worker(uses="bank") of its own.'
+    ]
+
+
 def test_the_shipped_workers_name_what_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = sdk.AGENTS["card-desk"]
+    monkeypatch.setattr(sdk, "AGENTS", {desk.slug: desk})
     shipped = {name: one for name, one in sdk.WORKERS.items() if one.function.__module__.startswith("runs.")}
     assert {"card_desk.freeze_card", "card_desk.draft"} <= shipped.keys()
     monkeypatch.setattr(sdk, "WORKERS", shipped)
