@@ -69,6 +69,7 @@ class _Post(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.posts.append((self.path, json.loads(body)))
+        self.server.got.append(dict(self.headers))
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
@@ -90,6 +91,7 @@ class Webhook(_Served, ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Post)
         self.posts: list[tuple[str, Any]] = []
         self.status, self.headers = 200, {}
+        self.got: list[dict[str, str]] = []  # the headers of each
 
     @property
     def at(self) -> str:

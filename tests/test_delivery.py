@@ -352,6 +352,18 @@ def test_a_redirect_that_would_drop_the_message_is_no_success(people: dict[str, 
     assert "drops the message on the way: give that address instead" in fresh(channel).last_error
 
 
+def test_what_is_secret_in_a_webhook_goes_to_its_own_host_alone(people: dict[str, User], webhook: Webhook) -> None:
+    with Webhook() as other:
+        webhook.status, webhook.headers = 307, {"Location": f"http://{other.at}/there"}
+        channel = desk(webhook)
+        Channel.objects.update(url=f"json://us:word@{webhook.at}/hook?+X-Key=secret")
+        assert delivery.deliver() == 1
+        assert (webhook.got[0]["X-Key"], webhook.got[0]["Authorization"]) == ("secret", "Basic dXM6d29yZA==")
+        assert not {"X-Key", "Authorization"} & other.got[0].keys()
+        assert other.posts[0][1]["type"] == webhook.posts[0][1]["type"] == "info"
+    assert fresh(channel).last_error == ""
+
+
 def test_a_mail_server_that_refuses_for_good_is_asked_once_and_the_page_says_what_to_do(
     people: dict[str, User], mail: MailServer
 ) -> None:

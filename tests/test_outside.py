@@ -13,10 +13,11 @@ from pytest_django import Settings
 from agentops.outside import Outside
 from agentops.outside.visits import Visit, most_at_once, most_within
 from runs.engine.errors import GiveUp, TryLater
-from runs.integrations import card_processor
+from runs.integrations import card_processor, exchange
 from runs.models import Dependency
-from runs.reliability import terms
+from runs.reliability import slots, terms
 from tests.desk import until
+from tests.processes import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +153,24 @@ def test_a_processor_that_hangs_is_left_alone(outside: Outside) -> None:
 def test_a_slow_processor_is_waited_for(outside: Outside) -> None:
     plan(outside, "latency", seconds=0.2)
     assert card_processor.freeze_card("K-10011", key="1:freeze_card").status == "frozen"
+
+
+def test_an_answer_that_drips_keeps_neither_thread_nor_slot(outside: Outside) -> None:
+    """Each byte comes within the read timeout, all of them after most of a minute."""
+    limited = {"read_timeout_seconds": 0.9, "attempt_timeout_seconds": 1.0, "concurrency": 1}
+    Dependency.objects.filter(name="card-processor").update(**limited)
+    terms.forget()
+    plan(outside, "slow", seconds=0.6)
+    with pytest.raises(TryLater):
+        card_processor.freeze_card("K-10011", key="1:freeze_card")
+    eventually(lambda: slots.holders("card-processor") == [], seconds=15)
+    assert card_processor.freeze_card("K-10011", key="1:freeze_card").status == "frozen"
+
+
+def test_an_answer_without_end_is_not_read(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "MOST_BYTES", 20)
+    with pytest.raises(GiveUp, match="has more than 20 bytes, so it was not read"):
+        card_processor.freeze_card("K-10011", key="1:freeze_card")
 
 
 def test_a_processor_that_is_gone_is_tried_again(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import httpx2
 from django.conf import settings
 from pydantic import BaseModel
 
+from runs.integrations import exchange
 from runs.reliability import guard
 
 PROCESSOR = guard.declare("card-processor", kind="api")
@@ -55,7 +56,7 @@ def _sent(path: str, body: dict[str, str | int], key: str, certificates: ssl.SSL
     timeout = httpx2.Timeout(terms.read_timeout_seconds, connect=terms.connect_timeout_seconds)
     at = settings.CARD_PROCESSOR_URL
     with httpx2.Client(base_url=at, timeout=timeout, trust_env=False, verify=certificates) as client:
-        response = client.post(path, json=body, headers={"Idempotency-Key": key})
+        response = exchange.post(client, path, own_headers={"Idempotency-Key": key}, json=body)
     if not response.is_success:
         message = f"{response.status_code} {response.reason_phrase}: {_detail(response)}"
         raise httpx2.HTTPStatusError(message, request=response.request, response=response)

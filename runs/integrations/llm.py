@@ -166,8 +166,9 @@ class _Home:
         self._kept: tuple[object, Any] | None = None
 
     def done(self, call: Coroutine[Any, Any, T]) -> T:
-        """What it comes to. The thread that waits may be given up; the client's own timeouts end the call."""
-        return asyncio.run_coroutine_threadsafe(call, self._running()).result()
+        """What it comes to within the time of an attempt: who waits may be given up, and the call ends all the same."""
+        in_time = asyncio.wait_for(call, guard.terms().attempt_timeout_seconds)
+        return asyncio.run_coroutine_threadsafe(in_time, self._running()).result()
 
     def model(self) -> "Model":
         """Anew where the configuration or a timeout has changed."""

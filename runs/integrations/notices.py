@@ -2,6 +2,7 @@
 
 import logging
 import re
+from base64 import b64encode
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from django.core.mail import EmailMessage, get_connection  # noqa: TID251 - the 
 from django.utils.module_loading import import_string
 
 from runs.engine.errors import GiveUp, TryLater
+from runs.integrations import exchange
 from runs.reliability import addresses, guard, terms
 
 MAIL = guard.declare("mail", kind="mail")
@@ -125,15 +127,22 @@ def _posted_by_us(service: Any, title: str, text: str) -> None:
     wanted = guard.terms()
     timeout = httpx2.Timeout(wanted.read_timeout_seconds, connect=wanted.connect_timeout_seconds)
     body = {"version": service.json_version, "title": title, "message": text, "attachments": [], "type": "info"}
-    auth = httpx2.BasicAuth(service.user, service.password or "") if service.user else httpx2.USE_CLIENT_DEFAULT
+    own_headers = dict(service.headers)
+    if service.user:
+        own_headers |= {"Authorization": _basic(service.user, service.password or "")}
     with addresses.client(timeout) as client:
-        response = client.post(_target(service), json=body, headers=service.headers, params=service.params, auth=auth)
+        more = {"json": body, "params": service.params}
+        response = exchange.post(client, _target(service), own_headers=own_headers, redirects=True, **more)
     if response.request.method != "POST":
         raise GiveUp(
             f"The webhook sends us on to {response.url.host} and drops the message on the way: give that address instead."
         )
     if not response.is_success:
         raise _refused(response, f"The webhook answered {response.status_code} {response.reason_phrase}.")
+
+
+def _basic(user: str, password: str) -> str:
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def _refused(response: httpx2.Response, said: str) -> httpx2.HTTPStatusError:
