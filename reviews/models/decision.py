@@ -78,7 +78,7 @@ class Decision(models.Model):
         """It is not carried out yet."""
         return self.revoked_at is None and self.effective_at is not None and self.effective_at > timezone.now()
 
-    def get_kind_display(self) -> str:
+    def get_kind_display(self) -> str:  # type: ignore[no-redef]  # Django leaves ours alone
         """A sample was not held up, so nothing was approved or rejected."""
         kind = self.Kind(self.kind)
         return self.OF_A_SAMPLE.get(kind, kind.label) if self.review.cause == Cause.SAMPLE else str(kind.label)
