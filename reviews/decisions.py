@@ -1,7 +1,7 @@
 """The only way a review is decided, and a decision taken back: for the page, the API, bulk and timeouts."""
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -53,17 +53,20 @@ class Answer:
     tag: str = ""
     channel: str = "page"
     bulk: UUID | None = None
+    opened_at: datetime | None = None
 
 
 def decide(
     review_id: int, *, actor: User, kind: str, seen: str, value: Any = None, reason: str = "", tag: str = "",
     undo_seconds: float = 0.0, channel: str = "page", bulk: UUID | None = None,
+    opened_at: datetime | None = None,
 ) -> Decision:  # fmt: skip
     """Record the decision and let the run go on, in one transaction that locks the run, then the review.
 
     `seen` is the fingerprint of what the person saw (see `seen`), `value` the edited or answered JSON value, `tag` the
-    class of the reason. The run goes on after `undo_seconds`; until then `undo` takes the decision back. Where two people
-    must approve, the first approval is recorded and the review stays open. The same once more answers as the first did.
+    class of the reason. The run goes on after `undo_seconds`; until then `undo` takes the decision back. `opened_at` says
+    since when the person had it open, where no page has (see `presence`). Where two people must approve, the first approval
+    is recorded and the review stays open. The same once more answers as the first did.
 
     Raises Conflict when the review is no longer open, Stale when what was seen has changed, NotYours when this person may
     not take it, commands.Refused when the decision is not allowed or lacks its reason, PermissionDenied,
@@ -74,7 +77,7 @@ def decide(
     with commands.certain():
         review = _locked(review_id)
         first = pending(review) if review.approvals > 1 else None
-        answer = Answer(actor, kind, seen, value, stored(reason.strip()), tag, channel, bulk)
+        answer = Answer(actor, kind, seen, value, stored(reason.strip()), tag, channel, bulk, opened_at)
         if before := _the_same(review, first, answer):
             before.is_repeated = True
             return before
@@ -216,7 +219,7 @@ def _record(review: Review, answer: Answer, **more: Any) -> Decision:
     Draft.objects.filter(review=review, reviewer=answer.actor).delete()
     said = {"kind": answer.kind, "value": answer.value, "reason": answer.reason, "tag": answer.tag}
     said |= {"seen_fingerprint": answer.seen, "channel": answer.channel, "bulk": answer.bulk, "decided_at": timezone.now()}
-    said |= {"opened_at": presence.opened_at(review.pk, answer.actor)}
+    said |= {"opened_at": presence.opened_at(review.pk, answer.actor) or answer.opened_at}
     return Decision.objects.create(review=review, actor=answer.actor, **said | more)
 
 

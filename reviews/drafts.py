@@ -16,7 +16,7 @@ from runs.engine.canonical import Unstorable, stored
 from runs.engine.policy import Subject
 from runs.forms import SchemaForm
 
-NOT_TYPED = ("csrfmiddlewaretoken", "seen", "checked", "check", "more")
+NOT_TYPED = ("csrfmiddlewaretoken", "seen", "opened", "checked", "check", "more")
 LETTERS = 200_000
 KEPT_FOR, MOST_AT_ONCE = timedelta(days=30), 1000  # of closed reviews, each minute
 

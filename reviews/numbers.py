@@ -9,6 +9,8 @@ DAYS, LAST, QUICK_SECONDS = 7, 50, 3
 LEAST = 20  # of the last decisions: fewer say nothing
 QUICK_SHARE = 0.5  # of them, from which on it is worth a word
 
+GENTLE = "You are the last to look before it happens: take the time that it needs."
+
 # Seconds count from when the reviewer first had the review open; decisions without that, as in bulk, have none.
 NUMBERS = """
     WITH recent AS (

@@ -5,12 +5,15 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
+from django.core.signing import BadSignature, Signer
 from django.db import connection
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from reviews import live
 from reviews.models import Presence, Review
 
+SIGNER = Signer(salt="reviews.opened")
 LIFE = timedelta(seconds=45)  # two beats may get lost
 KEPT_FOR, MOST_AT_ONCE = timedelta(days=1), 1000  # of closed reviews, each minute
 
@@ -50,6 +53,20 @@ def others(review_ids: Collection[int], reviewer: User) -> dict[int, list[str]]:
 def opened_at(review_id: int, reviewer: User) -> datetime | None:
     """When the reviewer first had it open, where a page has said so."""
     return Presence.objects.filter(review=review_id, reviewer=reviewer).values_list("since", flat=True).first()
+
+
+def signed_now(review_id: int, reviewer: User) -> str:
+    """Since when a page is open, for its forms: who decides before it has said so, or without scripts, had it open as well."""
+    return SIGNER.sign_object([review_id, reviewer.pk, timezone.now().isoformat()])
+
+
+def signed_at(text: str, review_id: int, reviewer: User) -> datetime | None:
+    """What signed_now() said of this review to this reviewer."""
+    try:
+        number, person, at = SIGNER.unsign_object(text)
+    except BadSignature:
+        return None
+    return datetime.fromisoformat(at) if (number, person) == (review_id, reviewer.pk) else None
 
 
 def prune() -> None:

@@ -1,5 +1,6 @@
 """The pages of the inbox: what they show, whom they let in, and how they answer what a person does."""
 
+import re
 from typing import Any
 from urllib.parse import urlencode
 
@@ -285,6 +286,17 @@ def test_only_the_claimer_gives_a_claim_back(client: Client, people: dict[str, U
     assert Review.objects.get(pk=review.pk).held() is not None
     assert other.delete(reverse("claim_review", args=[review.pk])).status_code == 204
     assert Review.objects.get(pk=review.pk).held() is None
+
+
+def test_a_decision_knows_since_when_its_page_was_open_where_no_script_has_said_so(client: Client) -> None:
+    first, second = opened("guessing"), opened("guessing", "another")
+    said = re.findall(r'name="opened" value="([^"]+)"', page(client, first))[0]
+    assert decide(client, first, "approve", opened=said).status_code == 302
+    known = Decision.objects.get(review=first)
+    assert known.opened_at is not None
+    assert known.opened_at < known.decided_at
+    assert decide(client, second, "approve", opened=said).status_code == 302
+    assert Decision.objects.get(review=second).opened_at is None, "it was said of another review"
 
 
 def test_news_say_who_decided_the_open_review(client: Client, people: dict[str, User]) -> None:

@@ -11,6 +11,8 @@ from reviews.models import Cause, Review
 from reviews.models.preference import single_keys
 from runs import access, sdk
 
+HURRIED = "hurried"  # in the session: the word to whoever decides without looking, as of their last decision
+
 
 def found(review_id: int) -> Review:
     return get_object_or_404(Review.objects.with_people(), pk=review_id)

@@ -9,14 +9,14 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
-from reviews import claims, confirmation, decisions, drafts
+from reviews import claims, confirmation, decisions, drafts, numbers, presence
 from reviews.choices import Choice, choices
 from reviews.comparison import changes
 from reviews.eligibility import lets_go_on
 from reviews.listing import Filters
 from reviews.models import Decision, Review, Risk
 from reviews.presentation import done
-from reviews.views.common import actor, address, found, only_opened
+from reviews.views.common import HURRIED, actor, address, found, only_opened
 from reviews.views.review import answer
 from reviews.views.signed_out import keeps_what_was_typed
 from runs import access, commands
@@ -105,10 +105,22 @@ def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | N
         reason=choice.reason() if choice and fits else "",
         tag=choice.tag() if choice and fits else "",
         undo_seconds=settings.UNDO_SECONDS,
+        opened_at=presence.signed_at(request.POST.get("opened", ""), review.pk, actor(request)),
     )
     messages.success(request, _said(decision))
+    _count_seconds(request)
     following = Filters.read(request.GET, actor(request)).next(review)
     return redirect(address(following, request.GET) if following else reverse("inbox"))
+
+
+def _count_seconds(request: HttpRequest) -> None:
+    """Whoever has begun to decide without looking is told so now, and above the inbox for as long as it is so."""
+    mine = next(iter(numbers.of(actor(request).pk)), None)
+    warning, before = mine.warning if mine else "", request.session.get(HURRIED, "")
+    if warning and not before:
+        messages.warning(request, f"{warning} {numbers.GENTLE}")
+    if warning != before:
+        request.session[HURRIED] = warning
 
 
 def _said(decision: Decision) -> str:

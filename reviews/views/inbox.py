@@ -7,7 +7,8 @@ from django.views.decorators.http import require_GET
 from reviews.filters import Filters, is_id
 from reviews.listing import Listing, changed_rows, listing
 from reviews.models import Review, SavedView
-from reviews.views.common import actor, beside
+from reviews.numbers import GENTLE
+from reviews.views.common import HURRIED, actor, beside
 from runs import access
 
 
@@ -16,7 +17,8 @@ from runs import access
 def inbox_page(request: HttpRequest) -> HttpResponse:
     """Every open review that the filters let through, what is riskier first, then the oldest."""
     saved = SavedView.objects.for_viewer(actor(request))
-    return render(request, "reviews/inbox.html", beside(request) | viewer_of(request) | {"saved_views": saved})
+    shown = {"saved_views": saved, "warning": request.session.get(HURRIED, ""), "gentle": GENTLE}
+    return render(request, "reviews/inbox.html", beside(request) | viewer_of(request) | shown)
 
 
 @require_GET

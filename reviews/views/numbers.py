@@ -16,5 +16,5 @@ def numbers_page(request: HttpRequest) -> HttpResponse:
     me = actor(request)
     found = list(numbers.of(None if access.may_configure(me) else me.pk))
     mine = next((one for one in found if one.reviewer == me.get_username()), numbers.Numbers(me.get_username()))
-    shown = {"mine": mine, "everybody": found if access.may_configure(me) else [], "days": numbers.DAYS}
+    shown = {"mine": mine, "everybody": found if access.may_configure(me) else [], "days": numbers.DAYS, "gentle": numbers.GENTLE}
     return render(request, "reviews/numbers.html", shown)

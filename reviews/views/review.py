@@ -4,7 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from reviews import decisions, drafts
+from reviews import decisions, drafts, presence
 from reviews.choices import Choice, choices
 from reviews.comparison import changes
 from reviews.eligibility import Eligibility
@@ -43,4 +43,5 @@ def answer(
     shown |= {"why_not": Eligibility(review, actor(request)).why_not(), "first": first}
     shown |= {"first_changes": changes(review.proposal, first.value) if first and first.kind == Decision.Kind.EDIT else []}
     shown |= {"typed_before": [drafts.typed(draft) for draft in typed]}
+    shown |= {"opened": request.POST.get("opened") or presence.signed_now(review.pk, actor(request))}
     return render(request, "reviews/review.html", beside(request) | shown | more, status=status)
