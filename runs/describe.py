@@ -102,7 +102,7 @@ def waiting(run: Run, wait: Wait) -> str:
         return _waiting_to_try_again(run, wait.step)
     if run.status == RunStatus.WAITING:
         return _WAITS.get(run.waiting_cause, _waiting_for_person)(run, wait)
-    return ""
+    return _waiting_for_a_moment(wait) if run.status == RunStatus.RUNNING and wait.step else ""
 
 
 def _waiting_for_process(wait: Wait) -> str:
@@ -125,6 +125,10 @@ def _waiting_to_try_again(run: Run, step: Step | None) -> str:
         return f"It waits and goes on {when(run.wake_at)}."
     message = _short((step.error or {}).get("message", ""))
     return f"It tries {_title(step)} again {when(run.wake_at)}{f', which failed: {message}' if message else '.'}"
+
+
+def _waiting_for_a_moment(wait: Wait) -> str:
+    return " ".join(filter(None, [f"{_upper(_title(wait.step))} is held back for a moment.", wait.why]))
 
 
 def _waiting_for_person(run: Run, wait: Wait) -> str:

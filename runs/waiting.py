@@ -85,6 +85,7 @@ class _Known:
         self.asked = _last_said([run for run in _by_cause(waiting, "person") if run.wake_at], Kind.STEP_ESCALATED)
         self.deferred = _last_said(_by_cause(waiting, "later"), Kind.STEP_DEFERRED)
         self.open = _open_children(_by_cause(waiting, "children"))
+        self.for_a_moment = _held_for_a_moment(by_status.get(RunStatus.RUNNING, []))
         self.queue = dispatch.look() if RunStatus.QUEUED in by_status else None
 
     def answer(self, run: Run) -> Waits:
@@ -93,6 +94,8 @@ class _Known:
         return Waits(describe.waiting(run, self._wait(run, reviews)), dependency, reviews)
 
     def _wait(self, run: Run, reviews: tuple[OpenReview, ...]) -> describe.Wait:
+        if running := self.for_a_moment.get(run.pk):
+            return running
         place = (run.pk, run.waiting_step or 0)
         deadlines = [self.asked.get((run.pk, review.position), {}).get("deadline") for review in reviews]
         return describe.Wait(
@@ -119,6 +122,14 @@ def _steps(runs: list[Run]) -> dict[tuple[int, int], Step]:
     places = {run.waiting_step or 0 for run in runs}
     found = Step.objects.filter(run__in=[run.pk for run in runs], position__in=places)
     return {(step.run_id, step.position): step for step in found}
+
+
+def _held_for_a_moment(runs: list[Run]) -> dict[int, describe.Wait]:
+    """Of running ones: their step was held back for so short a time that they wait for it without being parked."""
+    found = {(run_id, step): data["why"] for run_id, step, data in held.for_a_moment(runs)} if runs else {}
+    steps = Step.objects.filter(run__in=[run_id for run_id, _ in found]) if found else []
+    places = {(step.run_id, step.position): step for step in steps}
+    return {place[0]: describe.Wait(places[place], why=why) for place, why in found.items() if place in places}
 
 
 def _last_said(runs: list[Run], kind: Kind) -> dict[tuple[int, int], dict[str, Any]]:

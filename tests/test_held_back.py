@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,7 +17,7 @@ from redis.retry import Retry
 
 from runs import dependencies, event_log, waiting
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
-from runs.models import BreakerChange, held
+from runs.models import BreakerChange, Run, held
 from runs.reliability import breaker, entry, guard, renewer, slots, store, terms
 from runs.sdk import StepContext, executing, worker
 from tests import counters
@@ -101,6 +102,21 @@ def test_a_full_window_parks_the_run_until_it_has_room() -> None:
     assert held.counts() == {"shop": 2}
     assert list(held.behind("shop").order_by("pk")) == runs[2:]
     assert not held.behind("post")
+
+
+@pytest.mark.django_db
+def test_a_running_run_whose_step_waits_for_a_moment_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_terms(limit_requests=1, limit_period_seconds=1)
+    said: list[str] = []
+
+    def slept(seconds: float) -> None:
+        said.extend(waiting.answer(run).sentence for run in Run.objects.filter(status="running"))
+        time.sleep(seconds)
+
+    monkeypatch.setattr("runs.steps.time", SimpleNamespace(sleep=slept, monotonic=time.monotonic))
+    runs = [carried("buy") for _ in range(2)]
+    assert [run.status for run in runs] == ["succeeded", "succeeded"]
+    assert said[0] == "Step 1 (Buy) is held back for a moment. shop takes 1 requests in 1 s, and 1 are used."
 
 
 @pytest.mark.django_db

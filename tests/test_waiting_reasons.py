@@ -72,6 +72,7 @@ def queued() -> Run:
          "Step 2 (Pay) said that it is too early (no file): it is called again at 12:30:05 UTC."),
         (at("children", waiting_runs=[7]), Wait(open_children=1), "It waits for the run that it started."),
         (at("children", waiting_runs=list(range(12))), Wait(open_children=3), "It waits for 3 of the 12 runs that it started."),
+        (at("", "running", wake_at=None), Wait(PAY, why=SHOP), f"Step 2 (Pay) is held back for a moment. {SHOP}"),
         (at("limit"), Wait(PAY, why=SHOP), f"Step 2 (Pay) is held back. {SHOP} It tries again at 12:30:05 UTC."),
         (at("limit"), Wait(PAY, why=SHOP, others=("bank",)),
          f"Step 2 (Pay) is held back. {SHOP} Other steps wait for bank. It tries again at 12:30:05 UTC."),

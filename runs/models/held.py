@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Count, Exists, F, OuterRef, QuerySet
 from django.db.models.fields.json import KT
 
+from runs.engine.events import Kind
 from runs.models.event import Event
 from runs.models.run import HELD_BACK, Run, RunStatus
 
@@ -62,3 +63,9 @@ def said(given: Iterable[Run]) -> dict[int, dict[str, Any]]:
         return {}
     parked = Event.objects.filter(run__in=held, seq=F("run__last_seq"))
     return dict(parked.values_list("run_id", "data"))
+
+
+def for_a_moment(running: Iterable[Run]) -> list[tuple[int, int, dict[str, Any]]]:
+    """Run, step and what was said of it, of those whose last event held a step back without parking them."""
+    last = Event.objects.filter(run__in=[run.pk for run in running], seq=F("run__last_seq"), kind=Kind.STEP_DEFERRED)
+    return list(last.values_list("run_id", "step", "data"))
