@@ -53,7 +53,7 @@ def precedents(review: Review) -> Precedents:
     same = [pk for pk, _, question in looked_at if question and question == review.same]
     others = [pk for pk, _, question in looked_at if not question or question != review.same]
     shown = [*same, *others][:EXAMPLES]
-    read = ("kind", "reason", "decided_at", "actor__username", "review__same", "review__proposal")
+    read = ("kind", "reason", "decided_at", "actor__username", "review__same", "review__cause", "review__proposal")
     found = Decision.objects.select_related("actor", "review").only(*read).in_bulk(shown) if shown else {}
     counts = Counter(VERBS[Decision.Kind(kind)] for _, kind, _ in looked_at)
     return Precedents(counts.most_common(), [found[pk] for pk in shown if pk in found], len(looked_at), len(same))
