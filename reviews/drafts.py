@@ -46,7 +46,7 @@ def bring_back(decision: Decision) -> None:
         return  # its form asks for nothing
     data = _as_typed(decision) | {name: said for name in ("reason", "tag") if (said := getattr(decision, name))}
     if data:
-        about = {"review": decision.review, "reviewer": decision.actor, "kind": decision.kind}
+        about: dict[str, Any] = {"review": decision.review, "reviewer": decision.actor, "kind": decision.kind}
         if not Draft.objects.filter(**about, saved_at__gt=decision.decided_at).exists():
             Draft.objects.update_or_create(**about, defaults={"data": data, "saved_at": timezone.now()})
 
