@@ -16,6 +16,7 @@ from runs.models import Run, RunStatus
 from runs.models.run import COMPLETED, ENDED
 from runs.nexts import Open
 from runs.pen import certain, patiently
+from runs.reliability import line
 from runs.requests import Refused, enabled, find_agent, in_force, request
 from runs.steps import Steps, interruptible
 
@@ -106,6 +107,7 @@ def cancel(log: event_log.RunLog, *, by: str, reason: str, is_running: bool) -> 
     if is_running:
         log.append(*drafts)
         return
+    line.leave(log.run_id, log.state)
     log.append(*drafts, Draft(Kind.RUN_CANCELLED, said, actor=by), release=True)
     ended = log.state
     transaction.on_commit(lambda: ring_parent(ended))

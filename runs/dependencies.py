@@ -12,9 +12,9 @@ from runs import dispatch, escalations, event_log, sdk
 from runs.engine.canonical import clean
 from runs.engine.events import Draft, Kind
 from runs.engine.policy import Cause, Subject, policy_of
-from runs.engine.state import RunState, Status, StepState
+from runs.engine.state import RunState, StepState
 from runs.models import BreakerChange, Dependency, Run, held
-from runs.reliability import breaker, store, terms
+from runs.reliability import breaker, line, store, terms
 from runs.requests import Refused
 
 MOST_SENT = 500  # runs that one press of a button sends to people
@@ -76,7 +76,7 @@ def send_to_inbox(name: str, *, by: str, reason: str, most: int = MOST_SENT) -> 
 def _send(run_id: int, name: str, *, by: str, reason: str) -> bool:
     """False where the run has moved on meanwhile, or its code no longer has the worker."""
     with event_log.locked(run_id) as log:
-        step = _held_step(log.state)
+        step = line.held_step(log.state)
         said = held.said([Run.objects.get(pk=run_id)]).get(run_id, {})
         worker = sdk.find_worker(step.worker) if step else None
         if step is None or worker is None or said.get("dependency") != name or log.state.waiting_cause == "budget":
@@ -85,15 +85,9 @@ def _send(run_id: int, name: str, *, by: str, reason: str) -> bool:
         terms = policy_of(log.state.config, step.worker)
         asked = escalations.question(worker, Cause.FAILED, Subject.OUTPUT, step=step, terms=terms, why=why)
         parked = _parked(log.state, step, escalations.until(asked))
+        line.leave(log.run_id, log.state)
         log.append(Draft(Kind.STEP_ESCALATED, asked, step.position, actor=by), parked)
     return True
-
-
-def _held_step(state: RunState) -> StepState | None:
-    """The step that waits for a dependency, of a run that is parked for it."""
-    step = state.steps.get(state.waiting_step or 0)
-    is_held = state.status == Status.WAITING and state.waiting_cause in held.CAUSES
-    return step if step and is_held and step.status == Status.RETRYING else None
 
 
 def _parked(state: RunState, step: StepState, deadline: datetime | None) -> Draft:
@@ -151,7 +145,7 @@ def _wake(row: Dependency, cause: str) -> int:
 
 def _wake_run(run_id: int) -> bool:
     with event_log.locked(run_id) as log:
-        step = _held_step(log.state)
+        step = line.held_step(log.state)
         if step is None:
             return False
         log.append(Draft(Kind.RUN_WOKEN, {"reason": "What held it back is over."}, step.position))

@@ -23,6 +23,7 @@ from runs.models import BreakerChange, Dependency, Run, held
 from runs.reliability import breaker, guard, store, terms
 from runs.requests import Refused
 from runs.sdk import BadDeclaration, worker
+from tests import counters
 from tests.processes import ROOT, environment, eventually
 from tests.shop import again, call, carried, set_terms, told
 
@@ -341,6 +342,17 @@ def test_a_raised_limit_is_heard_by_those_who_wait() -> None:
     eventually(lambda: dependencies.wake() == 1)
     eventually(lambda: dependencies.wake() == 1)
     eventually(lambda: [again(run).status for run in runs[1:]] == ["succeeded", "succeeded"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_is_cancelled_or_sent_to_people_leaves_the_line(people: dict[str, User]) -> None:
+    set_terms(limit_requests=1, limit_period_seconds=600)
+    runs = [carried("buy") for _ in range(4)]
+    assert counters.waiting("shop") == {"buying": 3}
+    commands.cancel(runs[3].pk, by="operator")
+    assert counters.waiting("shop") == {"buying": 2}
+    assert dependencies.send_to_inbox("shop", by="operator", reason="too long") == 2
+    assert counters.waiting("shop") == {}
 
 
 @pytest.mark.django_db(transaction=True)

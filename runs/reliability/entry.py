@@ -147,6 +147,11 @@ def free(entered: Entered) -> None:
     store.ask("leave", entered.dependency, grant=entered.grant, slot=True)
 
 
+def give_up(dependency: str, key: str, ticket: str) -> None:
+    """Who waits with this ticket will not come back: its place in the line is free."""
+    store.ask("give_up", dependency, key=key, ticket=ticket)
+
+
 def _held_back(answer: store.Answer) -> HeldBack:
     match answer["cause"]:
         case "open":
