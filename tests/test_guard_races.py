@@ -73,7 +73,7 @@ def test_who_was_stopped_before_it_left_does_not_call_in_the_slot_of_another(
     outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renewer, "LEASE_SECONDS", 0.6)
-    monkeypatch.setattr(renewer, "keep", lambda lease: None)  # as in a process that is stopped
+    monkeypatch.setattr(renewer, "keep", lambda lease, is_over: None)  # as in a process that is stopped
     entering, others = entry.enter, list[Any]()
 
     def enter(name: str, key: str, ticket: str, **more: Any) -> Any:
