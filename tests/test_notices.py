@@ -158,11 +158,11 @@ def test_numbers_of_a_reviewer_and_a_gentle_word(people: dict[str, User]) -> Non
     assert mine.warning == "Of the last 21 decisions 15 took under 3 s."
     page = client.get(reverse("numbers")).text
     assert mine.warning in page
-    for one, sent in ((client, opened("guessing")), (signed_in(people["reviewer2"]), opened("guessing"))):
+    for browser, sent in ((client, opened("guessing")), (signed_in(people["reviewer2"]), opened("guessing"))):
         form = {"decision": "approve", "seen": sent.fingerprint}
-        told = one.post(reverse("decide_review", args=[sent.pk]), form, follow=True).text
-        is_hurried = one is client
-        assert (mine.warning in told, mine.warning in one.get(reverse("inbox")).text) == (is_hurried, is_hurried)
+        told = browser.post(reverse("decide_review", args=[sent.pk]), form, follow=True).text
+        is_hurried = browser is client
+        assert (mine.warning in told, mine.warning in browser.get(reverse("inbox")).text) == (is_hurried, is_hurried)
     assert "reviewer2" not in page
     assert "reviewer2" in signed_in(people["admin"]).get(reverse("numbers")).text
 
