@@ -9,6 +9,8 @@ KINDS = ("latency", "hang", "reset", "malformed", "html", "slow", "rejected_key"
 ANSWERED = ("latency", "slow")  # the request takes effect, and its answer arrives, if somebody waits for it
 SECONDS = {"hang": 120.0, "slow": 1.0}  # where none are asked for; of a slow body: for each byte
 
+MOST_SECONDS = 3600
+
 
 class BadFault(ValueError):
     """The fault asked for does not exist; the message says what does."""
@@ -26,6 +28,10 @@ class Fault:
     after: bool = False
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.kind, str) and isinstance(self.path, str) and isinstance(self.retry_after, str)):
+            raise BadFault("kind, path and retry_after must be text.")
+        if not isinstance(self.seconds, int | float) or not 0 <= self.seconds <= MOST_SECONDS:
+            raise BadFault(f"seconds must be a number from 0 to {MOST_SECONDS}.")
         is_status = self.kind.isdigit() and 400 <= int(self.kind) <= 599
         if self.kind not in KINDS and not is_status:
             raise BadFault(f"There is no fault {self.kind!r}; choose {', '.join(KINDS)} or a status from 400 to 599.")
