@@ -195,7 +195,8 @@ def test_a_fault_happens_as_often_as_asked_and_only_there(outside: Outside) -> N
     "asked",
     [
         {"kind": "fire"}, {"kind": "500", "count": 0}, {"what": 1}, {}, {"kind": "200"}, {"kind": 500},
-        {"kind": "hang", "seconds": "x"}, {"kind": "hang", "seconds": -1}, {"kind": "500", "path": 7}, {"kind": "429", "retry_after": 9},
+        {"kind": "hang", "seconds": "x"}, {"kind": "hang", "seconds": -1},
+        {"kind": "500", "path": 7}, {"kind": "429", "retry_after": 9},
     ],
 )  # fmt: skip
 def test_a_fault_that_does_not_exist_is_refused(outside: Outside, asked: dict[str, object]) -> None:
