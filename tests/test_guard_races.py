@@ -90,7 +90,7 @@ def test_who_was_stopped_before_it_left_does_not_call_in_the_slot_of_another(
 
 @pytest.mark.django_db(transaction=True)
 def test_one_canary_calls_however_slow_postgresql_is(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes; the one that is let in waits for its budget's rows for longer than the lease of a canary; reading goes on."""
+    """Two processes; the one that is let in waits for its budget's rows for longer than a canary's lease; reading goes on."""
     monkeypatch.setattr(renewer, "LEASE_SECONDS", 0.5)
     set_terms(PROCESSOR, concurrency=None, breaker_minimum_calls=1, breaker_failure_ratio=0.1, breaker_open_seconds=0.1)
     run_id = commands.start("buying", {"text": "buy"}, by="operator").pk
