@@ -286,13 +286,11 @@ class OneStep:
         step = self.recorded
         if isinstance(error, NoBudget):
             return self._without_budget(step, error)
-        terms = error.terms if isinstance(error, sdk.TryLater) else None
-        failed_worker = self.worker.fallback if step.fallback else self.worker
-        wanted = [most for most in (failed_worker.attempts, terms and terms.attempts) if most]
-        attempts = min(wanted, default=self.log.state.config["attempts"])  # the least: an admin may want fewer than the code
-        chance = random.random()  # noqa: S311 - jitter
+        worker = self.worker.fallback if step.fallback else self.worker
+        said = (worker.attempts, error.terms.attempts if isinstance(error, sdk.TryLater) and error.terms else None)
+        attempts = min(filter(None, said), default=self.log.state.config["attempts"])  # an admin may want fewer than the code
         next_ = outcome.after_failure(
-            error, attempt=step.tries, attempts=attempts, chance=chance, effect=step.effect,
+            error, attempt=step.tries, attempts=attempts, chance=random.random(), effect=step.effect,  # noqa: S311 - jitter
             elapsed_seconds=step.elapsed_seconds(event_log.now()), total_seconds=self.worker.total_timeout,
         )  # fmt: skip
         if isinstance(next_, outcome.NotYet):
@@ -304,8 +302,7 @@ class OneStep:
         if isinstance(next_, outcome.FailFinally) and (degraded := self._fallback(step, next_.why)):
             degraded.drafts[:0] = drafts
             return degraded
-        unknown = step.effect == "once" and isinstance(next_, outcome.AskPerson)
-        cause = Cause.OUTCOME_UNKNOWN if unknown else Cause.FAILED
+        cause = Cause.OUTCOME_UNKNOWN if step.effect == "once" and isinstance(next_, outcome.AskPerson) else Cause.FAILED
         asked = self._escalate(cause, Subject.OUTPUT, why=next_.why)
         asked.drafts[:0] = drafts
         return asked
@@ -358,10 +355,10 @@ class OneStep:
 
     def _retry(self, step: StepState, failed: dict[str, Any], again: outcome.TryAgain) -> Next:
         if not again.parks:
-            failed_attempt = Draft(Kind.ATTEMPT_FAILED, failed, self.position)
-            return Attempt(self._next_start(step.attempt, step.remark), [failed_attempt], again.wait_seconds)
+            drafts = [Draft(Kind.ATTEMPT_FAILED, failed, self.position)]
+            return Attempt(self._next_start(step.attempt, step.remark), drafts, again.wait_seconds)
         wake_at = event_log.now() + timedelta(seconds=again.wait_seconds)
-        failed |= {"wake_at": wake_at.isoformat()}
+        failed["wake_at"] = wake_at.isoformat()
         return Open("retry", self.position, wake_at, [Draft(Kind.ATTEMPT_FAILED, failed, self.position)])
 
     def _escalate(self, cause: Cause, subject: Subject, *, why: str, verdict: Verdict | None = None, **about: Any) -> Open:

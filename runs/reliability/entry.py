@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from runs.reliability import store
 from runs.reliability.breaker import BreakerTerms, Change, Open, change, is_open
@@ -55,9 +56,8 @@ def enter(
 ) -> Entered | HeldBack:
     """Ask breaker, slots and windows at once; nothing is taken where one of them refuses.
 
-    The key (an agent) shares fairly with other keys. The ticket (run:step) names who waits; who is let in has a grant.
-    So long an attempt may take: those that began while there were no slots are waited for. `held_open` is by whom and why a
-    breaker was opened by hand that nobody has closed: it is so even where Redis has forgotten it.
+    The key (an agent) shares fairly with others; the ticket (run:step) names who waits. So long an attempt may take: those that
+    began without slots are waited for. `held_open`: who opened the breaker by hand, and why, where nobody has closed it.
     """
     check(limits, tokens, dependency)
     asked_at = time.monotonic()
@@ -68,10 +68,7 @@ def enter(
         ticket=ticket,
         windows=True,
         tokens=tokens,
-        requests=limits.requests,
-        period=limits.period_seconds,
-        tokens_per_minute=limits.tokens_per_minute,
-        concurrency=limits.concurrency,
+        **_told(limits),
         lease=lease_seconds,
         attempt=attempt_seconds,
         terms=asdict(terms) if terms else None,
@@ -93,6 +90,11 @@ def enter(
         lease_seconds=lease_seconds,
         asked_at=asked_at,
     )
+
+
+def _told(limits: Limits) -> dict[str, Any]:
+    most = {"requests": limits.requests, "tokens_per_minute": limits.tokens_per_minute, "concurrency": limits.concurrency}
+    return most | {"period": limits.period_seconds}
 
 
 def restamped(entered: Entered) -> Entered | None:
