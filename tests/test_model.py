@@ -4,7 +4,6 @@ import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx2
 import pytest
 from django.db import connection
 from pydantic import BaseModel, Field
@@ -16,27 +15,9 @@ from runs.integrations import card_processor, llm
 from runs.models import Dependency
 from runs.reliability import guard, terms
 from tests.actors import at_once
+from tests.world import Reply, known_dependencies, plan
 
-
-@pytest.fixture(autouse=True)
-def known_dependencies(db: None) -> None:
-    """Threads of a test see no row that its own transaction has not committed."""
-    terms.of("card-processor")
-    terms.of("model")
-
-
-class Reply(BaseModel):
-    reply: str = Field(min_length=1)
-    tone: str
-
-
-def plan(outside: Outside, kind: str, **more: object) -> None:
-    httpx2.post(f"{outside.url}/faults", json={"kind": kind, **more}).raise_for_status()
-
-
-def seen(outside: Outside) -> dict[str, object]:
-    answer: dict[str, object] = httpx2.get(f"{outside.url}/seen").json()
-    return answer
+__all__ = ["known_dependencies"]
 
 
 @pytest.mark.parametrize("own_server", [True, False], ids=["native output", "tool output"])

@@ -7,7 +7,6 @@ from io import StringIO
 import httpx2
 import pytest
 from django.core.management import CommandError, call_command
-from pydantic import BaseModel, Field
 from pytest_django import Settings
 
 from agentops.outside import Outside
@@ -18,27 +17,9 @@ from runs.models import Dependency
 from runs.reliability import slots, terms
 from tests.desk import until
 from tests.processes import eventually
+from tests.world import known_dependencies, plan, seen
 
-
-@pytest.fixture(autouse=True)
-def known_dependencies(db: None) -> None:
-    """Threads of a test see no row that its own transaction has not committed."""
-    terms.of("card-processor")
-    terms.of("model")
-
-
-class Reply(BaseModel):
-    reply: str = Field(min_length=1)
-    tone: str
-
-
-def plan(outside: Outside, kind: str, **more: object) -> None:
-    httpx2.post(f"{outside.url}/faults", json={"kind": kind, **more}).raise_for_status()
-
-
-def seen(outside: Outside) -> dict[str, object]:
-    answer: dict[str, object] = httpx2.get(f"{outside.url}/seen").json()
-    return answer
+__all__ = ["known_dependencies"]
 
 
 # --- the card processor -------------------------------------------------------------------------------------------
