@@ -143,7 +143,8 @@ def test_beyond_the_lease_the_run_is_left_to_others_while_the_slowest_still_work
         pen.close()  # what its pool still has was dead before
     assert len(failed) == 1
     run = advanced(run)
-    assert (run.status, Review.objects.filter(run=run).count(), EFFECTS) == ("waiting", 2, ["a", "b", "c"])
+    assert (run.status, Review.objects.filter(run=run).count()) == ("waiting", 2)
+    assert (sorted(EFFECTS[:2]), EFFECTS[2:]) == (["a", "b"], ["c"]), "the first two side by side"
 
 
 # --- what nobody knows for a moment -------------------------------------------------------------------------------

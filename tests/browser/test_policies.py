@@ -55,7 +55,7 @@ def test_a_sample_is_said_to_be_wrong_and_an_agent_with_too_many_is_paused(sign_
     page.get_by_text("It was wrong").first.click()
     page.get_by_label("Reason", exact=True).fill("It is green.")
     page.get_by_role("button", name="It was wrong").last.click()
-    expect(page.locator("#messages")).to_contain_text("Rejected")
+    expect(page.locator("#messages")).to_contain_text("you said that it was wrong")
     for _ in range(2):
         act(started, 1)
     page = sign_in("operator", width=390)
