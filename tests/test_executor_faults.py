@@ -1,115 +1,41 @@
-"""What goes wrong at the edges of a run: cancels that come late, effects whose end is unknown, odd text, rude supervisors."""
+"""What goes wrong at the edges of a run: cancels that come late, effects whose end is unknown, rude supervisors."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import OperationalError
 
-from reviews import decisions
 from reviews.models import Review
-from runs import audit, commands, dispatch, event_log, executor
+from runs import commands, dispatch, event_log, executor
 from runs.engine.errors import GiveUp, TryLater
 from runs.engine.events import Draft, Kind
 from runs.models import Run
-from runs.sdk import Rejected, Result, agent, worker
+from runs.sdk import Rejected, Result
 from runs.sdk import Run as Handle
-from tests.agents import Answer, Order
+from tests.scripted import (
+    EFFECTS,
+    SCRIPT,
+    advanced,
+    again,
+    blank,
+    decided,
+    judged,
+    killed_in,
+    kinds,
+    one_step,
+    pay,
+    pay_by_guess,
+    plain,
+    plain_or_pay,
+    raises,
+    started,
+    why,
+)
 
+__all__ = ["blank"]
 pytestmark = pytest.mark.django_db
-SCRIPT: dict[str, Callable[..., Any]] = {}
-EFFECTS: list[str] = []
-
-
-@worker(effect="once")
-def pay(text: str) -> str:
-    EFFECTS.append("paid")
-    return str(SCRIPT["pay"]() if "pay" in SCRIPT else "paid")
-
-
-@worker(effect="once")
-def pay_by_guess(text: str) -> Result[str]:
-    EFFECTS.append("paid")
-    return Result("paid", confidence=0.1)
-
-
-@worker
-def plain(text: str) -> str:
-    return str(SCRIPT["plain"]())
-
-
-@worker
-def judged(text: str) -> Result[str]:
-    result: Result[str] = SCRIPT["judged"]()
-    return result
-
-
-@worker(critical=True, fallback=pay)
-def plain_or_pay(text: str) -> str:
-    raise GiveUp("gone")
-
-
-@worker(critical=True, fallback=plain)
-def odd_text_or_plain(text: str) -> str:
-    raise GiveUp("odd \x00 text")
-
-
-@agent("scripted", title="Scripted", version="1", threshold=0.8)
-def scripted(run: Handle, order: Order) -> Answer:
-    """Does what the test has put into SCRIPT."""
-    return Answer(said=str(SCRIPT["supervisor"](run)))
-
-
-@pytest.fixture(autouse=True)
-def blank(people: dict[str, User]) -> None:
-    SCRIPT.clear()
-    EFFECTS.clear()
-
-
-def started(supervisor: Callable[[Handle], Any]) -> Run:
-    SCRIPT["supervisor"] = supervisor
-    return commands.start("scripted", {"text": "hello"}, by="operator")
-
-
-def advanced(run: Run) -> Run:
-    executor.advance(run.pk, owner="test")
-    run.refresh_from_db()
-    return run
-
-
-def decided(run: Run, kind: str, **more: Any) -> Run:
-    review = Review.objects.open().get(run=run)
-    actor = User.objects.get(username="reviewer")
-    decisions.decide(review.pk, actor=actor, kind=kind, seen=review.fingerprint, reason="because", **more)
-    return advanced(run)
-
-
-def again(run: Run) -> Run:
-    commands.retry(run.pk, by="operator")
-    return advanced(run)
-
-
-def killed_in(run: Run, *drafts: Draft) -> None:
-    """A process took the run, wrote the drafts and died."""
-    taken = event_log.take(run.pk, owner="killed")
-    assert taken is not None
-    log, opening = taken
-    log.append(opening, *drafts)
-    Run.objects.filter(pk=run.pk).update(lease_until=event_log.now())
-
-
-def kinds(run: Run) -> list[str]:
-    return [fact.kind for fact in event_log.facts(run.pk)]
-
-
-def why(run: Run) -> str:
-    return Review.objects.open().get(run=run).why
-
-
-def one_step(worker_: Any) -> Callable[[Handle], Any]:
-    return lambda run: run.step("one", worker_, text="x")
 
 
 # --- effects that may happen only once ----------------------------------------------------------------------------
@@ -167,10 +93,6 @@ def test_the_fallbacks_own_effect_counts() -> None:
     attempt = Draft(Kind.ATTEMPT_STARTED, {"attempt": 2, "remark": ""}, 1)
     killed_in(killed, start, Draft(Kind.FALLBACK_TAKEN, taken, 1), attempt)
     assert "Nobody knows whether it happened" in why(advanced(killed))
-
-
-def raises(error: BaseException) -> Any:
-    raise error
 
 
 def start_of(name: str, worker_: Any) -> Draft:
@@ -325,6 +247,15 @@ def test_a_supervisor_cannot_swallow_the_loss_of_the_database(monkeypatch: pytes
     assert advanced(run).output == {"said": "plain"}
 
 
+@pytest.mark.parametrize("error", [SystemExit("bye"), asyncio.CancelledError("bye")])
+def test_a_supervisor_that_wants_to_end_its_process_fails_its_run_and_keeps_what_was_done(error: BaseException) -> None:
+    SCRIPT["plain"] = lambda: "plain"
+    run = advanced(started(lambda run: raises(error)))
+    assert (run.status, run.error["kind"], run.error["message"]) == ("failed", type(error).__name__, "bye")
+    run = advanced(started(lambda run: (one_step(plain)(run), raises(error))))
+    assert (run.status, run.steps.get().status) == ("failed", "succeeded")
+
+
 # --- processes that do not survive a step ---------------------------------------------------------------------------------
 
 
@@ -356,30 +287,6 @@ def test_a_process_that_is_asked_to_stop_gives_the_run_back_between_two_steps() 
     assert kinds(run).count("StepStarted") == 2
 
 
-# --- odd text and numbers -------------------------------------------------------------------------------------------------
-
-
-def test_odd_text_of_errors_is_stored_and_asks_a_person() -> None:
-    SCRIPT["plain"] = lambda: raises(GiveUp("odd \x00 and \ud800 " + "x" * 5_000_000))
-    run = advanced(started(one_step(plain)))
-    assert "odd \ufffd and ?" in why(run)
-    assert sum(len(str(fact.data)) for fact in event_log.facts(run.pk)) < 40_000
-
-
-def test_odd_text_of_a_supervisors_error_fails_the_run() -> None:
-    run = advanced(started(lambda run: raises(ValueError("odd \x00"))))
-    assert (run.status, run.error["message"]) == ("failed", "odd \ufffd")
-
-
-@pytest.mark.parametrize("error", [SystemExit("bye"), asyncio.CancelledError("bye")])
-def test_a_supervisor_that_wants_to_end_its_process_fails_its_run_and_keeps_what_was_done(error: BaseException) -> None:
-    SCRIPT["plain"] = lambda: "plain"
-    run = advanced(started(lambda run: raises(error)))
-    assert (run.status, run.error["kind"], run.error["message"]) == ("failed", type(error).__name__, "bye")
-    run = advanced(started(lambda run: (one_step(plain)(run), raises(error))))
-    assert (run.status, run.steps.get().status) == ("failed", "succeeded")
-
-
 def test_a_run_that_ends_its_process_before_anything_is_recorded_fails_in_the_end_and_can_be_retried() -> None:
     SCRIPT["plain"] = lambda: "plain"
     run = started(one_step(plain))
@@ -390,37 +297,6 @@ def test_a_run_that_ends_its_process_before_anything_is_recorded_fails_in_the_en
     assert (run.status, run.error["kind"], run.step_count) == ("failed", "process_ended", 0)
     assert "ended 10 times" in run.error["message"]
     assert again(run).output == {"said": "plain"}
-
-
-def test_odd_text_before_a_fallback_is_stored() -> None:
-    SCRIPT["plain"] = lambda: "plain"
-    assert advanced(started(one_step(odd_text_or_plain))).output == {"said": "plain"}
-
-
-def test_a_step_name_that_is_too_long_is_named() -> None:
-    run = advanced(started(lambda run: run.step("n" * 121, plain, text="x")))
-    assert "has 121" in run.error["message"]
-
-
-@pytest.mark.parametrize("confidence", [float("nan"), float("inf"), -1.0, 90.0])
-def test_a_confidence_that_is_no_probability_asks_a_person(confidence: float) -> None:
-    SCRIPT["judged"] = lambda: Result("x", confidence, source="s" * 500)
-    run = advanced(started(one_step(judged)))
-    assert (run.status, run.steps.get().confidence) == ("waiting", None)
-    assert "not between 0 and 1" in why(run)
-
-
-def test_a_reason_with_odd_text_is_stored() -> None:
-    run = started(one_step(plain))
-    commands.cancel(run.pk, by="operator", reason="odd \x00")
-    assert event_log.facts(run.pk)[-1].data == {"reason": "odd \ufffd"}
-
-
-def test_a_configuration_with_a_large_number_verifies() -> None:
-    config = commands.configuration("scripted")
-    config.values = {"large": 1e16}
-    config.save()
-    assert audit.first_wrong(started(one_step(plain)).pk) == ""
 
 
 @pytest.mark.django_db(transaction=True)
