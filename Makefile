@@ -18,8 +18,9 @@ help:
 run: $(VENV)/.ready
 	@$(BIN)/python manage.py up
 
+# Four processes for two processors: much of the suite waits for processes to start, die and be replaced.
 test: $(VENV)/.ready
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 # A production environment as far as settings and checks can see; `check` opens no connection.
 PRODUCTION_LIKE = AGENTOPS_ENV=production ALLOWED_HOSTS=agentops.example CSRF_TRUSTED_ORIGINS=https://agentops.example \

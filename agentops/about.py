@@ -34,7 +34,9 @@ class Version:
 @require_GET
 @access.permits(access.may_look)
 def about(request: HttpRequest) -> HttpResponse:
-    return render(request, "about.html", {"versions": _versions(), "promises": PROMISES, "chaos": result.latest()})
+    last = result.latest()
+    shown = {"chaos": last, "scale": result.scale(last) if last else ""}
+    return render(request, "about.html", {"versions": _versions(), "promises": PROMISES} | shown)
 
 
 def _versions() -> list[Version]:

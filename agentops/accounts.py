@@ -1,7 +1,12 @@
-"""Who may have an account: only people an admin has added; and what the sign-in says to them."""
+"""Who may have an account: only people an admin has added; what the sign-in says to them, and what they may do."""
+
+from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
+
+from runs import access
 
 
 class NobodySignsUp(DefaultAccountAdapter):
@@ -15,3 +20,13 @@ class NobodySignsUp(DefaultAccountAdapter):
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
+
+
+class OneQuestion(ModelBackend):
+    """Django's own; but what somebody may do is asked of the database once, and not twice: every page asks it."""
+
+    def get_all_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
+        is_plain = user_obj.is_active and not user_obj.is_superuser and obj is None
+        if is_plain and user_obj.pk and not hasattr(user_obj, "_perm_cache"):
+            access.give_permissions([user_obj])
+        return super().get_all_permissions(user_obj, obj)

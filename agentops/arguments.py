@@ -6,7 +6,7 @@ from collections.abc import Callable
 from django.core.management.base import CommandError
 from django.db.models import QuerySet
 
-from runs.models import Run
+from runs.models import Run, Tombstone
 
 MOST = 1_000_000_000
 
@@ -32,5 +32,8 @@ def chosen_runs(ids: list[int]) -> QuerySet[Run]:
         return Run.objects.order_by("pk")
     chosen = Run.objects.filter(pk__in=ids).order_by("pk")
     if unknown := sorted(set(ids) - set(chosen.values_list("pk", flat=True))):
+        gone = Tombstone.objects.filter(run_id__in=unknown)
+        if gone:
+            raise CommandError(f"{gone[0]}.")
         raise CommandError(f"There is no run {', '.join(map(str, unknown))}.")
     return chosen

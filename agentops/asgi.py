@@ -13,8 +13,10 @@ from channels.auth import AuthMiddlewareStack  # noqa: E402 - needs the apps to 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
+from agentops.refusals import LoggedSockets  # noqa: E402
 from reviews.routing import sockets as review_sockets  # noqa: E402
 from runs.routing import sockets as run_sockets  # noqa: E402
 
 sockets = URLRouter([*run_sockets, *review_sockets])
-application = ProtocolTypeRouter({"http": pages, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))})
+guarded = LoggedSockets(AllowedHostsOriginValidator(AuthMiddlewareStack(sockets)))
+application = ProtocolTypeRouter({"http": pages, "websocket": guarded})

@@ -69,11 +69,32 @@ def _is_network(text: str) -> bool:
 
 
 @register()
+def retention_is_possible(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What is wrong is said at the start, not in the log of a night."""
+    wrong = {
+        "PRUNE_DAYS must be 0 (nothing is removed by itself) or a number of days.": settings.PRUNE_DAYS < 0,
+        "PRUNE_HOUR must be an hour of the day (UTC), from 0 to 23.": not 0 <= settings.PRUNE_HOUR <= 23,
+        "PRUNE_ARCHIVE must be a whole path, such as /var/lib/agentops/archive.": bool(settings.PRUNE_ARCHIVE)
+        and not Path(settings.PRUNE_ARCHIVE).is_absolute(),
+    }
+    return [Error(text, id="agentops.E014") for text, is_wrong in wrong.items() if is_wrong]
+
+
+@register()
 def workers_name_what_they_use(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """An outside call that its worker does not name, or that a supervisor makes itself, is found before it is made."""
-    workers = [text for name in sorted(sdk.WORKERS) for text in _unnamed(sdk.WORKERS[name])]
-    supervisors = [text for slug in sorted(sdk.AGENTS) for text in _called_by_supervisor(sdk.AGENTS[slug])]
+    read: reach.Read = {}
+    workers = [text for name in sorted(sdk.WORKERS) for text in _unnamed(sdk.WORKERS[name], read)]
+    supervisors = [text for slug in sorted(sdk.AGENTS) for text in _called_by_supervisor(sdk.AGENTS[slug], read)]
     return [Error(text, id="agentops.E009") for text in workers + supervisors]
+
+
+@register()
+def what_leaves_goes_through_guard(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Also in the packages of AGENT_APPS, of which the import contracts know nothing."""
+    workers = [text for name in sorted(sdk.WORKERS) for text in _past_guard(f"The worker {name}", sdk.WORKERS[name])]
+    supervisors = [text for slug in sorted(sdk.AGENTS) for text in _past_guard(f"The supervisor of {slug}", sdk.AGENTS[slug])]
+    return [Error(text, id="agentops.E013") for text in workers + supervisors]
 
 
 @register()
@@ -106,9 +127,9 @@ def _without_fallback(worker: sdk.Worker[..., Any]) -> str:
     )
 
 
-def _unnamed(worker: sdk.Worker[..., Any]) -> Iterator[str]:
+def _unnamed(worker: sdk.Worker[..., Any], read: reach.Read) -> Iterator[str]:
     try:
-        found = reach.reached(worker)
+        found = reach.reached(worker, read)
     except reach.Unreadable as unreadable:
         yield f"The worker {worker.name} cannot be checked: {unreadable}"
         return
@@ -121,9 +142,21 @@ def _unnamed(worker: sdk.Worker[..., Any]) -> Iterator[str]:
         )
 
 
-def _called_by_supervisor(agent: sdk.Agent) -> Iterator[str]:
+def _past_guard(who: str, of: sdk.Worker[..., Any] | sdk.Agent) -> Iterator[str]:
     try:
-        found = reach.reached(agent)
+        found = reach.ways_out(of)
+    except reach.Unreadable:  # said above
+        return
+    for module in sorted(found):
+        yield (
+            f"{who} comes to {found[module]}, which uses {module} past guard: no limit, breaker or budget would hold for it. "
+            "Hand what calls outside to guard.call, as in docs/writing-an-agent.md."
+        )
+
+
+def _called_by_supervisor(agent: sdk.Agent, read: reach.Read) -> Iterator[str]:
+    try:
+        found = reach.reached(agent, read)
     except reach.Unreadable as unreadable:
         yield f"The supervisor of {agent.slug} cannot be checked: {unreadable}"
         return

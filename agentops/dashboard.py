@@ -1,6 +1,7 @@
 """The first page: what needs a person, how the runs are, and whether the machinery works."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ from typing import Any
 
 import django_rq
 from django.core.cache import cache
-from django.db.models import Count, Q
+from django.db.models import Count, F, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -21,15 +22,23 @@ from rq.worker import BaseWorker
 from reviews.models import Cause, Review
 from runs import access, sdk, waiting
 from runs.dispatch import SILENT_AFTER
-from runs.models import Run, RunStatus, held
+from runs.models import Alert, Run, RunStatus, held
 from runs.models.run import ENDED
 from runs.sweeper import BEAT
+from runs.views import alerts as alert_pages
+from runs.views import trends
 
 OLDEST_REVIEWS = 6
 RECENT_RUNS = 10
+LAST_ALERTS = 5
 SILENT = "silent"
 LOOK_BACK = timedelta(hours=24)  # ended runs are counted this far back
 MOST_FAILURES = 1000  # jobs that are asked how they failed
+WAITS = {
+    "person": "a person", "timer": "their time", "later": "their time", "retry": "their next try", "undo": "the time to undo",
+    "children": "runs that they started", "reviews": "room in the inbox", "budget": "a budget", "limit": "a rate limit",
+    "slot": "a slot", "breaker": "a breaker", "switched_off": "a dependency that is switched off",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class Machinery:
 @access.permits(access.may_look)
 def dashboard(request: HttpRequest) -> HttpResponse:
     """`?part=` answers with one part, for the page that is open."""
-    parts = {"people": _people, "runs": _runs, "machinery": _machinery}
+    parts = {"people": _people, "runs": _runs, "machinery": _machinery, "trends": trends.shown, "alerts": _alerts}
     part = request.GET.get("part", "")
     if part in parts:
         return render(request, f"dashboard/_{part}.html", parts[part](request))
@@ -95,13 +104,26 @@ def _runs(request: HttpRequest) -> dict[str, Any]:
     """Runs that are open, and those of the last day that have ended, by status; the newest. Their children are only counted."""
     since = timezone.now() - LOOK_BACK
     wanted = Run.objects.filter(~Q(status__in=ENDED) | Q(created_at__gte=since))
-    top = wanted.order_by().values("status").annotate(all=Count("pk"), top=Count("pk", filter=Q(parent=None)))
-    counted = {row["status"]: row for row in top}
-    counts = [(status.value, counted[status]["top"] if status in counted else 0) for status in RunStatus]
-    shown = {"counts": counts, "child_count": sum(row["all"] - row["top"] for row in counted.values())}
+    told = (
+        wanted.order_by().values_list("status", "waiting_cause").annotate(all=Count("pk"), top=Count("pk", filter=Q(parent=None)))
+    )
+    every, top, waits = Counter[str](), Counter[str](), Counter[str]()
+    for status, cause, all_of_it, of_the_top in told:
+        every[status] += all_of_it
+        top[status] += of_the_top
+        if status in (RunStatus.WAITING, RunStatus.RETRYING):
+            waits[WAITS.get(cause, cause)] += all_of_it
+    counts = [(status.value, top[status]) for status in RunStatus]
+    shown = {"counts": counts, "child_count": every.total() - top.total(), "waits_for": waits.most_common()}
     recent = list(Run.objects.top_level().with_child_count().order_by("-created_at", "-id")[:RECENT_RUNS])
     shown |= {"runs": recent, "waits": waiting.answers(recent), "held_counts": sorted(held.counts().items())}
     return shown | {"may_start": access.may_start(request.user), "agents": sdk.agents()}
+
+
+def _alerts(request: HttpRequest) -> dict[str, Any]:
+    """Open ones first, then those that ended last."""
+    last = Alert.objects.order_by(F("ended_at").desc(nulls_first=True), "-pk")
+    return {"alerts": list(last[:LAST_ALERTS]), "looks": alert_pages.LOOKS}
 
 
 def _machinery(request: HttpRequest) -> dict[str, Any]:

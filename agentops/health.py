@@ -12,7 +12,11 @@ from django.views.decorators.http import require_GET
 from redis.exceptions import RedisError
 from rq import Worker
 
+from runs import clock
+from runs.models import Round
 from runs.sweeper import BEAT
+
+MONITORING_SECONDS = 180  # a round is made each minute
 
 
 @require_GET
@@ -26,7 +30,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
 @never_cache
 def readyz(request: HttpRequest) -> JsonResponse:
     """Each part that runs need, with what is wrong; 503 when one of them is."""
-    parts = {name: _said(check) for name, check in CHECKS.items()}
+    parts = {name: said(check) for name, check in CHECKS.items()}
     ready = all(said == "ok" for said in parts.values())
     return JsonResponse({"status": "ok" if ready else "not ready", "parts": parts}, status=200 if ready else 503)
 
@@ -50,15 +54,24 @@ def sweeper() -> str:
     return "ok" if cache.get(BEAT) else "the sweeper has not swept for 15 seconds"
 
 
+def monitoring() -> str:
+    kept = Round.objects.first()
+    if kept is None or kept.ended_at is None:
+        return "no round of the alert rules has ended yet"
+    late = (clock.now() - kept.ended_at).total_seconds()
+    return "ok" if late < MONITORING_SECONDS else f"the alert rules were last judged {late / 60:.0f} minutes ago"
+
+
 CHECKS: dict[str, Callable[[], str]] = {
     "database": database,
     "redis": redis,
     "job_processes": job_processes,
     "sweeper": sweeper,
+    "monitoring": monitoring,
 }
 
 
-def _said(check: Callable[[], str]) -> str:
+def said(check: Callable[[], str]) -> str:
     try:
         return check()
     except (DatabaseError, RedisError, OSError) as error:

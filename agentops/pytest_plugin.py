@@ -8,6 +8,7 @@ import atexit
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -38,11 +39,18 @@ def pytest_load_initial_conftests() -> Generator[None, None, None]:
 
 
 def _prepare_environment() -> None:
+    _keep_what_is_compiled()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker:
         _prepare_worker(worker)
     else:
         _prepare_session()
+
+
+def _keep_what_is_compiled() -> None:
+    """Also where the shell says otherwise: else each of the many processes of a session compiles all that it imports again."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def _prepare_session() -> None:

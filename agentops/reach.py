@@ -11,6 +11,8 @@ from functools import partial
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+from django.utils.functional import cached_property
+
 from runs import sdk
 from runs.reliability import guard
 
@@ -19,12 +21,13 @@ class Unreadable(Exception):
     """What a function calls cannot be read from its source; the message says where and what to do."""
 
 
-def reached(of: sdk.Worker[..., Any] | sdk.Agent) -> dict[str, str]:
+def reached(of: sdk.Worker[..., Any] | sdk.Agent, read: "Read | None" = None) -> dict[str, str]:
     """Dependency -> the function that calls it, for all that the function of a worker, or of a supervisor, may come to itself.
 
     What is only known when it runs (a method of a parameter, a function from a list) is not found here; guard refuses it
-    then. Raises Unreadable.
+    then. `read` keeps what was read for who asks about many, most of which come to the same functions. Raises Unreadable.
     """
+    read = {} if read is None else read
     found: dict[str, str] = {}
     ours = {"runs", of.function.__module__.partition(".")[0]}
     waiting: list[Callable[..., Any]] = [of.function]
@@ -34,14 +37,47 @@ def reached(of: sdk.Worker[..., Any] | sdk.Agent) -> dict[str, str]:
         function = waiting.pop()
         if id(function) not in seen:
             seen.add(id(function))
-            source = _Source(function)
-            found |= dict.fromkeys(source.dependencies(), f"{function.__module__}.{function.__qualname__}")
+            if (source := read.get(id(function))) is None:
+                source = read[id(function)] = _Source(function)
+            found |= dict.fromkeys(source.dependencies, source.place)
             waiting += [other for other in source.functions(of_workers=of_workers) if other.__module__.partition(".")[0] in ours]
     return found
 
 
+OURS = ("agentops", "reviews", "runs")
+WAYS_OUT = (
+    "aiohttp", "anthropic", "apprise", "boto3", "botocore", "django.core.mail", "ftplib", "grpc", "http.client",
+    "httpx", "httpx2", "imaplib", "openai", "paramiko", "poplib", "psycopg", "psycopg2", "pydantic_ai", "pymysql",
+    "redis", "requests", "smtplib", "socket", "urllib.request", "urllib3", "websockets", "xmlrpc",
+)  # fmt: skip
+
+
+def ways_out(of: sdk.Worker[..., Any] | sdk.Agent) -> dict[str, str]:
+    """Module that opens connections -> the function of the author's that uses it, other than in what guard.call is given.
+
+    Our own packages are kept to that by the import contracts. Raises Unreadable.
+    """
+    package = of.function.__module__.partition(".")[0]
+    if package in OURS:
+        return {}
+    found: dict[str, str] = {}
+    waiting: list[Callable[..., Any]] = [of.function]
+    seen: set[int] = set()
+    while waiting:
+        function = waiting.pop()
+        if function.__module__.partition(".")[0] == package and id(function) not in seen:
+            seen.add(id(function))
+            source = _Source(function)
+            source.leave_out_what_guard_calls()
+            for name in source.modules():
+                if way := next((one for one in WAYS_OUT if name == one or name.startswith(f"{one}.")), ""):
+                    found[way] = source.place
+            waiting += source.functions(of_workers=isinstance(of, sdk.Worker))
+    return found
+
+
 class _Source:
-    """One function as it is written, and what the names in it mean."""
+    """One function as it is written, and what the names in it mean. It holds the function, so that its id stays its own."""
 
     def __init__(self, function: Any) -> None:
         self.function = function
@@ -71,8 +107,12 @@ class _Source:
                 raise Unreadable(f"{said}: write it as a function in a file, so that it shows what it calls.")
             yield node
 
-    def dependencies(self) -> Iterator[str]:
+    @cached_property
+    def dependencies(self) -> list[str]:
         """What it hands to guard.call."""
+        return list(self._dependencies())
+
+    def _dependencies(self) -> Iterator[str]:
         for node in self.nodes:
             if isinstance(node, ast.Call) and self.meaning(node.func) is guard.call:
                 name = self.meaning(node.args[0]) if node.args else None
@@ -80,14 +120,40 @@ class _Source:
                     raise Unreadable(f'{self.place} calls guard with a name that is not written there: use a constant or "text".')
                 yield name
 
+    def leave_out_what_guard_calls(self) -> None:
+        """What it hands to guard.call, be it written there or a function within it that is named there."""
+        calls = (node for node in self.nodes if isinstance(node, ast.Call) and self.meaning(node.func) is guard.call)
+        handed: list[ast.AST] = [
+            part for call in calls for part in [*call.args[1:], *(keyword.value for keyword in call.keywords)]
+        ]
+        names = {node.id for part in handed for node in ast.walk(part) if isinstance(node, ast.Name)}
+        for node in self.nodes:
+            if isinstance(node, ast.FunctionDef) and node.name in names:
+                handed += node.body
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+                handed += [node.value for target in node.targets if isinstance(target, ast.Name) and target.id in names]
+        left_out = {id(node) for part in handed for node in ast.walk(part)}
+        self.nodes = [node for node in self.nodes if id(node) not in left_out]
+
+    def modules(self) -> Iterator[str]:
+        """Whence the things come that it names."""
+        for node in self.nodes:
+            meant = self.meaning(node) if isinstance(node, ast.Name | ast.Attribute) else None
+            name = meant.__name__ if isinstance(meant, ModuleType) else getattr(meant, "__module__", None)
+            if isinstance(name, str):
+                yield name
+
     def functions(self, *, of_workers: bool) -> Iterator[FunctionType]:
         """Those that it names, be it to call them or to hand them on; of a class, its methods; of a worker, its own."""
-        for node in self.nodes:
-            meant = self.meaning(node)
+        for meant in self._meant:
             if isinstance(meant, sdk.Worker):
                 meant = meant.function if of_workers else None
             members = list(vars(meant).values()) if isinstance(meant, type) else [meant]
             yield from (function for member in members for function in _behind(member))
+
+    @cached_property
+    def _meant(self) -> list[Any]:
+        return [meant for node in self.nodes if (meant := self.meaning(node)) is not None]
 
     def meaning(self, node: ast.AST) -> Any:
         """The value of a constant, a name or a dotted name; None for everything else."""
@@ -144,4 +210,5 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from (name for name in _names(part) if name not in inner)
 
 
+Read = dict[int, _Source]  # by the id of the function
 FROM_OUTSIDE = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE", "IMPORT_NAME"}

@@ -70,6 +70,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "runs.payloads.PayloadsMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -92,6 +93,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "agentops.pages.chrome",
+                "runs.payloads.context",
             ],
             "builtins": ["template_partials.templatetags.partials"],
         },
@@ -107,6 +109,7 @@ if env.bool("AGENTOPS_WEB", default=False):  # set by asgi.py: every request is 
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = shared
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"].setdefault("OPTIONS", {})["connect_timeout"] = 5
+DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0  # of the statements of runs/pen.py: Django's own are never prepared
 BANK_DATABASE_URL = env.str("BANK_DATABASE_URL", default="")
 
 # --- Redis is the doorbell ----------------------------------------------------------------------------------------
@@ -153,6 +156,11 @@ GATHER_THREADS = env.int("GATHER_THREADS", default=8)
 CHILDREN_LIMIT = env.int("CHILDREN_LIMIT", default=10_000)
 ALLOWED_PRIVATE_NETWORKS = env.list("ALLOWED_PRIVATE_NETWORKS", default=[])  # where URLs of people and agents may lead
 
+# --- retention ------------------------------------------------------------------------------------------------------
+PRUNE_DAYS = env.int("PRUNE_DAYS", default=0)  # runs that ended so long ago are removed at night; 0: only by `manage.py prune`
+PRUNE_HOUR = env.int("PRUNE_HOUR", default=2)  # UTC
+PRUNE_ARCHIVE = env.str("PRUNE_ARCHIVE", default="")  # a directory into which they are written first
+
 # --- reviews ----------------------------------------------------------------------------------------------------------
 UNDO_SECONDS = env.float("UNDO_SECONDS", default=0 if AGENTOPS_ENV == "test" else 8)  # a decision can be taken back so long
 
@@ -171,8 +179,12 @@ PUBLIC_URL = env.str("PUBLIC_URL", default=next(iter(CSRF_TRUSTED_ORIGINS), "htt
 vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25" if PRODUCTION else "consolemail://"))
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="agentops@localhost")
 
+# --- what leaves for other monitors -----------------------------------------------------------------------------------
+OTEL_EXPORTER_OTLP_ENDPOINT = env.str("OTEL_EXPORTER_OTLP_ENDPOINT", default="")  # traces go there, by OTLP over HTTP
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")  # of /metrics, which is off without one
+
 # --- sign-in --------------------------------------------------------------------------------------------------------
-AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "allauth.account.auth_backends.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["agentops.accounts.OneQuestion", "allauth.account.auth_backends.AuthenticationBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -190,6 +202,7 @@ LOGIN_REDIRECT_URL = "dashboard"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_HTTPONLY = True  # pages carry the token in their forms
 
 # --- safety ---------------------------------------------------------------------------------------------------------
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -218,6 +231,7 @@ CONTENT_SECURITY_POLICY = {
         "base-uri": [NONE],
         "frame-ancestors": [NONE],
         "form-action": [SELF],
+        "report-uri": ["/blocked/"],  # agentops/refusals.py
     }
 }
 

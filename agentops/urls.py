@@ -6,10 +6,11 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic.base import RedirectView
 
-from agentops import about, dashboard, health
+from agentops import about, dashboard, health, metrics, refusals
 from agentops.admin import sign_in
 
 handler400 = "agentops.pages.bad_request"
+handler404 = "agentops.pages.not_found"
 handler500 = "agentops.pages.failed"
 urlpatterns = [
     path("", dashboard.dashboard, name="dashboard"),
@@ -27,4 +28,6 @@ urlpatterns = [
     path("about/", about.about, name="about"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", metrics.metrics, name="metrics"),
+    path("blocked/", refusals.content_blocked, name="content_blocked"),
 ]

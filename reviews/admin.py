@@ -4,30 +4,18 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.http import HttpRequest
 
 from reviews import groups
 from reviews.models import Channel, Decision, Review, Route
+from runs.forms import AddressForm
 from runs.integrations import notices as outside
-
-
-class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What people decided is history."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
+from runs.payloads import LookOnly
 
 
 @admin.register(Review)
-class ReviewAdmin(ReadOnly):
+class ReviewAdmin(LookOnly):
     list_display = ("id", "title", "cause", "state", "run", "confidence", "opened_at", "closed_at")
     list_filter = ("state", "cause", "run__agent")
     list_select_related = ("run",)
@@ -36,7 +24,7 @@ class ReviewAdmin(ReadOnly):
 
 
 @admin.register(Decision)
-class DecisionAdmin(ReadOnly):
+class DecisionAdmin(LookOnly):
     list_display = ("review", "kind", "actor", "decided_at", "reason")
     list_filter = ("kind", "actor")
     list_select_related = ("review", "actor")
@@ -93,29 +81,10 @@ class RouteAdmin(OfGroups):
         return f"{route.second_group}: {NOBODY}" if route.second_empty else str(route.second_group or "-")
 
 
-class ChannelForm(forms.ModelForm):  # type: ignore[type-arg]
-    """The address is a secret: it can be replaced, and is never shown."""
-
-    url = forms.CharField(
-        label="Address",
-        required=False,
-        widget=forms.PasswordInput(attrs={"size": 80, "autocomplete": "off"}),
-        help_text=f"Such as {outside.EXAMPLES}. It is kept and not shown again; leave it empty to keep the present one.",
-    )
-
+class ChannelForm(AddressForm):
     class Meta:
         model = Channel
         fields = ("name", "enabled", "url", "groups", "digest_minutes", "hourly_cap", "quiet_from", "quiet_until", "zone")
-
-    def clean_url(self) -> str:
-        url = self.cleaned_data["url"].strip() or str(self.instance.url)
-        if not url:
-            raise ValidationError(f"Give the address of the channel, such as {outside.EXAMPLES}.")
-        try:
-            outside.validate(url)
-        except outside.NoSuchChannel as error:
-            raise ValidationError(str(error)) from error
-        return url
 
 
 @admin.register(Channel)

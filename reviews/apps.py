@@ -8,4 +8,4 @@ class ReviewsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from reviews import confirmation, inbox, sweep  # noqa: F401 - connect their receivers
+        from reviews import confirmation, inbox, retention, sweep  # noqa: F401 - connect their receivers

@@ -4,9 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db.models import Count, DurationField, ExpressionWrapper, F, Sum
+from django.db.models import Count, DurationField, ExpressionWrapper, F, Q, Sum
+from django.db.models.functions import Now
 
-from reviews.models import Decision, Review
+from reviews.models import Cause, Decision, Review
 from runs import budgets
 from runs.models import Run, Step
 
@@ -29,6 +30,7 @@ VERBS = {
     Decision.Kind.SEND_BACK: "sent back",
     Decision.Kind.SKIP: "skipped",
 }
+OF_A_SAMPLE = {Decision.Kind.APPROVE: "found right", Decision.Kind.EDIT: "corrected", Decision.Kind.REJECT: "found wrong"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,18 @@ class Precedents:
 
 
 def precedents(review: Review) -> Precedents:
-    """In two queries, whatever there is."""
+    """In two queries, whatever there is. What can still be taken back is none yet."""
     alike = Decision.objects.filter(review__worker=review.worker, review__cause=review.cause, review__state=Review.State.DECIDED)
-    newest = alike.filter(final=True, revoked_at=None).exclude(review=review).order_by("-review__closed_at")
+    certain = alike.filter(Q(effective_at=None) | Q(effective_at__lte=Now()), final=True, revoked_at=None)
+    newest = certain.exclude(review=review).order_by("-review__closed_at")
     looked_at = list(newest.values_list("pk", "kind", "review__same")[:LOOKED_AT])
     same = [pk for pk, _, question in looked_at if question and question == review.same]
     others = [pk for pk, _, question in looked_at if not question or question != review.same]
     shown = [*same, *others][:EXAMPLES]
     read = ("kind", "reason", "decided_at", "actor__username", "review__same", "review__cause", "review__proposal")
     found = Decision.objects.select_related("actor", "review").only(*read).in_bulk(shown) if shown else {}
-    counts = Counter(VERBS[Decision.Kind(kind)] for _, kind, _ in looked_at)
+    verbs = VERBS | OF_A_SAMPLE if review.cause == Cause.SAMPLE else VERBS
+    counts = Counter(verbs[Decision.Kind(kind)] for _, kind, _ in looked_at)
     return Precedents(counts.most_common(), [found[pk] for pk in shown if pk in found], len(looked_at), len(same))
 
 

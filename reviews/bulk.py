@@ -2,29 +2,27 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import timedelta
 
+import structlog
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 from pydantic import ValidationError
 
 from reviews import decisions
 from reviews.models import BulkDecision, BulkItem, Decision, Review
-from reviews.models.bulk import SILENT_AFTER
-from reviews.selection import KINDS, Seen, why_not
+from reviews.selection import KINDS, why_not
 from runs import commands, dispatch, live
-from runs.engine.canonical import Unstorable
+from runs.engine.canonical import Unstorable, clean
+from runs.sealed import Seen
 
+logger = structlog.get_logger()
 AT_ONCE = 50  # while the browser waits; more are carried out by a job process
 JOB = "reviews.bulk.carry"
 SECONDS_EACH = 0.3  # the first can be taken back for longer than the last, so that all can be taken back together
-GIVEN_UP_AFTER = timedelta(days=1)
 Outcome = BulkItem.Outcome
 
 
@@ -58,14 +56,9 @@ def go_on(bulk: BulkDecision) -> None:
 
 
 def take_up() -> None:
-    """Have a job process go on with each that is silent and has something left: whoever carried it out has ended.
-
-    Of one that was begun longer than GIVEN_UP_AFTER ago only its page offers to go on.
-    """
-    left = BulkItem.objects.filter(bulk=OuterRef("pk"), outcome="")
-    for one in BulkDecision.objects.filter(Exists(left), begun_at__gt=Now() - GIVEN_UP_AFTER):
-        if one.is_silent and cache.add(f"agentops:bulk:{one.pk}", 1, timeout=SILENT_AFTER.total_seconds()):
-            dispatch.ask(JOB, str(one.pk))
+    """Have a job process go on with each that is left lying."""
+    for one in BulkDecision.objects.left_lying():
+        dispatch.ask(JOB, str(one.pk))
 
 
 def carry(bulk_id: str) -> None:
@@ -114,6 +107,11 @@ def _carried(bulk: BulkDecision, item: BulkItem, undo_seconds: float) -> tuple[s
         return Outcome.REFUSED, "You may not decide reviews any more."
     except (commands.Refused, ValidationError, Unstorable) as refused:
         return Outcome.REFUSED, str(refused)
+    except Exception as error:
+        if not connection.is_usable():  # the database is away, not this review
+            raise
+        logger.exception("bulk_item_failed", review=review.pk, bulk=str(bulk.pk))
+        return Outcome.REFUSED, clean(f"It could not be decided: {type(error).__name__}: {error}", 500)
     return Outcome.DECIDED, ""
 
 
@@ -127,14 +125,18 @@ def _after_another(bulk: BulkDecision, review: Review) -> tuple[str, str]:
     return Outcome.TOO_LATE, f"{first.actor} decided “{first.get_kind_display()}” at {first.decided_at:%H:%M:%S} UTC."
 
 
-def undo(bulk: BulkDecision, *, actor: User) -> None:
-    """Take back what is not carried out yet, and leave the rest of it undecided."""
-    bulk.items.filter(outcome="").update(outcome=Outcome.UNDONE, at=timezone.now())
+def undo(bulk: BulkDecision, *, actor: User) -> tuple[int, int]:
+    """Take back what is not carried out yet, and leave the rest of it undecided; how many were taken back, and how many left."""
+    undone = {"outcome": Outcome.UNDONE, "at": timezone.now()}
+    left = bulk.items.untouched().update(**undone)
+    bulk.items.filter(outcome="").update(**undone)
     taken = Decision.objects.filter(bulk=bulk.pk, revoked_at=None, effective_at__gt=Now())
+    count = 0
     for review_id in list(taken.order_by("effective_at").values_list("review", flat=True)):
         with suppress(commands.Refused):  # its time ran out meanwhile: it stays decided
             decisions.undo(review_id, actor=actor)
-            bulk.items.filter(review=review_id).update(outcome=Outcome.UNDONE, at=timezone.now())
+            count += 1
+    return count, left
 
 
 dispatch.OFFERED[JOB] = carry

@@ -7,13 +7,13 @@ from typing import Any
 from django.contrib.auth.models import User
 
 from reviews import consequences, decisions
-from reviews.comparison import Change, changes
 from reviews.eligibility import Eligibility, needs_reason
 from reviews.forms import RaiseForm, ReasonForm, TwiceForm
-from reviews.models import Cause, Decision, Draft, Review, Risk
+from reviews.models import Cause, Decision, Draft, Review
 from runs import commands, sdk
 from runs.engine.act import Part
 from runs.engine.canonical import digest
+from runs.engine.comparison import Change, changes
 from runs.engine.policy import Subject
 from runs.forms import SchemaForm
 
@@ -132,7 +132,7 @@ def choices(
 
 def _act(review: Review, kind: str, first: Decision | None) -> list[Part]:
     """Named on the button of what is carried out, or would be."""
-    if kind != Kind.APPROVE or not (review.subject == Subject.INPUT or review.risk == Risk.HIGH):
+    if kind != Kind.APPROVE or not (review.subject == Subject.INPUT or review.is_high_risk):
         return []
     if first and first.kind not in (Kind.APPROVE, Kind.EDIT):
         return [Part(f"“{first.get_kind_display()}” by {first.actor}")]
@@ -150,7 +150,7 @@ class _Maker:
         choice = self._of_its_cause(kind) or self._of_any_cause(kind)
         choice.says, choice.is_open = consequences.of(self.review, kind), choice.is_open or self.is_open
         choice.gone = choice.gone or (kind in decisions.CARRIES_VALUE and choice.form is None)
-        choice.must_check = choice.is_typed and self.review.risk == Risk.HIGH and kind == Kind.EDIT
+        choice.must_check = choice.is_typed and self.review.is_high_risk and kind == Kind.EDIT
         if needs_reason(self.review, kind) and choice.form and not isinstance(choice.form, ReasonForm):
             choice.why = self._why(kind)
         if self.review.cause == Cause.SAMPLE and kind in OF_A_SAMPLE:
@@ -207,7 +207,7 @@ class _Maker:
         return ReasonForm(kind, draft={"reason": self.data.get("reason", "")}, at_risk=True)
 
     def _why_approved(self) -> ReasonForm | None:
-        return self._reason(Kind.APPROVE) if self.review.risk == Risk.HIGH else None
+        return self._reason(Kind.APPROVE) if self.review.is_high_risk else None
 
     def editor(self, subject: str = "") -> SchemaForm | None:
         """A typed form of what is decided about; None when the code no longer has the worker that knows the type."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_out
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Least, Now
 from django.dispatch import receiver
 
@@ -102,23 +102,24 @@ def next_one(reviews: ReviewQuerySet, reviewer: User) -> int | None:
     was written between the look and the lock, the claim is refused, and the next one is looked for. A row that is locked for
     another reason (the sweeper tells people of it) is still free: where only such are left, they are looked at again.
     """
+    own_rules = groups.by_own_rules(reviewer.get_username())
     for pause in PAUSES_SECONDS:
-        if (found := _next_unlocked(reviews, reviewer)) is not None:
+        if (found := _next_unlocked(reviews, reviewer, own_rules)) is not None:
             return found
-        if not groups.unclaimed(groups.asked(reviews, reviewer)).exists():
+        if not groups.unclaimed(groups.asked(reviews, reviewer, own_rules)).exists():
             return None
         if not connection.in_atomic_block:
             connection.close()  # others need it meanwhile
         time.sleep(pause)
-    return _next_unlocked(reviews, reviewer)
+    return _next_unlocked(reviews, reviewer, own_rules)
 
 
-def _next_unlocked(reviews: ReviewQuerySet, reviewer: User) -> int | None:
+def _next_unlocked(reviews: ReviewQuerySet, reviewer: User, own_rules: Q) -> int | None:
     first = groups.offered(reviews, reviewer).values("pk")
     for window in WINDOWS:
         near = reviews.filter(pk__in=first[:window]) if window else reviews
-        free = groups.unclaimed(groups.asked(near, reviewer)).select_for_update(skip_locked=True, of=("self",)).only("pk")
-        if (found := _first_claimed(free, reviewer)) is not None:
+        free = groups.unclaimed(groups.asked(near, reviewer, own_rules)).only("pk")
+        if (found := _first_claimed(free.select_for_update(skip_locked=True, of=("self",)), reviewer)) is not None:
             return found
     return None
 

@@ -1,5 +1,7 @@
 """Says what follows from a decision, before it is taken: in one sentence, and by the name of the act."""
 
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from reviews.models import Cause, Decision, Review
@@ -7,6 +9,7 @@ from runs import describe, sdk
 from runs.engine.act import Part, plain, said, short
 from runs.engine.budget import DAY
 from runs.engine.policy import MOST_SENT_BACK, Subject
+from runs.templatetags.content import Reader
 
 Kind = Decision.Kind
 NEVER_UNDONE = (Cause.BUDGET, Cause.CODE_CHANGED)  # runs go on from it at once (runs.commands says the same)
@@ -28,6 +31,7 @@ SAID: dict[tuple[str, str], str] = {
     (Cause.FAILED, Kind.TAKE_OVER): "“{title}” is not tried again. The run goes on with the result that you give here.",
     (Cause.FAILED, Kind.REJECT): "“{title}” is given up. " + ELSE_FAILS,
     (Cause.FAILED, Kind.SKIP): LEFT_OUT,
+    (Cause.QUESTION, Kind.ANSWER): "It begins with the agent's draft: read it, change what is wrong, and send it as your answer.",
     (Cause.QUESTION, Kind.REJECT): "The question stays without an answer. " + ELSE_FAILS,
     (Cause.CODE_CHANGED, Kind.RETRY): (
         "The code is compared with this step once more. Choose it when the code is again as it was; else it stops here again."
@@ -68,6 +72,8 @@ OTHERS = " Other runs of this agent that need more wait until midnight UTC, and 
 
 def of(review: Review, kind: str) -> str:
     """One or two sentences, or "" where the button says it all."""
+    if kind == Kind.ANSWER and review.proposal is None:
+        return ""
     of_a_result = review.cause in (Cause.GATED, Cause.LOW_CONFIDENCE) and review.subject == Subject.OUTPUT
     sentence = OF_A_RESULT.get(Kind(kind), "") if of_a_result else SAID.get((review.cause, kind), "")
     sentence = sentence.replace("{others}", OTHERS if _is_of_a_day(review) else "")
@@ -86,31 +92,74 @@ def of_second(review: Review, first: Decision) -> str:
     return "Approve, and " + said.format(title=review.title, who=first.actor) if said else ""
 
 
-def act(review: Review, value: Any = None) -> str:
-    """What is asked, in one line: "Refund 42.00 EUR to customer C-1004". It holds what agents and customers wrote."""
-    return review.why if review.cause == Cause.QUESTION else plain(parts(review, value))
+def brief(review: Review, value: Any = None) -> str:
+    """What is asked, beside the title: "Refund 42.00 EUR to C-1004", "Queue: card problem", or why. Others wrote parts of it."""
+    if review.cause == Cause.QUESTION:
+        return str(review.why)
+    proposal = review.proposal if value is None else value
+    if sentence := _sentence(review, proposal):
+        return plain(sentence)
+    if _is_title_alone(review, proposal):
+        return " ".join(describe.said(review.why).split())
+    return plain(_main_fields(proposal, _schema(review), in_sentence=False))
 
 
 def parts(review: Review, value: Any = None) -> list[Part]:
-    """The same, what was written by others apart from our words; with another value (an edited one) in place of the proposal."""
+    """What is carried out, what was written by others apart from our words; with another value (an edited one) in place of
+    the proposal."""
     proposal = review.proposal if value is None else value
-    worker = sdk.find_worker(review.worker)
-    if worker and worker.says and review.subject == Subject.INPUT and isinstance(proposal, dict):
-        return said(worker.says, proposal)
-    if proposal is None or review.cause == Cause.BUDGET:
+    if sentence := _sentence(review, proposal):
+        return sentence
+    if _is_title_alone(review, proposal):
         return [Part(review.title)]
-    return [Part(f"{review.title}, "), *_main_fields(proposal)]
+    return [Part(f"{review.title}, "), *_main_fields(proposal, _schema(review), in_sentence=True)]
 
 
-def _main_fields(value: Any) -> list[Part]:
+def _sentence(review: Review, proposal: Any) -> list[Part]:
+    """Where its worker says what is carried out."""
+    worker = sdk.find_worker(review.worker)
+    is_named = worker and worker.says and review.subject == Subject.INPUT and isinstance(proposal, dict)
+    return said(worker.says, proposal) if worker and is_named else []
+
+
+def _is_title_alone(review: Review, proposal: Any) -> bool:
+    return proposal is None or review.cause == Cause.BUDGET
+
+
+def _main_fields(value: Any, schema: dict[str, Any], *, in_sentence: bool) -> list[Part]:
+    """By the names that their schema gives them, as are values that are names of code; any other name is what others wrote."""
+    reader = Reader(schema)
     if not isinstance(value, dict):
-        return [Part(short(value), given=True)]
+        return [_given(reader, value, reader.resolved(schema))]
+    value = value if in_sentence else {name: inner for name, inner in value.items() if inner not in (None, "")}
     shown: list[Part] = []
-    for name, inner in list(value.items())[:MOST_FIELDS]:
-        shown += [Part(f"{', ' if shown else ''}{name.replace('_', ' ')} "), Part(short(inner), given=True)]
+    for name, inner, known in islice(reader.fields(value, reader.resolved(schema)), MOST_FIELDS):
+        label = f"{_within_a_sentence(name)} " if in_sentence else f"{name}: "
+        shown += [Part(", ")] if shown else []
+        shown += [Part(label, given=bool(schema) and not known), _given(reader, inner, known)]
     if (more := len(value) - MOST_FIELDS) > 0:
         shown.append(Part(f", and {more} more field{'s' if more > 1 else ''}"))
     return shown
+
+
+def _given(reader: Reader, value: Any, known: dict[str, Any]) -> Part:
+    return Part(short(reader.text(value, known) if isinstance(value, str) else value), given=True)
+
+
+def _within_a_sentence(label: str) -> str:
+    return label[:1].lower() + label[1:] if label[1:2].islower() else label
+
+
+def _schema(review: Review) -> dict[str, Any]:
+    """Of the proposal; of what is no longer in the code nothing is known."""
+    worker = sdk.find_worker(review.worker)
+    return schema_of(worker, review.subject) if worker and review.cause != Cause.CODE_CHANGED else {}
+
+
+@lru_cache
+def schema_of(worker: sdk.Worker[..., Any], subject: str) -> dict[str, Any]:
+    """With the fields in their order, which what PostgreSQL keeps has lost."""
+    return worker.input_model.model_json_schema() if subject == Subject.INPUT else worker.output.json_schema()
 
 
 def _sent_back(review: Review) -> int:

@@ -8,17 +8,18 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
-from django.db.models.functions import Now
+from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce, Now
+from django.urls import reverse
 from django.utils import timezone
 
-from reviews import drafts, live, presence
+from reviews import drafts, live
 from reviews.eligibility import Eligibility, NotYours, lets_go_on, needs_reason
-from reviews.models import Cause, Claim, Decision, Draft, Review
-from runs import access, commands
-from runs.engine.canonical import digest, stored
+from reviews.models import BulkDecision, BulkItem, Cause, Decision, Review
+from runs import access, commands, pen
+from runs.engine.canonical import digest, dumps, stored
 
-__all__ = ["Conflict", "NotYours", "Stale", "decide", "pending", "seen", "undo", "undoable"]
+__all__ = ["Conflict", "NotYours", "Stale", "Undoable", "decide", "pending", "seen", "undo", "undoable"]
 
 Kind = Decision.Kind
 LONGER = timedelta(minutes=5)  # the first of a bulk can be taken back for longer than the last, and clocks differ
@@ -54,6 +55,25 @@ class Answer:
     channel: str = "page"
     bulk: UUID | None = None
     opened_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undoable:
+    """What one act takes back: a decision, or of a bulk all that is not carried out yet; until then, every one of them.
+
+    `count` has those of a bulk that nobody has come to yet: they are not decided then.
+    `is_earlier`: this person has decided or taken back something else since.
+    """
+
+    last: Decision
+    until: datetime | None
+    count: int = 1
+    bulk: UUID | None = None
+    is_earlier: bool = False
+
+    @property
+    def url(self) -> str:
+        return reverse("undo_bulk", args=[self.bulk]) if self.bulk else reverse("undo_review", args=[self.last.review_id])
 
 
 def decide(
@@ -94,7 +114,7 @@ def decide(
 def pending(review: Review) -> Decision | None:
     """The first of two approvals, while the second is awaited, and whoever gave it may still give it."""
     first = review.decisions.filter(final=False, revoked_at=None).select_related("actor").order_by("pk").last()
-    if first is None or not access.may_decide(first.actor) or Eligibility(review, first.actor).why_not(first.kind):
+    if first is None or not access.may_decide(first.actor) or Eligibility(review, first.actor).why_not_by_role(first.kind):
         return None
     return first
 
@@ -123,16 +143,38 @@ def undo(review_id: int, *, actor: User) -> Review:
             review.state, review.closed_at = Review.State.OPEN, None
             review.save(update_fields=["state", "closed_at"])
         _take_back(Decision.objects.filter(pk=decision.pk), by=actor)
+        if decision.bulk:
+            undone = {"outcome": BulkItem.Outcome.UNDONE, "at": timezone.now()}
+            BulkItem.objects.filter(bulk=decision.bulk, review=review).update(**undone)
         drafts.bring_back(decision)
         live.nudge(review.pk)
         return review
 
 
-def undoable(actor: User) -> Decision | None:
-    """This person's last decision, while it can be taken back. Every page of the inbox asks: what is older is not looked at."""
+def undoable(actor: User) -> Undoable | None:
+    """This person's last decision, while it can be taken back, with all that was decided together with it.
+
+    A bulk was decided when it was begun, however late a job process comes to each of it. Every page of the inbox asks: what
+    is older is not looked at.
+    """
     since = Now() - timedelta(seconds=settings.UNDO_SECONDS) - LONGER
-    mine = Decision.objects.filter(actor=actor, decided_at__gt=since, revoked_at=None, final=True, effective_at__gt=Now())
-    return mine.select_related("review").order_by("-decided_at", "-pk").first()
+    begun = BulkDecision.objects.filter(pk=OuterRef("bulk")).values("begun_at")
+    mine = Decision.objects.filter(actor=actor, decided_at__gt=since).annotate(acted_at=Coalesce(Subquery(begun), "decided_at"))
+    waits = mine.filter(revoked_at=None, final=True, effective_at__gt=Now())
+    newer = Q(acted_at__gt=OuterRef("acted_at")) | Q(revoked_at__gt=OuterRef("acted_at"))
+    found = waits.annotate(is_earlier=Exists(mine.filter(newer))).select_related("review")
+    last = found.order_by("-decided_at", "-pk").first()
+    if last and last.bulk:  # what was decided while it goes on is newer than it
+        last = found.order_by("-acted_at", "-pk").first()
+    if last is None:
+        return None
+    if last.bulk is None:
+        return Undoable(last, last.effective_at, is_earlier=last.is_earlier)
+    together = waits.filter(bulk=last.bulk).aggregate(count=Count("pk"), until=Min("effective_at"))
+    if not together["count"]:
+        return None
+    together["count"] += BulkItem.objects.filter(bulk=last.bulk).untouched().count()
+    return Undoable(last, bulk=last.bulk, is_earlier=last.is_earlier, **together)
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -143,7 +185,15 @@ def _locked(review_id: int) -> Review:
 
     While the run's row is locked nobody opens, decides or closes its reviews, or goes on with it.
     """
-    return Review.objects.select_related("run", "group").select_for_update(of=("run", "self")).get(pk=review_id)
+    for review in Review.objects.raw(LOCK, [review_id]):
+        return review
+    raise Review.DoesNotExist(f"There is no review {review_id}.")
+
+
+LOCK = """
+    SELECT review.* FROM reviews_review AS review JOIN runs_run AS run ON run.id = review.run_id
+    WHERE review.id = %s FOR UPDATE OF run, review
+"""
 
 
 def _value(review: Review, kind: str, value: Any) -> Any:
@@ -190,7 +240,6 @@ def _first_of_two(review: Review, earlier: Decision | None, answer: Answer) -> D
     if earlier:
         _take_back(Decision.objects.filter(pk=earlier.pk), by=answer.actor)
     decision = _record(review, answer, final=False)
-    Claim.objects.filter(review=review, reviewer=answer.actor).delete()
     live.nudge(review.pk)
     return decision
 
@@ -208,19 +257,39 @@ def _final(review: Review, first: Decision | None, answer: Answer, undo_seconds:
         )  # fmt: skip
     if first and first.actor_id == answer.actor.pk:  # who approved it thinks otherwise now
         _take_back(Decision.objects.filter(pk=first.pk), by=answer.actor)
-    decision = _record(review, answer, value=value, effective_at=until)
-    Review.objects.filter(pk=review.pk).update(state=Review.State.DECIDED, closed_at=decision.decided_at)
-    Claim.objects.filter(review=review).delete()
+    decision = _record(review, replace(answer, value=value), effective_at=until)
     live.nudge(review.pk, Review.State.DECIDED)
     return decision
 
 
-def _record(review: Review, answer: Answer, **more: Any) -> Decision:
-    Draft.objects.filter(review=review, reviewer=answer.actor).delete()
-    said = {"kind": answer.kind, "value": answer.value, "reason": answer.reason, "tag": answer.tag}
-    said |= {"seen_fingerprint": answer.seen, "channel": answer.channel, "bulk": answer.bulk, "decided_at": timezone.now()}
-    said |= {"opened_at": presence.opened_at(review.pk, answer.actor) or answer.opened_at}
-    return Decision.objects.create(review=review, actor=answer.actor, **said | more)
+def _record(review: Review, answer: Answer, *, final: bool = True, effective_at: datetime | None = None) -> Decision:
+    """In one statement: the decision; its actor's draft and claim are gone; and where it is final the review is closed."""
+    said: dict[str, Any] = {"kind": answer.kind, "reason": answer.reason, "tag": answer.tag, "seen_fingerprint": answer.seen}
+    said |= {"channel": answer.channel, "bulk": answer.bulk}
+    said |= {"decided_at": timezone.now(), "effective_at": effective_at, "final": final}
+    ids = {"review_id": review.pk, "actor_id": answer.actor.pk, "opened_at": answer.opened_at}
+    value = None if answer.value is None else dumps(answer.value)
+    ((number, opened_at),) = pen.execute(RECORD, said | ids | {"value": value})
+    made = Decision(pk=number, review=review, actor=answer.actor, value=answer.value, opened_at=opened_at, **said)
+    made._state.adding = False
+    return made
+
+
+RECORD = """
+WITH draft AS (
+  DELETE FROM reviews_draft WHERE review_id = %(review_id)s AND reviewer_id = %(actor_id)s
+), claim AS (
+  DELETE FROM reviews_claim WHERE review_id = %(review_id)s AND (%(final)s OR reviewer_id = %(actor_id)s)
+), closed AS (
+  UPDATE reviews_review SET state = 'decided', closed_at = %(decided_at)s WHERE id = %(review_id)s AND %(final)s
+)
+INSERT INTO reviews_decision (review_id, actor_id, kind, value, reason, tag, seen_fingerprint, decided_at, opened_at, final,
+  effective_at, channel, bulk)
+VALUES (%(review_id)s, %(actor_id)s, %(kind)s, %(value)s::jsonb, %(reason)s, %(tag)s, %(seen_fingerprint)s, %(decided_at)s,
+  coalesce((SELECT since FROM reviews_presence WHERE review_id = %(review_id)s AND reviewer_id = %(actor_id)s), %(opened_at)s),
+  %(final)s, %(effective_at)s, %(channel)s, %(bulk)s)
+RETURNING id, opened_at
+"""
 
 
 def _take_back(decided: QuerySet[Decision], *, by: User | None) -> None:

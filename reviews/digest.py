@@ -8,6 +8,7 @@ from django.urls import reverse
 from reviews.listing import agent_title
 from reviews.models import Notice, Pace, Review
 from reviews.notices import Line, folded
+from runs.models.content import title as declared
 
 LINES = 20
 
@@ -44,8 +45,8 @@ def _due(review: Review, pace: Pace) -> str:
 
 
 def _plain(title: str) -> str:
-    """On one line, so that a title looks like nothing else."""
-    return " ".join(title.split())
+    """On one line, so that a title looks like nothing else; a message does not ask who reads it, so it is of the code alone."""
+    return " ".join(declared(title).split())
 
 
 def _address(path: str) -> str:

@@ -15,6 +15,7 @@ from runs import commands, sdk
 from runs.engine.canonical import Unstorable, stored
 from runs.engine.policy import Subject
 from runs.forms import SchemaForm
+from runs.models.content import are_hidden
 
 NOT_TYPED = ("csrfmiddlewaretoken", "seen", "opened", "checked", "check", "more")
 LETTERS = 200_000
@@ -42,8 +43,8 @@ def save_while_open(review: Review, reviewer: User, typed: QueryDict) -> None:
 
 def bring_back(decision: Decision) -> None:
     """What somebody had sent is their draft again, now that it was taken back; what they have typed since stays."""
-    if decision.kind == Decision.Kind.APPROVE and decision.review.risk != Risk.HIGH:
-        return  # its form asks for nothing
+    if are_hidden() or (decision.kind == Decision.Kind.APPROVE and decision.review.risk != Risk.HIGH):
+        return  # it is not told to whoever took it back, or its form asks for nothing
     data = _as_typed(decision) | {name: said for name in ("reason", "tag") if (said := getattr(decision, name))}
     if data:
         about: dict[str, Any] = {"review": decision.review, "reviewer": decision.actor, "kind": decision.kind}

@@ -1,10 +1,9 @@
 """Who may decide a review, and why somebody may not: the rules, in words for the person whom they hold back."""
 
-from functools import cached_property
-
 from django.contrib.auth.models import User
+from django.utils.functional import cached_property
 
-from reviews.models import Cause, Decision, Review, Risk
+from reviews.models import Cause, Decision, Review
 from runs import access, commands
 
 Kind = Decision.Kind
@@ -12,6 +11,9 @@ Kind = Decision.Kind
 LETS_GO_ON = frozenset(
     {Kind.APPROVE, Kind.EDIT, Kind.TAKE_OVER, Kind.ANSWER, Kind.HAPPENED, Kind.NOT_HAPPENED, Kind.SKIP, Kind.RAISE}
 )
+
+
+HIDDEN_FROM_YOU = "What this is about is hidden from you, so you cannot decide it: that needs the permission to see payloads."
 
 
 class NotYours(commands.Refused):
@@ -26,7 +28,7 @@ def lets_go_on(review: Review, kind: str) -> bool:
 
 def needs_reason(review: Review, kind: str) -> bool:
     """At high risk whatever lets the run go on needs one; of a new limit the number says it."""
-    return review.risk == Risk.HIGH and kind != Kind.RAISE and lets_go_on(review, kind)
+    return review.is_high_risk and kind != Kind.RAISE and lets_go_on(review, kind)
 
 
 class Eligibility:
@@ -37,6 +39,15 @@ class Eligibility:
 
     def why_not(self, kind: str = "") -> str:
         """The sentence for who may not take this decision (without a kind: any), or ""."""
+        return self.why_not_see or self.why_not_by_role(kind)
+
+    @property
+    def why_not_see(self) -> str:
+        """Nobody decides about what is hidden from them."""
+        return "" if access.sees_payloads(self.actor, self.review.run_id) else HIDDEN_FROM_YOU
+
+    def why_not_by_role(self, kind: str = "") -> str:
+        """The same for who has seen what it is about."""
         if not self.is_asked:
             return f"This review is for the group {self.review.group}. Ask one of its members, or have it reassigned to you."
         return self._why_not_go_on() if kind and lets_go_on(self.review, kind) else ""
@@ -51,7 +62,7 @@ class Eligibility:
 
     def _why_not_go_on(self) -> str:
         four_eyes, name = self.review.approvals > 1, self.actor.get_username()
-        if (four_eyes or self.review.risk == Risk.HIGH) and self.review.run.started_by == name:
+        if (four_eyes or self.review.is_high_risk) and self.review.run.started_by == name:
             return "You started this run, so somebody else must approve it. You may still reject it."
         if four_eyes and name in self._authors:
             return "You made the last change of the rule that asks here, so two others must approve it. You may reject it."

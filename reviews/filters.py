@@ -1,9 +1,8 @@
 """What a person wants to see of the reviews, as the address carries it; a shared link never breaks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
-from urllib.parse import urlencode
 
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.db import models
@@ -13,10 +12,11 @@ from django.http import QueryDict
 
 from reviews import groups
 from reviews.models import Cause, Decision, Review, ReviewQuerySet, Risk, SearchText
-from runs import sdk
+from runs import access, sdk
+from runs.filters import AddressFilters, is_id
+from runs.models.content import are_hidden, titles_with
 
 NEAR = 100  # of the next in turn: the index gives them at once; only where none of these is free all are looked at
-LONGEST = 200  # letters of what somebody types into a filter
 Viewer = User | AnonymousUser
 
 
@@ -42,17 +42,12 @@ class Shown(models.TextChoices):
 
 
 @dataclass(frozen=True, slots=True)
-class Chip:
-    """One filter that is on; `without` is the address' query without it."""
+class Filters(AddressFilters):
+    """Each empty where it does not matter. `viewer` is who looks: "mine" is another for each.
 
-    name: str
-    word: str
-    without: str
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Each empty where it does not matter. `viewer` is who looks: "mine" is another for each."""
+    `hides`: they may not see payloads. Of the one run that is revealed to them a page may tell more; what is looked for among
+    all of them, and counted, may not.
+    """
 
     tab: str = ""
     cause: str = ""
@@ -66,45 +61,24 @@ class Filters:
     same: str = ""
     text: str = ""
     viewer: Viewer | None = None
+    hides: bool = False
 
-    CHOICES: ClassVar[dict[str, list[str]]] = {
-        "tab": Tab.values[1:],
-        "cause": Cause.values,
-        "risk": [str(risk) for risk in Risk.values],
-        "state": Shown.values[1:],
+    FITS: ClassVar[dict[str, Callable[[str], bool]]] = {
+        "tab": Tab.values[1:].__contains__,
+        "cause": Cause.values.__contains__,
+        "risk": [str(risk) for risk in Risk.values].__contains__,
+        "state": Shown.values[1:].__contains__,
+        "run": is_id,
     }
+    NOT_CARRIED: ClassVar[tuple[str, ...]] = ("viewer", "hides")
+    UNNAMED: ClassVar[tuple[str, ...]] = ("tab",)
     LOOKUPS: ClassVar[dict[str, str]] = {"step": "title__icontains", "group": "group__name__iexact"}
     APART: ClassVar[tuple[str, ...]] = ("tab", "state", "by", "text")
-    NUMBERS: ClassVar[tuple[str, ...]] = ("run",)
 
     @classmethod
     def read(cls, query: QueryDict, viewer: Viewer | None = None) -> "Filters":
-        """What is unknown, no number, or holds characters that no row can hold is dropped."""
-        given = {name: query.get(name, "").replace("\x00", "").strip()[:LONGEST] for name in cls.names()}
-        return cls(**{name: text for name, text in given.items() if cls.fits(name, text)}, viewer=viewer)
-
-    @classmethod
-    def names(cls) -> list[str]:
-        return [field.name for field in fields(cls) if field.name != "viewer"]
-
-    @classmethod
-    def fits(cls, name: str, text: str) -> bool:
-        if name in cls.NUMBERS:
-            return is_id(text)
-        return text in cls.CHOICES.get(name, [text])
-
-    @property
-    def query(self) -> str:
-        """For links and form actions: "cause=gated&text=card", or ""."""
-        return urlencode(self.given())
-
-    def given(self, *, without: str = "") -> dict[str, str]:
-        return {name: getattr(self, name) for name in self.names() if getattr(self, name) and name != without}
-
-    def changed(self, **others: str) -> str:
-        """The query with other values."""
-        wanted = {name: others.get(name, getattr(self, name)) for name in self.names()}
-        return urlencode({name: value for name, value in wanted.items() if value})
+        """As AddressFilters.read_from says."""
+        return cls(**cls.read_from(query), viewer=viewer, hides=viewer is not None and not access.may_see_payloads(viewer))
 
     @property
     def is_open(self) -> bool:
@@ -123,9 +97,12 @@ class Filters:
         if self.by:
             stands = Decision.objects.filter(actor__username=self.by, final=True, revoked_at=None)
             found = found.filter(pk__in=stands.values("review"))
+        hides = self.hides or are_hidden()
+        if self.step and hides:
+            found = found.filter(title__in=titles_with(self.step))
         given = {self.LOOKUPS.get(name, name): value for name, value in self.given().items() if name not in self.APART}
         found = found.filter(**given)
-        return found.filter(pk__in=containing(self.text)) if self.text else found
+        return found.filter(pk__in=containing(self.text, hide=hides)) if self.text else found
 
     def within(self, tab: Tab) -> Q:
         """What is in the tab. Snoozed ones are in theirs only; closed ones were never snoozed for long."""
@@ -152,21 +129,19 @@ class Filters:
         others = self.reviews().exclude(pk=review.pk)
         if not self.is_open:
             return others.first()
-        return self._first_free(others.after(review)) or self._first_free(others)
-
-    def _first_free(self, reviews: ReviewQuerySet) -> Review | None:
         if not isinstance(self.viewer, User):
-            return reviews.first()
-        near = reviews.filter(pk__in=groups.offered(reviews, self.viewer).values("pk")[:NEAR])
-        free = (groups.unclaimed(groups.asked(some, self.viewer), by_others_than=self.viewer) for some in (near, reviews))
+            return others.after(review).first() or others.first()
+        own_rules = groups.by_own_rules(self.viewer.get_username())
+        found = (self._first_free(some, self.viewer, own_rules) for some in (others.after(review), others))
+        return next(filter(None, found), None)
+
+    def _first_free(self, reviews: ReviewQuerySet, viewer: User, own_rules: Q) -> Review | None:
+        near = reviews.filter(pk__in=groups.offered(reviews, viewer).values("pk")[:NEAR])
+        asked = (groups.asked(some, viewer, own_rules) for some in (near, reviews))
+        free = (groups.unclaimed(some, by_others_than=viewer) for some in asked)
         return next((found for one in free if (found := one.first())), None)
 
-    def chips(self) -> list[Chip]:
-        """Those that are on, as words; the tab is shown by its own."""
-        chosen = self.given(without="tab")
-        return [Chip(name, self._word(name, value), self.changed(**{name: ""})) for name, value in chosen.items()]
-
-    def _word(self, name: str, value: str) -> str:
+    def word(self, name: str, value: str) -> str:
         words: dict[str, Callable[[], str]] = {
             "cause": lambda: Cause(value).label,
             "agent": lambda: sdk.AGENTS[value].title if value in sdk.AGENTS else value,
@@ -182,10 +157,8 @@ class Filters:
         return words[name]()
 
 
-def containing(text: str) -> "QuerySet[SearchText, int]":
-    """The numbers of the reviews in whose payload the text stands, in large or small letters."""
+def containing(text: str, *, hide: bool = False) -> "QuerySet[SearchText, int]":
+    """The numbers of the reviews in whose payload the text stands, in large or small letters; none where that is hidden."""
+    if hide or are_hidden():
+        return SearchText.objects.none().values_list("pk", flat=True)
     return SearchText.objects.filter(text__contains=Lower(Value(text))).values_list("pk", flat=True)
-
-
-def is_id(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 19  # larger than any id of the database

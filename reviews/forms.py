@@ -83,10 +83,12 @@ class RaiseForm(forms.Form):
 
 
 UNITS = {
+    "children": "runs that it starts",
+    "depth": "runs below one another",
     "money": "{currency}",
     "tokens": "tokens",
     "calls": "calls",
-    "seconds": "seconds of work",
+    "seconds": "seconds",
     "steps": "steps",
     "repeats": "times",
 }

@@ -3,13 +3,14 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.contrib.auth.models import Group, User
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
-from reviews.models import Claim, Decision, ReviewQuerySet, Risk, Route
-from runs import access
+from reviews.models import Claim, Decision, Review, ReviewQuerySet, Risk, Route
+from runs import access, commands, sdk
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"  # the one that knows permissions
 
@@ -40,8 +41,9 @@ def of_reviewers() -> QuerySet[Group]:
 
 
 def deciders() -> QuerySet[User]:
-    """Everybody who may decide."""
-    return User.objects.with_perm("reviews.decide_review", backend=BACKEND).order_by("username")
+    """Everybody who may decide, and may see about what."""
+    sees = User.objects.with_perm("runs.view_payload", backend=BACKEND).order_by().values("pk")
+    return User.objects.with_perm("reviews.decide_review", backend=BACKEND).filter(pk__in=sees).order_by("username")
 
 
 def members(groups: Collection[int]) -> QuerySet[User]:
@@ -71,12 +73,35 @@ def offered(reviews: ReviewQuerySet, user: User) -> ReviewQuerySet:
     return reviews.filter(Q(assignee=user) | Q(theirs, assignee=None))
 
 
-def asked(reviews: ReviewQuerySet, user: User) -> ReviewQuerySet:
-    """Those of them that this person may decide: none that needs other eyes."""
+def asked(reviews: ReviewQuerySet, user: User, own_rules: Q | None = None) -> ReviewQuerySet:
+    """Those of them that this person may decide: none that needs other eyes. `own_rules`: by_own_rules, where it is known."""
     reviews = offered(reviews, user)
+    if not access.may_see_payloads(user):
+        reviews = reviews.filter(run__in=access.revealed(user))
     given = Decision.objects.filter(review=OuterRef("pk"), actor=user, revoked_at=None)
     own = Q(approvals__gt=1) | Q(risk=Risk.HIGH)
-    return reviews.exclude(own, run__started_by=user.get_username()).filter(~Exists(given))
+    reviews = reviews.exclude(own, run__started_by=user.get_username()).filter(~Exists(given))
+    return reviews.exclude(by_own_rules(user.get_username()) if own_rules is None else own_rules)
+
+
+def by_own_rules(name: str) -> Q:
+    """Which open reviews need two others, because this person wrote the rule that asks: few rules, however many reviews."""
+    agents = commands.configured_by(name) & sdk.AGENTS.keys()
+    if not agents:
+        return NONE
+    for_two = Review.objects.open().filter(approvals__gt=1, agent__in=agents).order_by()
+    named = for_two.exclude(rule="").values("agent", "worker", "rule", "run__config_version").annotate(one=Min("run_id"))
+    unnamed = for_two.filter(rule="").values("agent", "worker", "rule", "run__config_version", one=F("run_id")).distinct()
+    own = NONE
+    for found in (*named, *unnamed):
+        rule: dict[str, Any] = dict(found)
+        run_id, worker = rule.pop("one"), rule["worker"]
+        if name in commands.authors(run_id, worker):
+            own |= Q(approvals__gt=1, **(rule if rule["rule"] else {"run": run_id, "worker": worker}))
+    return own
+
+
+NONE = Q(pk__in=[])
 
 
 def unclaimed(reviews: ReviewQuerySet, *, by_others_than: User | None = None) -> ReviewQuerySet:

@@ -1,30 +1,31 @@
 """The rows of the inbox: one page of what the filters let through, and how many there are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
 from typing import NamedTuple
 
 from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Case, Count, Exists, IntegerField, OuterRef, Q, Subquery, When
+from django.db.models import Case, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce, Now
 from django.http import QueryDict
 from django.urls import reverse
+from django.utils.functional import cached_property
 
-from reviews import presence
-from reviews.consequences import act
-from reviews.filters import Chip, Filters, Shown, Tab, Viewer, is_id
+from reviews import counts, presence
+from reviews.consequences import brief
+from reviews.filters import Filters, Shown, Tab, Viewer
+from reviews.folds import FOLD, folded, held_back
 from reviews.models import Cause, Decision, Presence, Review, ReviewQuerySet, Risk
+from reviews.shared import Shared
 from runs import sdk
-from runs.models import Run, RunStatus
+from runs.filters import Chip, is_id
+from runs.models.content import are_hidden
 
 __all__ = ["Filters", "Listing", "Row", "agent_title", "changed_rows", "listing"]
 
 ROWS = 50  # of one page
-FOLD = 3  # more alike reviews of one run than this are one row
-ALIKE = ("run", "title", "cause")
 MOST_COUNTED = 10_000  # of closed ones, which may be very many
 MOST_CHANGED = 200  # rows that a page may ask for at once
 MOST_NAMED = 2  # of those who are looking
@@ -43,6 +44,7 @@ class Line(NamedTuple):
     gone: bool
     folded: str
     alike: int
+    alike_of: str
     is_open: bool
     state: str
     cause: str
@@ -68,11 +70,13 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One review of the list, which may stand for others; `gone` once it no longer fits."""
+    """One review of the list, which may stand for others of its run, or `of_agent`; `gone` once it no longer fits."""
 
     review: Review
     agent: str
+    among: Filters  # of the list it stands in
     alike: int = 1
+    of_agent: bool = False
     gone: bool = False
 
     @property
@@ -85,6 +89,7 @@ class Row:
             gone=self.gone,
             folded=self.alike_query if self.is_folded else "",
             alike=self.alike,
+            alike_of=self.agent if self.of_agent else f"run {self.review.run_id}",
             is_open=review.is_open,
             state=review.state,
             cause=review.cause,
@@ -92,7 +97,7 @@ class Row:
             agent=self.agent,
             run=review.run_id,
             opened_at=review.opened_at,
-            age=naturaltime(review.opened_at),
+            age=age((self._now - review.opened_at).total_seconds()),
             act=self.act,
             risk=review.risk,
             due_at=None if self.gone else review.due_at,
@@ -105,8 +110,14 @@ class Row:
             claimed_by=str(claim.reviewer) if claim else "",
             assignee=str(review.assignee or ""),
             group=str(review.group or ""),
-            looking=tuple(review.looking[:MOST_NAMED]),  # type: ignore[attr-defined]
+            looking=tuple(self.looking[:MOST_NAMED]),
         )
+
+    @property
+    def looking(self) -> list[str]:
+        """Who else has it open."""
+        viewer = self.among.viewer.get_username() if self.among.viewer else ""
+        return [name for name in self.review.looking if name != viewer]  # type: ignore[attr-defined]
 
     @property
     def is_folded(self) -> bool:
@@ -115,11 +126,9 @@ class Row:
     @property
     def act(self) -> str:
         """What is asked, in one line."""
-        asked = act(self.review, getattr(self.review, "edited", None))
-        if self.review.cause == Cause.QUESTION:
-            return asked
-        asked = asked.removeprefix(self.review.title).removeprefix(", ")
-        return " · ".join(filter(None, [asked, self.review.run.input_text]))
+        asked = brief(self.review, getattr(self.review, "edited", None))
+        about = "" if self.review.cause == Cause.QUESTION else self.review.run.input_text
+        return " · ".join(dict.fromkeys(filter(None, [asked, about])))
 
     @property
     def is_late(self) -> bool:
@@ -143,8 +152,9 @@ class Row:
 
     @property
     def alike_query(self) -> str:
-        """The filter that shows what is folded into this row."""
-        return Filters(run=str(self.review.run_id), step=self.review.title, cause=self.review.cause).query
+        """The filters that show what is folded into this row, and nothing else."""
+        agent, run = (self.review.agent, "") if self.of_agent else ("", str(self.review.run_id))
+        return self.among.changed(agent=agent, run=run, step=self.review.title, cause=self.review.cause)
 
 
 @dataclass(frozen=True)
@@ -159,9 +169,7 @@ class Listing:
     @cached_property
     def counts(self) -> dict[Tab, int]:
         """How many each tab holds, by the other filters."""
-        tabs = {tab: Count("pk", filter=self.filters.within(tab)) for tab in Tab}
-        counted = self.filters.but_the_tab().aggregate(**tabs)
-        return {Tab(tab): number for tab, number in counted.items()}
+        return counts.of_tabs(self.filters)
 
     @property
     def tab(self) -> Tab:
@@ -180,7 +188,7 @@ class Listing:
         on = self.filters
         state = Shown(on.state or (Shown.OPEN if on.is_open else Shown.ANY)).label.lower()
         more = "+" if not on.is_open and self.count == MOST_COUNTED else ""
-        return f"{more} {state}{', filtered' if on.given(without='state') else ''}"
+        return f"{more} {state}{', filtered' if on.given('state') else ''}"
 
     @property
     def tabs(self) -> list[tuple[Tab, str]]:
@@ -229,24 +237,43 @@ def listing(query: QueryDict, viewer: Viewer | None = None) -> Listing:
     filters = Filters.read(query, viewer)
     given = query.get("after", "")
     after = int(given) if is_id(given) else None
-    shown = filters.reviews() if after is None else _after(filters, after)
-    found = _seen(_folded(shown, filters), viewer, most=ROWS + 1)
+    found = _shown(filters.reviews() if after is None else _after(filters, after), filters, most=ROWS + 1)
     later = found[ROWS - 1].pk if len(found) > ROWS else None
-    return Listing(filters, _rows(found[:ROWS]), later, after)
+    return Listing(filters, _rows(found[:ROWS], filters), later, after)
 
 
 def changed_rows(filters: Filters, ids: Iterable[int]) -> list[Row]:
-    """These as they are now: those that the filters no longer let through are gone."""
-    wanted = list(ids)[:MOST_CHANGED]
-    fitting = _seen(_folded(filters.reviews().filter(pk__in=wanted), filters), filters.viewer) if wanted else []
+    """These as they are now: those that the filters no longer let through are gone.
+
+    Of a change every open page asks at the same moment: they share an answer, but where a tab is another for each person.
+    """
+    wanted = tuple(ids)[:MOST_CHANGED]
+    viewer = filters.viewer if filters.tab in (Tab.MINE, Tab.GROUPS) else None
+    for_all = replace(filters, viewer=viewer)
+    rows = _changed.get((for_all, wanted, are_hidden()), lambda: _changed_rows(for_all, wanted))
+    return [replace(row, among=filters) for row in rows]
+
+
+_changed = Shared[list[Row]]()
+
+
+def _changed_rows(filters: Filters, wanted: Collection[int]) -> list[Row]:
+    fitting = _shown(filters.reviews().filter(pk__in=wanted), filters) if wanted else []
     missing = set(wanted) - {review.pk for review in fitting}
-    others = _seen(Review.objects.filter(pk__in=missing), filters.viewer) if missing else []
-    return [*_rows(fitting), *(replace(row, gone=True) for row in _rows(others))]
+    others = _seen(Review.objects.filter(pk__in=missing)) if missing else []
+    return [*_rows(fitting, filters), *(replace(row, gone=True) for row in _rows(others, filters))]
 
 
 def agent_title(slug: str) -> str:
     """The agent's title, or its slug when it is no longer installed."""
     return sdk.AGENTS[slug].title if slug in sdk.AGENTS else slug
+
+
+def age(seconds: float) -> str:
+    """Since when it is open, in few letters: "now", "16 min", "3 h", "2 d"."""
+    minutes = int(seconds) // 60
+    parts = [(minutes // 1440, "d"), (minutes // 60, "h"), (minutes, "min")]
+    return next((f"{number} {unit}" for number, unit in parts if number > 0), "now")
 
 
 def time_left(seconds: float) -> str:
@@ -258,38 +285,32 @@ def time_left(seconds: float) -> str:
     return f"{words} {'left' if seconds > 0 else 'overdue'}"
 
 
-def _rows(reviews: Iterable[Review]) -> list[Row]:
-    return [Row(review, agent_title(review.agent), getattr(review, "alike", 1)) for review in reviews]
+def _rows(reviews: Iterable[Review], among: Filters) -> list[Row]:
+    return [_row(review, among) for review in reviews]
 
 
-def _folded(shown: ReviewQuerySet, filters: Filters) -> ReviewQuerySet:
-    """Of many alike of one run only the first, with their number: a run that floods leaves the others their place.
-
-    Each row looks among those of its run alone, and at no more of them than it must.
-    """
-    if filters.run or not filters.is_open:
-        return shown
-    same = {name: OuterRef(name) for name in ALIKE}
-    alike = filters.reviews().order_by().filter(**same)
-    older = Q(opened_at__lt=OuterRef("opened_at")) | Q(opened_at=OuterRef("opened_at"), pk__lt=OuterRef("pk"))
-    before = Q(urgent__gt=OuterRef("urgent")) | Q(older, urgent=OuterRef("urgent"))
-    earlier = alike.filter(Q(risk__gt=OuterRef("risk")) | Q(before, risk=OuterRef("risk")))
-    number = alike.values("run").annotate(number=Count("pk")).values("number")
-    folded = Exists(alike[FOLD : FOLD + 1]) & Exists(earlier)
-    if filters.text:  # most runs ask less, and then no text is read to know it
-        folded = Exists(Review.objects.open().filter(**same)[FOLD : FOLD + 1]) & folded
-    return shown.exclude(folded).annotate(alike=Subquery(number, output_field=IntegerField()))
+def _row(review: Review, among: Filters) -> Row:
+    of_agent: int = getattr(review, "alike_of_agent", None) or 0
+    alike = of_agent or getattr(review, "alike", 1)
+    return Row(review, agent_title(review.agent), among, alike, bool(of_agent))
 
 
-def _seen(reviews: ReviewQuerySet, viewer: Viewer | None, *, most: int | None = None) -> list[Review]:
+def _shown(reviews: ReviewQuerySet, filters: Filters, *, most: int | None = None) -> list[Review]:
+    """The rows, folded. Who is paused is asked where one of these is, which is seldom: to fold by agent costs more."""
+    found = _seen(folded(reviews, filters), most=most)
+    if not filters.is_open or not any(review.paused for review in found):  # type: ignore[attr-defined]
+        return found
+    return _seen(folded(reviews, filters, paused=set(held_back().values_list("agent", flat=True))), most=most)
+
+
+def _seen(reviews: ReviewQuerySet, *, most: int | None = None) -> list[Review]:
     """With what a row shows, in one question."""
     here = Presence.objects.filter(review=OuterRef("pk"), seen_at__gt=Now() - presence.LIFE, reviewer__is_active=True)
-    others = here.exclude(reviewer=viewer.pk if viewer else None).order_by("pk").values("reviewer__username")
-    held_back = Run.objects.filter(status=RunStatus.WAITING, waiting_cause="reviews", waiting_step=None)
-    paused = Q(agent__in=held_back.values("agent"))
+    names = here.order_by("pk").values("reviewer__username")
+    paused = Q(agent__in=held_back().values("agent"))
     first = Decision.objects.filter(review=OuterRef("pk"), kind=Decision.Kind.EDIT, final=False, revoked_at=None)
     edited = When(approvals__gt=1, state=Review.State.OPEN, then=Subquery(first.values("value")[:1]))  # by the first of two
-    told = {"paused": paused, "looking": ArraySubquery(others), "edited": Case(edited)}
+    told = {"paused": paused, "looking": ArraySubquery(names), "edited": Case(edited)}
     return list(reviews.with_people().only(*READ).annotate(**told)[:most])
 
 

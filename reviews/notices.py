@@ -1,6 +1,6 @@
 """Writes down whom to tell about a review, in the transaction that is the reason; delivery.py sends it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
@@ -22,12 +22,11 @@ SHOWN_EACH = 3  # notices of a flood; the others are one line
 TO_ONE = (Notice.Kind.ASSIGNED, Notice.Kind.TAKEN_OVER)
 HALF_SHARE, LAST_SHARE = 0.5, 0.9  # of the time to decide
 PASSED: dict[str, str] = {Notice.Kind.HALF: "half of the time had passed", Notice.Kind.LAST: "nine tenths of the time had passed"}
-COUNTS = """
-    SELECT (SELECT count(*) FROM reviews_review WHERE state = 'open'),
-        (SELECT count(*) FROM (
-            SELECT FROM reviews_notice AS notice JOIN reviews_review AS review ON review.id = notice.review_id
-            WHERE notice.user_id = %s AND notice.read_at IS NULL AND review.state = 'open' LIMIT 100) AS unread)
-"""
+UNREAD = """(SELECT count(*) FROM (
+        SELECT FROM reviews_notice AS notice JOIN reviews_review AS review ON review.id = notice.review_id
+        WHERE notice.user_id = {person} AND notice.read_at IS NULL AND review.state = 'open' LIMIT 100) AS unread)"""
+COUNTS = f"SELECT (SELECT count(*) FROM reviews_review WHERE state = 'open'), {UNREAD.format(person='%s')}"  # noqa: S608 - constants
+UNREAD_OF = f"SELECT person, {UNREAD.format(person='person')} FROM unnest(%s::bigint[]) AS person"  # noqa: S608
 
 
 def tell(person: User, review: Review, kind: str) -> None:
@@ -50,6 +49,13 @@ def counts(person: access.AnyUser) -> tuple[int, int]:
         cursor.execute(COUNTS, [person.pk])
         reviews, mine = cursor.fetchone()
     return reviews, mine
+
+
+def unread_of(people: Collection[int]) -> dict[int, int]:
+    """What the bell counts for each of them."""
+    with connection.cursor() as cursor:
+        cursor.execute(UNREAD_OF, [list(people)])
+        return dict(cursor.fetchall())
 
 
 @dataclass(frozen=True, slots=True)

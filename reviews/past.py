@@ -1,20 +1,20 @@
 """What was decided: the filters of the history, and its rows."""
 
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime, time, timedelta
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
-from urllib.parse import urlencode
 
 from django.db.models import QuerySet
 from django.http import QueryDict
-from django.utils.dateparse import parse_date
 
-from reviews.filters import LONGEST, containing
+from reviews.filters import containing
 from reviews.models import Cause, Decision
+from runs.filters import AddressFilters, day, day_after, is_day
+from runs.models.content import are_hidden, titles_with
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class Past(AddressFilters):
     """Each empty where it does not matter; days are of UTC, and the last one is meant too."""
 
     by: str = ""
@@ -25,25 +25,20 @@ class Past:
     since: str = ""
     until: str = ""
     text: str = ""
+    decision: str = ""  # this one alone, with what it changed
 
-    CHOICES: ClassVar[dict[str, list[str]]] = {"kind": Decision.Kind.values, "cause": Cause.values}
-    DAYS: ClassVar[tuple[str, ...]] = ("since", "until")
+    FITS: ClassVar[dict[str, Callable[[str], bool]]] = {
+        "kind": Decision.Kind.values.__contains__,
+        "cause": Cause.values.__contains__,
+        "since": is_day,
+        "until": is_day,
+        "decision": lambda number: number.isdecimal() and len(number) < 19,
+    }
 
     @classmethod
     def read(cls, query: QueryDict) -> "Past":
-        """What is unknown, no day, or holds characters that no row can hold is dropped."""
-        given = {field.name: query.get(field.name, "").replace("\x00", "").strip()[:LONGEST] for field in fields(cls)}
-        return cls(**{name: text for name, text in given.items() if cls.fits(name, text)})
-
-    @classmethod
-    def fits(cls, name: str, text: str) -> bool:
-        if name in cls.DAYS:
-            return day(text) is not None
-        return text in cls.CHOICES.get(name, [text])
-
-    @property
-    def query(self) -> str:
-        return urlencode({field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name)})
+        """As AddressFilters.read_from says."""
+        return cls(**cls.read_from(query))
 
     def decisions(self) -> QuerySet[Decision]:
         """Newest first by the page that shows them; with those that were taken back."""
@@ -54,22 +49,13 @@ class Past:
             "review__agent": self.agent,
             "review__title__icontains": self.step,
             "decided_at__gte": day(self.since),
-            "decided_at__lt": _next(day(self.until)),
+            "decided_at__lt": day_after(self.until),
+            "pk": self.decision,
         }
         found = Decision.objects.filter(**{lookup: value for lookup, value in looks.items() if value})
-        found = found.filter(review__in=containing(self.step)) if self.step else found  # it has an index, the title has none
+        if self.step and are_hidden():
+            found = found.filter(review__title__in=titles_with(self.step))
+        elif self.step:
+            found = found.filter(review__in=containing(self.step))  # it has an index, the title has none
         found = found.filter(review__in=containing(self.text)) if self.text else found
         return found.select_related("actor", "review__run")
-
-
-def day(text: str) -> datetime | None:
-    """The beginning of a day such as 2026-11-23; None where it is none."""
-    try:
-        parsed = parse_date(text)
-    except ValueError:
-        return None
-    return datetime.combine(parsed, time(), UTC) if parsed and parsed.year < 9999 else None
-
-
-def _next(start: datetime | None) -> datetime | None:
-    return start + timedelta(days=1) if start else None

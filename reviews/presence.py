@@ -50,11 +50,6 @@ def others(review_ids: Collection[int], reviewer: User) -> dict[int, list[str]]:
     return dict(found)
 
 
-def opened_at(review_id: int, reviewer: User) -> datetime | None:
-    """When the reviewer first had it open, where a page has said so."""
-    return Presence.objects.filter(review=review_id, reviewer=reviewer).values_list("since", flat=True).first()
-
-
 def signed_now(review_id: int, reviewer: User) -> str:
     """Since when a page is open, for its forms: who decides before it has said so, or without scripts, had it open as well."""
     return SIGNER.sign_object([review_id, reviewer.pk, timezone.now().isoformat()])

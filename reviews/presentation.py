@@ -3,23 +3,25 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import cached_property
 from typing import Any
 
-from reviews import background, consequences
+from django.urls import reverse
+from django.utils.functional import cached_property
+
+from reviews import background, consequences, decisions
 from reviews.choices import Choice
-from reviews.comparison import Change, changes
 from reviews.listing import agent_title
 from reviews.models import Cause, Claim, Decision, Review
 from reviews.selection import why_alone
-from runs import describe, sdk, timeline
+from runs import conversations, describe, sdk, timeline
 from runs.engine.act import Part
 from runs.engine.budget import shown
+from runs.engine.comparison import Change
 from runs.engine.policy import Subject
-from runs.models import Run, Step
+from runs.models import Run, RunStatus, Step
 
 STEPS_BEFORE = 3
-CHANGES = (Decision.Kind.EDIT, Decision.Kind.APPROVE)  # an approval of what another edited carries its value
+SAYS_NO = (Decision.Kind.REJECT, Decision.Kind.NOT_HAPPENED, Decision.Kind.FINISH)
 REPLACED, REPLACED_LETTERS = 3, 60
 STEPS_MOST = 200  # of those that are asked for; the run's page has every one
 DEFAULTS = {
@@ -31,7 +33,10 @@ DEFAULTS = {
 WHAT_HAPPENS = {
     Cause.GATED: "Approve, and “{title}” is carried out with the input below. Nothing has been done yet.",
     Cause.LOW_CONFIDENCE: "Approve, and the run goes on with the result below as if it were certain.",
-    Cause.FAILED: "“{title}” did not succeed. Have it tried again, or give its result yourself; then the run goes on.",
+    Cause.FAILED: (
+        "“{title}” did not succeed. Have it tried again, or give its result yourself; then the run goes on. "
+        "With another input it goes on in a fork: on the page of its run, at this step."
+    ),
     Cause.QUESTION: "The run goes on with your answer.",
     Cause.CODE_CHANGED: "The run stopped where the code no longer asks for what was recorded. Say how it ends or goes on.",
     Cause.OUTCOME_UNKNOWN: "“{title}” may happen only once, and nobody knows whether it did. Look it up outside, then say it.",
@@ -117,11 +122,16 @@ class ReviewPage:
         return agent_title(self.review.run.agent)
 
     @property
+    def agent_url(self) -> str:
+        """ "" where the code no longer has the agent."""
+        return reverse("agent", args=[self.review.agent]) if self.review.agent in sdk.AGENTS else ""
+
+    @property
     def act(self) -> list[Part]:
         """What is carried out, by name and content, where its worker says it; else the proposal itself has to."""
         worker = sdk.find_worker(self.review.worker)
         about_input = self.review.subject == Subject.INPUT
-        if not (about_input and worker and worker.says) or (self.first and self.first.kind not in CHANGES):
+        if not (about_input and worker and worker.says) or (self.first and self.first.kind not in Decision.CHANGES):
             return []
         return consequences.parts(self.review, self.edited.value if self.edited else None)
 
@@ -151,8 +161,7 @@ class ReviewPage:
         worker = sdk.find_worker(self.review.worker)
         if worker is None or self.review.cause in (Cause.CODE_CHANGED, Cause.BUDGET):
             return dict(self.review.schema)
-        about_input = self.review.subject == Subject.INPUT
-        return worker.input_model.model_json_schema() if about_input else worker.output.json_schema()
+        return consequences.schema_of(worker, self.review.subject)
 
     @cached_property
     def claim(self) -> Claim | None:
@@ -162,6 +171,11 @@ class ReviewPage:
     def step(self) -> Step | None:
         found = Step.objects.filter(run=self.review.run_id, position=self.review.position)
         return next(iter(timeline.steps_of(self.review.run_id, found)), None)
+
+    @property
+    def asked_a_model(self) -> bool:
+        """Whether there is a conversation to show, which is fetched when somebody opens it."""
+        return conversations.is_kept(self.review.run_id, self.review.position)
 
     @property
     def alternatives(self) -> list[tuple[str, float]]:
@@ -245,9 +259,21 @@ class ReviewPage:
     def decision(self) -> Decision | None:
         return self.review.decision
 
+    @property
+    def failed_run(self) -> Run | None:
+        """The run, where it failed after somebody said no."""
+        said_no = self.decision and self.decision.kind in SAYS_NO and self.review.cause != Cause.SAMPLE
+        return self.review.run if said_no and self.review.run.status == RunStatus.FAILED else None
+
     @cached_property
     def forked(self) -> Run | None:
         return run_forked_by(self.decision) if self.decision else None
+
+    @property
+    def own_undo(self) -> decisions.Undoable | None:
+        """Of the decision of this page alone, while it can be taken back."""
+        can_be = self.decision and self.decision.can_be_taken_back
+        return decisions.Undoable(self.decision, self.decision.effective_at) if self.decision and can_be else None
 
     @property
     def did(self) -> str:
@@ -264,9 +290,7 @@ class ReviewPage:
     @property
     def changes(self) -> list[Change]:
         """How the decision differs from the proposal."""
-        if self.decision is None or self.decision.value is None or self.decision.kind not in CHANGES:
-            return []
-        return changes(self.review.proposal, self.decision.value)
+        return self.decision.changes if self.decision else []
 
     @property
     def replaced(self) -> list[tuple[str, str, str]]:

@@ -1,23 +1,20 @@
 """Which reviews may be decided together, and what differs between them."""
 
 import json
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core import signing
 from django.utils import timezone
+from django.utils.functional import cached_property
 
-from reviews.eligibility import Eligibility
-from reviews.models import Cause, Decision, Review, Risk
+from reviews.eligibility import HIDDEN_FROM_YOU, Eligibility
+from reviews.models import Cause, Decision, Review
+from runs import access, sealed
 
 MOST = 1_000  # at once
-GOOD_FOR = timedelta(hours=1)  # a preview: what was seen longer ago is to be looked at again
 SALT = "reviews.bulk"
 Kind = Decision.Kind
 NEVER = (Cause.OUTCOME_UNKNOWN, Cause.BUDGET)  # each is looked up, or calculated, by itself
@@ -45,12 +42,11 @@ KINDS = tuple(choice.kind for choice in CHOICES)  # each means the same for ever
 APPROVED = {
     Cause.GATED: "Each is carried out with the input that is shown. Nothing has been done yet.",
     Cause.LOW_CONFIDENCE: "Each run goes on with the result that is shown, as if it were certain.",
-    Cause.SAMPLE: "Each result is noted as right. The runs were not held up.",
 }
-
-
-class OutOfDate(Exception):
-    """What was shown is too old, or was not shown to this person."""
+OF_SAMPLES = (
+    Choice(Kind.APPROVE, "They were right", "success", "Each result is noted as right. The runs were not held up."),
+    Choice(Kind.REJECT, "They were wrong", "danger", "Each result is noted as wrong. The runs went on with them."),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +82,29 @@ class Preview:
     @cached_property
     def choices(self) -> list[Choice]:
         """The decisions that each of them allows."""
-        allowed = (
-            [choice for choice in CHOICES if all(choice.kind in review.allowed for review in self.rows)] if self.rows else []
-        )
-        said = APPROVED.get(Cause(self.first.cause), "") if self.rows else ""
-        return [replace(choice, says=said) if choice.kind == Kind.APPROVE else choice for choice in allowed]
+        if not self.rows:
+            return []
+        offered = OF_SAMPLES if self.first.cause == Cause.SAMPLE else CHOICES
+        allowed = [choice for choice in offered if all(choice.kind in review.allowed for review in self.rows)]
+        said = APPROVED.get(Cause(self.first.cause))
+        return [replace(choice, says=said) if said and choice.kind == Kind.APPROVE else choice for choice in allowed]
 
     @cached_property
     def alike(self) -> dict[str, Cell]:
         """What every proposal says in the same words."""
-        return {name: _cell(name, value) for name, value in _fields(self.first).items() if name not in self.differing}
+        said = _fields(self.first) if self.first.proposal is not None else {}
+        return {name: _cell(name, value) for name, value in said.items() if name not in self.differing}
 
     @cached_property
     def differing(self) -> list[str]:
         """The names of the fields that are not the same in all, in their order."""
         names = dict.fromkeys(name for review in self.rows for name in _fields(review))
         return [name for name in names if any(_fields(one).get(name) != _fields(self.first).get(name) for one in self.rows)]
+
+    @property
+    def is_identical(self) -> bool:
+        """They ask exactly the same; where there is no proposal, what they are about may differ all the same."""
+        return bool(self.first.same) and len({review.same for review in self.rows}) == 1
 
     @property
     def columns(self) -> list[str]:
@@ -121,19 +124,8 @@ class Preview:
         return sum(map(len, self.excluded.values()))
 
     def sealed(self) -> str:
-        """Which reviews were shown to whom and when, and what of them: nobody can put another in."""
-        shown = [[review.pk, review.fingerprint] for review in self.rows]
-        told = {"id": str(uuid.uuid4()), "by": self.actor.pk, "at": timezone.now().isoformat(), "shown": shown}
-        return signing.dumps(told, salt=SALT, compress=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a person had before them when they decided: ids of reviews, each with its fingerprint."""
-
-    id: uuid.UUID
-    at: datetime
-    shown: list[tuple[int, str]]
+        """Which reviews were shown, each with its fingerprint."""
+        return sealed.seal([[review.pk, review.fingerprint] for review in self.rows], by=self.actor.pk, salt=SALT)
 
 
 def preview(reviews: Iterable[Review], actor: User) -> Preview:
@@ -169,7 +161,7 @@ def why_not(review: Review, actor: User) -> str:
 
 def why_alone(review: Review) -> str:
     """Why it can never be decided together with others, or ""."""
-    if review.risk == Risk.HIGH:
+    if review.is_high_risk:
         return "High risk: each of these is looked at by itself."
     if review.approvals > 1:
         return "Four eyes: each of these needs two people who look at it."
@@ -183,15 +175,9 @@ def identical(review: Review) -> list[Review]:
     return list(Review.objects.open().filter(same=review.same).in_turn().with_people()[: MOST + 1]) if review.same else [review]
 
 
-def opened(sealed: str, actor: User) -> Seen:
-    """Raises OutOfDate."""
-    try:
-        told = signing.loads(sealed, salt=SALT, max_age=GOOD_FOR)
-    except signing.BadSignature as error:
-        raise OutOfDate from error
-    if told["by"] != actor.pk:
-        raise OutOfDate
-    return Seen(uuid.UUID(told["id"]), datetime.fromisoformat(told["at"]), [(pk, seen) for pk, seen in told["shown"]])
+def opened(text: str, actor: User) -> sealed.Seen:
+    """Raises sealed.OutOfDate."""
+    return sealed.opened(text, by=actor.pk, salt=SALT)
 
 
 # --- what differs -------------------------------------------------------------------------------------------------
@@ -204,9 +190,12 @@ def _sort(review: Review) -> tuple[str, str, str]:
 def _foreign(actor: User) -> Callable[[Review], str]:
     """Why a review is not this person's to decide; asked once for all whom the same groups are asked about."""
     known: dict[tuple[object, ...], str] = {}
+    sees = access.may_see_payloads(actor)  # what is revealed is looked at by itself
 
     def why(review: Review) -> str:
         asked = (review.group_id, review.escalated_at and review.second_group_id, review.assignee_id == actor.pk)
+        if not sees:
+            return HIDDEN_FROM_YOU
         if asked not in known:
             known[asked] = Eligibility(review, actor).why_not()
         return known[asked]

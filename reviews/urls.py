@@ -25,6 +25,7 @@ urlpatterns = [
     path("reviews/bulk/<uuid:bulk_id>/undo/", bulk.undo_bulk, name="undo_bulk"),
     path("reviews/<int:review_id>/", review.review_page, name="review"),
     path("reviews/<int:review_id>/steps/", context.review_steps, name="review_steps"),
+    path("reviews/<int:review_id>/conversation/", context.review_conversation, name="review_conversation"),
     path("reviews/<int:review_id>/diff/", context.review_diff, name="review_diff"),
     path("reviews/<int:review_id>/news/", review.review_news, name="review_news"),
     path("reviews/<int:review_id>/decision/", decision.decide_review, name="decide_review"),

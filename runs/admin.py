@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MinValueValidator, validate_email
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -14,18 +14,21 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from pydantic import ValidationError as Misfit
 
-from runs import access, commands, dependencies, operations, policies, previews, sdk
+from runs import access, commands, dependencies, operations, payloads, policies, previews, sdk
+from runs.alerts import delivery
 from runs.engine.canonical import Unstorable, stored
+from runs.forms.address import AddressForm
 from runs.forms.complaints import plain
-from runs.models import AgentConfig, Budget, Dependency, Policy, Run, Step, dependency, versions
-from runs.models.config import DAY_LIMITS, REVIEW_CAPS, RUN_LIMITS
+from runs.integrations import notices as outside
+from runs.models import AgentConfig, AlertChannel, Budget, Dependency, Policy, Reveal, Run, Step, dependency, versions
+from runs.models.config import CHANGEABLE, DAY_LIMITS, REVIEW_CAPS, RUN_LIMITS
+from runs.models.content import are_hidden
 
 HISTORY_SHOWN = 20
 POLICY_FIELDS = (
     "agent", "worker", "enabled", "when", "threshold", "subject", "path", "operator", "value", "risk", "approvals",
     "within_seconds", "default", "sample_share",
 )  # fmt: skip
-CHANGEABLE = ("enabled", "threshold", "attempts", "values", *REVIEW_CAPS, *RUN_LIMITS, *DAY_LIMITS)
 
 
 class SettingsField(forms.JSONField):
@@ -161,14 +164,22 @@ class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]
     def is_valid(self) -> bool:
         return super().is_valid() and not self.is_preview
 
-    def _post_clean(self) -> None:
-        super()._post_clean()  # type: ignore[misc]
-        if not self.errors:
+    def clean(self) -> dict[str, Any]:
+        """With what the code says of it, so that all that is wrong stands there in one round."""
+        said: dict[str, Any] = super().clean() or self.cleaned_data
+        if {"agent", "worker", "when", "subject"} <= said.keys():
+            forms.models.construct_instance(self, self.instance, POLICY_FIELDS)
             try:
                 self._check_worker()
                 policies.check(self.instance)
             except ValidationError as error:
-                self.add_error(None, error)
+                self.add_error(None, ValidationError({name: e for name, e in error.error_dict.items() if name in said}))
+        return said
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if not self.errors:
+            policies.check(self.instance)  # a preview takes it as it would be kept
 
     def _check_worker(self) -> None:
         row = self.instance
@@ -204,10 +215,11 @@ class PolicyAdmin(Versioned):
         obj.pk = saved.pk
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **options: Any) -> HttpResponse:
-        """With what it would have done, where that was asked for."""
+        """With what it would have done, where that was asked for; by what is hidden nothing can be judged."""
         form = context["adminform"].form
         if isinstance(form, PolicyForm) and form.is_bound and form.is_preview and not form.errors:
-            context["preview"] = previews.preview(form.instance)
+            context["previews"] = True
+            context["preview"] = None if are_hidden() else previews.preview(form.instance)
         return super().render_change_form(request, context, *args, **options)
 
 
@@ -237,17 +249,45 @@ class DependencyAdmin(Versioned):
         dependencies.configure(obj.name, by=request.user.get_username(), **changes)
 
 
-class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
+class AlertChannelForm(AddressForm):
+    examples = f"mailto:nights@example.com, {outside.EXAMPLES}"
+
+    class Meta:
+        model = AlertChannel
+        fields = ("name", "enabled", "url", "hourly_cap", "quiet_from", "quiet_until", "zone")
+
+    def check(self, url: str) -> None:
+        """A mail address too."""
+        if url.startswith(delivery.MAIL):
+            validate_email(url.removeprefix(delivery.MAIL))
+        else:
+            super().check(url)
+
+
+@admin.register(AlertChannel)
+class AlertChannelAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    form = AlertChannelForm
+    list_display = ("name", "address", "enabled", "last_sent_at", "last_error")
+    readonly_fields = ("address", "last_sent_at", "last_error", "retry_at", "gave_up_at")
+    fieldsets = (
+        (None, {"fields": ("name", "enabled", "address", "url")}),
+        ("How often", {"fields": ("hourly_cap", "quiet_from", "quiet_until", "zone")}),
+        ("How it went", {"fields": ("last_sent_at", "last_error", "retry_at", "gave_up_at")}),
+    )
+
+    def save_model(self, request: HttpRequest, obj: AlertChannel, form: Any, change: bool) -> None:
+        obj.begin_anew()
+        super().save_model(request, obj, form, change)
+
+    @admin.display(description="present address")
+    def address(self, channel: AlertChannel) -> str:
+        if channel.url.startswith(delivery.MAIL):
+            return channel.url
+        return outside.masked(channel.url) if channel.url else "none yet"
+
+
+class ReadOnly(payloads.LookOnly):
     """Runs and steps are what their events say: to be looked at."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return access.may_look(request.user)
@@ -259,6 +299,16 @@ class RunAdmin(ReadOnly):
     list_filter = ("status", "agent")
     search_fields = ("input_text",)
     show_full_result_count = False
+
+
+@admin.register(Reveal)
+class RevealAdmin(ReadOnly):
+    list_display = ("at", "by", "run_id", "reason")
+    list_filter = ("by",)
+    show_full_result_count = False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return access.may_configure(request.user)
 
 
 @admin.register(Budget)

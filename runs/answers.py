@@ -32,6 +32,11 @@ def masked_by(worker: AnyWorker) -> tuple[str, ...]:
     return worker.masked + (worker.fallback.masked if isinstance(worker.fallback, sdk.Worker) else ())
 
 
+def said_to_models(worker: AnyWorker, calls: list[dict[str, Any]], known: set[str]) -> dict[str, Any]:
+    """What an attempt and models said to one another, as it is recorded with how it ended; nothing where it called none."""
+    return {"model_calls": mask(list(calls), masked_by(worker), known)} if calls else {}
+
+
 def fitting(dump: Callable[[Any], Any], value: Any, *, secret: bool) -> Any:
     """The value as it is recorded; what does not fit is said without the value where that may be secret."""
     try:

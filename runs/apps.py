@@ -8,6 +8,8 @@ from types import ModuleType
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
+from django.db.models.signals import post_migrate
 from django.utils.module_loading import module_has_submodule
 
 
@@ -22,6 +24,28 @@ class RunsConfig(AppConfig):
                 package = _loaded(app, f"{app.name}.agents")
                 for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
                     _loaded(app, f"{package.__name__}.{module.name}")
+        from runs import bulk  # noqa: F401 - its job, and what it looks for at each sweep
+        from runs.models import content
+
+        content.declare_titles(_titles)
+        post_migrate.connect(_make_rules, sender=self)
+
+
+def _titles() -> set[str]:
+    """Of steps, as code declares them; that of a question may be made while its run goes."""
+    from runs import sdk
+
+    of_workers = {worker.title for worker in sdk.WORKERS.values() if not worker.asks}
+    return of_workers | {f"Start {agent.title}" for agent in sdk.AGENTS.values()}
+
+
+def _make_rules(**kwargs: object) -> None:
+    """The alert rules that ship, where a migration back has not removed their table."""
+    from runs.alerts import rules
+    from runs.models import AlertRule
+
+    if AlertRule._meta.db_table in connection.introspection.table_names():
+        rules.ensure_built_in()
 
 
 def _loaded(app: AppConfig, name: str) -> ModuleType:

@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 
 from runs import escalations, event_log, keeper, sdk
-from runs.answers import Accepted, AnyWorker, described, masked_by
+from runs.answers import Accepted, AnyWorker, described, masked_by, said_to_models
 from runs.engine import budget, divergence, outcome, policy
 from runs.engine.canonical import clean, normalise
 from runs.engine.errors import NoBudget
@@ -28,7 +28,7 @@ from runs.passes import Pass, has_come
 from runs.reliability.budget import working
 
 LEAST_SECONDS = 0.1  # an attempt at the end of a step's time still has these
-MOST_DEFERRALS = 3  # short ones of a step that the process waits for; then the run is parked for each
+MOST_DEFERRALS = 3  # short ones that a worker asked for, and the process waits for; then the run is parked for each
 
 
 class OneStep:
@@ -40,7 +40,7 @@ class OneStep:
         self.real = real
         self.policy = policy.policy_of(here.log.state.config, worker.name)
         self.deferrals = 0
-        self.took: dict[str, int] = {}  # the last attempt
+        self.took, self.calls = dict[str, Any](), list[dict[str, Any]]()  # of the last attempt; the calls are of models
 
     @property
     def recorded(self) -> StepState:
@@ -63,7 +63,7 @@ class OneStep:
             return None
         given = (request["worker"], request["input"]) if in_line and step is None else None
         limits = state.config.get("budget", {}) | state.raised
-        over = budget.over(state.steps, self.position, limits=limits, worked_seconds=state.worked_seconds, given=given)
+        over = budget.over(state.steps, self.position, limits=limits, seconds=self.here.seconds(limits), given=given)
         if over is None:
             return None
         if self.here.asks_for_more or any(budget.is_asked_by(one) for one in state.steps.values()):  # one question is enough
@@ -105,7 +105,7 @@ class OneStep:
 
         Raises LeaseLost where it was not called, because the lease had run out.
         """
-        began = time.monotonic()
+        began, self.calls = time.monotonic(), []
         try:
             return Accepted(self.worker, self._call(step), self._secrets)
         except event_log.LeaseLost:
@@ -113,7 +113,8 @@ class OneStep:
         except (Exception, SystemExit, CancelledError, keeper.CutOff) as error:  # noqa: BLE001 - it is recorded on the step
             return error
         finally:
-            self.took = {"duration_ms": round((time.monotonic() - began) * 1000)}
+            said = said_to_models(self.worker, self.calls, self._secrets)
+            self.took = {"duration_ms": round((time.monotonic() - began) * 1000)} | said
 
     def follow(self, answer: "Accepted | BaseException") -> Next:
         """The move after an attempt."""
@@ -155,7 +156,7 @@ class OneStep:
     def _ask_first(self, value: Any) -> Open:
         """Before anything is executed: a question, or a gate whose reviewer decides about the input."""
         if self.worker.asks:
-            return self._escalate(Cause.QUESTION, Subject.OUTPUT, why=value["question"])
+            return self._escalate(Cause.QUESTION, Subject.OUTPUT, why=value["question"], proposal=self.worker.draft)
         verdict = self._gate(value)
         return self._escalate(Cause.GATED, Subject.INPUT, why=verdict.why, proposal=value, verdict=verdict)
 
@@ -186,7 +187,8 @@ class OneStep:
         if step.gate_passed and step.approved not in ("", self._action(step)):
             return self._ask_again(step)
         if step.status == Status.RETRYING and step.wake_at and not has_come(step.wake_at, self.here.woken_for):
-            return Open("retry" if step.error else "later", self.position, step.wake_at)
+            said = step.held.get("cause", "retry" if step.error else "later")
+            return Open(said, self.position, step.wake_at, held=held_by(step.held))
         if step.status == Status.RUNNING:
             return self._crashed(step, self._ending(step))
         if step.crash:
@@ -250,7 +252,8 @@ class OneStep:
         inputs = {name: getattr(given, name) for name in type(given).model_fields}
         context = sdk.StepContext(
             f"{self.log.run_id}:{step.name}", step.attempt, step.remark, worker=worker.name, agent=self.log.state.agent,
-            effect=step.effect, uses=worker.uses, run_id=self.log.run_id, fence=self.log.fence or 0, position=step.position,
+            tenant=self.here.tenant, effect=step.effect, uses=worker.uses, run_id=self.log.run_id, fence=self.log.fence or 0,
+            position=step.position, model_calls=self.calls, late=step.held.get("late", 0),
         )  # fmt: skip
         with sdk.executing(context), working(context):
             limit = min(worker.timeout or settings.STEP_TIMEOUT_SECONDS, max(_seconds_left(self.worker, step), LEAST_SECONDS))
@@ -263,15 +266,13 @@ class OneStep:
         if judgement:
             judgement = judgement | {"threshold": policy.threshold_of(self.policy, threshold)}
             confidence = judgement["confidence"]
-        verdict = policy.after(
-            self.policy, accepted.stored, judged=bool(judgement), confidence=confidence, threshold=threshold
-        )  # fmt: skip
+        verdict = policy.after(self.policy, accepted.stored, judged=bool(judgement), confidence=confidence, threshold=threshold)
         if self.recorded.sent_back:
             effect = policy.worst({self.recorded.effect} | sdk.effects(self.worker))
-            verdict = policy.after_remark(self.policy, verdict, effect)
+            verdict = policy.after_remark(self.policy, verdict, effect, declared=sdk.risk(self.worker))
         if verdict.needs_person:
             why = " ".join(filter(None, [verdict.why, judgement.pop("why", "")]))
-            about = judgement | {"judged": True, "threshold": policy.threshold_of(self.policy, threshold)}
+            about = judgement | self.took | {"judged": True, "threshold": policy.threshold_of(self.policy, threshold)}
             return self._escalate(verdict.cause, Subject.OUTPUT, why=why, proposal=accepted.stored, verdict=verdict, **about)
         sampled = {"sampled": True} if self._is_drawn() else {}
         succeeded = Draft(Kind.STEP_SUCCEEDED, {"output": accepted.stored} | judgement | self.took | sampled, self.position)
@@ -303,8 +304,7 @@ class OneStep:
             degraded.drafts[:0] = drafts
             return degraded
         cause = Cause.OUTCOME_UNKNOWN if step.effect == "once" and isinstance(next_, outcome.AskPerson) else Cause.FAILED
-        asked = self._escalate(cause, Subject.OUTPUT, why=next_.why)
-        asked.drafts[:0] = drafts
+        (asked := self._escalate(cause, Subject.OUTPUT, why=next_.why)).drafts[:0] = drafts
         return asked
 
     def _fallback(self, step: StepState, why: str) -> Attempt | Done | None:
@@ -341,16 +341,17 @@ class OneStep:
     def _defer(self, step: StepState, not_yet: outcome.NotYet) -> Next:
         """Not yet, says the worker, or guard: that was no attempt."""
         draft = self._deferred(step, not_yet)
-        self.deferrals += 1
-        if not_yet.parks or self.deferrals > MOST_DEFERRALS:
+        if not_yet.parks or self.deferrals == MOST_DEFERRALS:
             return Open(not_yet.cause, self.position, moment(draft.data["wake_at"]), [draft], held=held_by(draft.data))
+        self.deferrals += 1
         return Attempt(self._next_start(step.attempt - 1, step.remark), [draft], not_yet.wait_seconds)
 
     def _deferred(self, step: StepState, not_yet: outcome.NotYet, **more: Any) -> Draft:
         wake_at, why = event_log.now() + timedelta(seconds=not_yet.wait_seconds), clean(not_yet.why)
         data = {"attempt": step.attempt, "seconds": not_yet.wait_seconds, "wake_at": wake_at.isoformat(), "why": why}
         if not_yet.cause != "later":
-            data |= {"cause": not_yet.cause, "dependency": not_yet.dependency}
+            data |= {"cause": not_yet.cause, "dependency": not_yet.dependency} | ({"late": True} if not_yet.late else {})
+            data |= {"tenant": self.here.tenant} if self.here.tenant else {}
         return Draft(Kind.STEP_DEFERRED, normalise(data | more), self.position)
 
     def _retry(self, step: StepState, failed: dict[str, Any], again: outcome.TryAgain) -> Next:
@@ -362,11 +363,8 @@ class OneStep:
         return Open("retry", self.position, wake_at, [Draft(Kind.ATTEMPT_FAILED, failed, self.position)])
 
     def _escalate(self, cause: Cause, subject: Subject, *, why: str, verdict: Verdict | None = None, **about: Any) -> Open:
-        step = self.log.state.steps.get(self.position)
-        asked = escalations.question(
-            self.worker, cause, subject, step=step, terms=self.policy, why=why, verdict=verdict, **about
-        )  # fmt: skip
-        return self._put(asked)
+        about |= {"step": self.log.state.steps.get(self.position), "terms": self.policy, "why": why, "verdict": verdict}
+        return self._put(escalations.question(self.worker, cause, subject, **about))
 
     def _put(self, asked: dict[str, Any]) -> Open:
         """The question to a person; where the run has no room for another review, the step waits with it."""

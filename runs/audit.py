@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from django.db import connection, transaction
 
+from runs.engine import tombstones
 from runs.engine.canonical import dumps, put_back
 from runs.engine.events import GENESIS, Fact, first_broken
 from runs.engine.state import RunState, fold
@@ -35,6 +36,13 @@ class Found:
     events: int = 0
     run_id: int | None = None
     wrong: str = ""
+    pruning: int | None = None  # whose tombstones they are
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, and of which run; "" where nothing is."""
+        about = "Retention" if self.run_id is None else f"Run {self.run_id}"
+        return f"{about}: {self.wrong}" if self.wrong else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,9 @@ def verify(*, processes: int, only: Sequence[int] = ()) -> Iterator[tuple[Found,
     with _snapshot() as (database, snapshot):
         parts = [Part(one, one, 0) for one in only] or _parts(database)
         total, found = sum(part.events for part in parts), Found()
+        if not only and (broken := _broken_tombstone(database)).wrong:
+            yield broken, total
+            return
         with _pool(min(processes, len(parts)), snapshot) as pool:
             for part in pool.map(_audit_in_snapshot, parts):
                 found = Found(found.runs + part.runs, found.events + part.events, part.run_id, part.wrong)
@@ -89,6 +100,7 @@ PAYLOADS = f"""
 SELECT run_id, hash, hash = encode(sha256(convert_to(body, 'UTF8')), 'hex') FROM runs_payload
 WHERE run_id {WITHIN} ORDER BY run_id
 """  # noqa: S608
+REMOVED = "SELECT min(run_id) FROM runs_tombstone WHERE run_id = ANY(%(ids)s)"
 BODY = "SELECT body FROM runs_payload WHERE run_id = %s AND hash = %s"
 JSON_COLUMNS = {name for name in (*RUN_COLUMNS, *STEP_COLUMNS) if TYPES.get(name) == "jsonb"}
 
@@ -99,8 +111,10 @@ def audit(database: Connection, part: Part) -> Found:
     rows = {run_id: columns for run_id, *columns in _rows(database, RUNS, within)}
     steps = {run_id: [row[1:] for row in mine] for run_id, mine in groupby(_rows(database, STEPS, within), itemgetter(0))}
     payloads = {run_id: dict(mine) for run_id, mine in _by_run(_rows(database, PAYLOADS, within)).items()}
+    if back := _rows(database, REMOVED, {"ids": [*(rows.keys() | steps.keys() | payloads.keys())]})[0][0]:
+        return Found(0, 0, back, "it was removed by retention, and there are rows of it")
     beside, runs, events = _Beside(database, rows, steps, payloads), 0, 0
-    for run_id, mine in groupby(_stream(database, within), itemgetter(0)):
+    for run_id, mine in groupby(_stream(database, EVENTS, within), itemgetter(0)):
         without_events = beside.first_before(run_id)
         if without_events is not None:
             return Found(runs, events, without_events, "it has rows and no events")
@@ -200,19 +214,56 @@ def _first_other(columns: dict[str, Any], said: dict[str, Any]) -> str:
     return ""
 
 
+# --- what is left of removed runs -----------------------------------------------------------------------------------
+
+TOMBSTONES = """
+SELECT pruning_id, place, run_id, last_seq, head_hash, by, at, archive, prev_hash, hash FROM runs_tombstone
+ORDER BY pruning_id, place
+"""
+ENDS = "SELECT id, runs, head_hash FROM runs_pruning WHERE runs > 0"
+
+
+# with its end in one statement: it may go on at this moment
+TOMBSTONES_OF = """
+SELECT pruning.runs, pruning.head_hash, pruning.id, place, run_id, last_seq, tombstone.head_hash, tombstone.by, at,
+  tombstone.archive, prev_hash, hash
+FROM runs_pruning AS pruning
+LEFT JOIN runs_tombstone AS tombstone ON tombstone.pruning_id = pruning.id
+WHERE pruning.id = %(id)s ORDER BY place
+"""
+
+
+def _broken_tombstone(database: Connection) -> Found:
+    ends = {pruning: (count, head_hash) for pruning, count, head_hash in _rows(database, ENDS, {})}
+    return _found(tombstones.first_broken((tombstones.Tombstone(*row) for row in _stream(database, TOMBSTONES, {})), ends))
+
+
+def of_pruning(pruning: int) -> Found:
+    """The first tombstone of this pruning, or its end, that is not what was written."""
+    with transaction.atomic():
+        rows = _rows(connection.connection, TOMBSTONES_OF, {"id": pruning})
+    there = [tombstones.Tombstone(*row[2:]) for row in rows if row[3] is not None]
+    return _found(tombstones.first_broken(there, {pruning: rows[0][:2]} if rows and rows[0][0] else {}))
+
+
+def _found(broken: tombstones.Broken) -> Found:
+    pruning, run_id, wrong = broken
+    return Found(0, 0, run_id, wrong, pruning)
+
+
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def _rows(database: Connection, statement: str, within: dict[str, int]) -> list[Row]:
+def _rows(database: Connection, statement: str, within: dict[str, Any]) -> list[Row]:
     with psycopg.Cursor(database) as cursor:
         return cursor.execute(statement, within).fetchall()
 
 
-def _stream(database: Connection, within: dict[str, int]) -> Iterator[Row]:
+def _stream(database: Connection, statement: str, within: dict[str, int]) -> Iterator[Row]:
     """One run may have more events than fit into memory."""
     with psycopg.ServerCursor(database, "audit") as cursor:
         cursor.itersize = FETCHED_AT_ONCE
-        yield from cursor.execute(EVENTS, within)
+        yield from cursor.execute(statement, within)
 
 
 PARTS = """

@@ -128,7 +128,7 @@ def _spent(scope: str) -> list[str]:
 
 
 def _line(row: Budget) -> str:
-    used = shown(row.unit, row.used, settings.CURRENCY)
+    used, work = shown(row.unit, row.used, settings.CURRENCY), " of work" if row.unit == "seconds" else ""
     if row.limit is None:
-        return used
-    return f"{used.partition(' ')[0]} of {shown(row.unit, row.limit, settings.CURRENCY)}"
+        return used + work
+    return f"{used.partition(' ')[0]} of {shown(row.unit, row.limit, settings.CURRENCY)}{work}"

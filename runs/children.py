@@ -9,18 +9,21 @@ from django.db import transaction
 from pydantic import ValidationError
 
 from runs import dispatch, event_log, sdk
+from runs.engine import budget
 from runs.engine.canonical import Large, clean, digest, dumps, stored
 from runs.engine.events import Draft, Kind
-from runs.engine.state import RunState, Status
+from runs.engine.policy import ALLOWED, Cause, Subject
+from runs.engine.state import RunState, Status, StepState
 from runs.models import Run, RunStatus
+from runs.models.content import hidden
 from runs.models.run import COMPLETED, ENDED
-from runs.nexts import Open
+from runs.nexts import Open, refusal
 from runs.pen import certain, patiently
 from runs.reliability import line
 from runs.requests import Refused, enabled, find_agent, in_force, request
 from runs.steps import Steps, interruptible
 
-MOST_DEEP = 5  # runs above one another
+MOST_DEEP = 5  # runs above one another; a person may let a family go deeper
 OUTPUT_LETTERS = 1_000_000  # of all outputs of a join together; beyond, they stay with the children
 ERROR_LETTERS = 2_000_000  # likewise of their errors, which are shortened
 
@@ -38,6 +41,7 @@ def spawn(steps: Steps, name: str, agent: sdk.Agent | str, inputs: Sequence[Any]
         asked = steps.request(name, f"spawn[{slug}]", title=title, given=given, same_as=values)
         step = steps.recorded(asked)
         if step is None or step.status != Status.SUCCEEDED:
+            _ask_if_over(steps, asked, step, len(values))
             ids = _begin(steps, asked, slug, values)
         else:
             ids = step.output if isinstance(step.output, list) else [step.output]
@@ -78,9 +82,11 @@ def parent_has_read(run: Run) -> bool:
     """Its parent has recorded how this run ended, and went on from that, or has ended itself: nothing changes there any more."""
     if run.parent is None or run.status not in ENDED:
         return False
+    if run.parent.ended:
+        return True
     joins = list(run.parent.steps.filter(worker="join", status=RunStatus.SUCCEEDED))
-    read = (_whole(step.input)["runs"] for step in event_log.with_payloads(run.parent.pk, joins))
-    return run.parent.ended or any(run.pk in ids for ids in read)
+    with hidden(False):  # only numbers of runs are asked
+        return any(run.pk in _whole(step.input)["runs"] for step in event_log.with_payloads(run.parent.pk, joins))
 
 
 def _whole(value: Any) -> Any:
@@ -126,25 +132,45 @@ def _input(name: str, slug: str, given: Any) -> Any:
         raise Refused(f"The input of step {name!r} does not fit the agent {slug}: {place}: {first['msg']}.") from error
 
 
+def _ask_if_over(steps: Steps, asked: dict[str, Any], step: StepState | None, more: int) -> None:
+    """Where the run has come to the end of what it may start by itself, a person says whether it goes on; nothing is started."""
+    if step and step.status in (Status.REJECTED, Status.EXPIRED):
+        steps.settle(refusal(step))
+    if step and step.asked:
+        steps.settle(Open("person", steps.position, step.deadline))
+    state, limits = steps.log.state, _limits(steps.log.state)
+    begun = patiently(Run.objects.filter(parent=steps.log.run_id).count, steps.may_wait())
+    over = budget.over(state.steps, steps.position, limits=limits, seconds=steps.here.seconds(limits), given=None)
+    over = over or budget.over_starts(asked["name"], begun=begun, more=more, depth=state.depth, limits=limits)
+    if over:
+        data = {"cause": Cause.BUDGET, "subject": Subject.OUTPUT, "proposal": over.question, "why": over.why, "schema": {}}
+        escalated = Draft(Kind.STEP_ESCALATED, data | {"allowed": list(ALLOWED[Cause.BUDGET])}, steps.position)
+        requested = [] if step else [Draft(Kind.STEP_REQUESTED, asked, steps.position)]
+        steps.settle(Open("person", steps.position, drafts=[*requested, escalated]))
+
+
+def _limits(state: RunState) -> dict[str, Any]:
+    """Those of its configuration, and how many runs it may start, and how deep below the first, unless a person raised that."""
+    usual: dict[str, Any] = {"children": settings.CHILDREN_LIMIT, "depth": MOST_DEEP}
+    usual |= state.config.get("budget", {}) | state.raised
+    return usual
+
+
 def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any]) -> list[int]:
-    """Children and step in one transaction; their jobs after it. Raises Refused for too many, too deep, or a disabled agent."""
+    """Children and step in one transaction; their jobs after it. Raises Refused for a disabled agent."""
     steps.write_results()  # nothing but what can be done again is in the transaction below
-    state, run_id, name = steps.log.state, steps.log.run_id, asked["name"]
-    if state.depth + 1 > MOST_DEEP:
-        raise Refused(f"Step {name!r} would start a run {state.depth + 1} below the first; {MOST_DEEP} is the most.")
-    begun = Run.objects.filter(parent=run_id).count() + len(values)
-    if begun > settings.CHILDREN_LIMIT:
-        told = f"With step {name!r} this run would have {begun:,} children"
-        raise Refused(f"{told}; {settings.CHILDREN_LIMIT:,} is the most.")
+    state, run_id = steps.log.state, steps.log.run_id
     terms, depth = in_force(enabled(find_agent(slug))), state.depth + 1
+    if (deepest := int(_limits(state)["depth"])) != MOST_DEEP:  # as a person let this family go
+        terms["budget"] = terms["budget"] | {"depth": deepest}
     drafts = [request(slug, value, by=state.started_by, terms=terms, parent=run_id, depth=depth) for value in values]
     try:
         with certain():
             logs = event_log.create_all(drafts)
             ids = [log.run_id for log in logs]
             output = ids[0] if len(ids) == 1 else ids
-            requested = Draft(Kind.STEP_REQUESTED, asked, steps.position)
-            steps.log.append(*steps.unwritten, requested, Draft(Kind.STEP_SUCCEEDED, {"output": output}, steps.position))
+            requested = [] if steps.position in state.steps else [Draft(Kind.STEP_REQUESTED, asked, steps.position)]
+            steps.log.append(*steps.unwritten, *requested, Draft(Kind.STEP_SUCCEEDED, {"output": output}, steps.position))
     except event_log.CancelRequested:
         steps.stop_if_asked()
     except event_log.DecisionRevoked:

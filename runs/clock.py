@@ -1,7 +1,7 @@
 """The database's clock, by which everything is timed: leases, deadlines, waits."""
 
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import Error as DatabaseError
 
@@ -26,7 +26,7 @@ def now() -> datetime:
 def looked_at_clock() -> datetime:
     """The database's time at this very moment."""
     at: datetime = pen.execute("SELECT clock_timestamp()", {})[0][0]
-    return at
+    return at.astimezone(UTC)
 
 
 _looked_at = _looks_again_at = float("-inf")

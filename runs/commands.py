@@ -17,13 +17,13 @@ from runs.engine.events import Draft, Kind
 from runs.engine.masking import MASK, secrets
 from runs.engine.policy import ALLOWED, Cause, Subject, policy_of
 from runs.engine.state import RunState, Status, StepState, copied
-from runs.models import AgentConfig, Run
-from runs.pen import certain
+from runs.models import AgentConfig, Policy, Run
+from runs.pen import certain, execute
 from runs.requests import Refused, UnknownAgent, configuration, enabled, find_agent, in_force, request, summary
 
 __all__ = [
-    "Refused", "UnknownAgent", "authors", "cancel", "certain", "check_value", "configuration", "configure", "decide",
-    "effective_at", "find_agent", "fork", "retry", "revoke", "seen", "settings_of", "start", "summary", "value_of",
+    "Refused", "UnknownAgent", "authors", "cancel", "certain", "check_value", "configuration", "configure", "configured_by",
+    "decide", "effective_at", "find_agent", "fork", "retry", "revoke", "seen", "settings_of", "start", "summary", "value_of",
 ]  # fmt: skip
 
 
@@ -92,6 +92,13 @@ def authors(run_id: int, worker: str) -> set[str]:
     now = list(versions.values_list("version", "threshold", "changed_by"))
     then = [one for one in now if one[0] <= state.config["version"]]
     return {policy_of(state.config, worker).changed_by, _set_threshold(now), _set_threshold(then)} - {""}
+
+
+def configured_by(name: str) -> set[str]:
+    """Agents of which this person has ever changed the configuration or a policy: only of these may they be an author."""
+    models: list[tuple[Any, str]] = [(AgentConfig, "slug"), (Policy, "agent")]
+    versions = [model.pgh_event_model.objects.filter(changed_by=name).order_by().values_list(slug) for model, slug in models]
+    return {slug for (slug,) in versions[0].union(versions[1])}
 
 
 def _set_threshold(versions: list[tuple[int, float, str]]) -> str:
@@ -186,6 +193,7 @@ def retry(run_id: int, *, by: str) -> None:
 # --- forks: a new run that takes over the first steps of another ---------------------------------------------------
 
 Terms = Literal["recorded", "current"]
+STAYS = "SELECT id FROM runs_run WHERE id = %(run_id)s FOR KEY SHARE"
 COPIED_TOGETHER = 100  # steps in one statement: PostgreSQL takes 256 MB of JSON in one value, an event has up to 64 K letters
 HAVE_ENDED = (Status.SUCCEEDED, Status.SKIPPED, Status.REJECTED, Status.EXPIRED)
 
@@ -201,6 +209,8 @@ def fork(run_id: int, *, step: int, by: str, input: Any = None, config: Terms = 
     if not state.seq:
         raise Run.DoesNotExist(f"There is no run {run_id}.")
     with certain():
+        if not execute(STAYS, {"run_id": run_id}):  # retention removes it before this, or not at all
+            raise Run.DoesNotExist(f"There is no run {run_id}.")
         log = _fork(run_id, state, step, by=by, config=config, given=input)
     return Run.objects.get(pk=log.run_id)
 

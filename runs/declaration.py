@@ -26,6 +26,7 @@ SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 P = ParamSpec("P")
 R = TypeVar("R")
 Effect = Literal["none", "idempotent", "once"]
+Risk = Literal["normal", "high"]
 
 
 class BadDeclaration(ImproperlyConfigured):
@@ -43,6 +44,7 @@ class Worker(Generic[P, R]):
     output: TypeAdapter[Any]
     output_type: Any
     effect: Effect = "none"
+    risk: Risk = "normal"  # "high": it cannot be taken back, so nobody decides it in passing, whatever a policy says
     critical: bool = False
     fallback: Any = None  # another Worker, ask_human, or a Skip
     gate: str = ""
@@ -53,6 +55,7 @@ class Worker(Generic[P, R]):
     masked: tuple[str, ...] = ()  # names of text fields that are never recorded
     uses: tuple[str, ...] = ()  # names of the dependencies that it may call
     asks: bool = False
+    draft: Any = None  # of a question: the JSON value with which its form opens
     within: float | None = None  # seconds in which a person must have decided or answered
 
     def gated(self, reason: str | None, *, within: float | None = None) -> "Worker[P, R]":
@@ -86,9 +89,10 @@ def dump_model(model: BaseModel) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a run may spend before a person is asked: money (in CURRENCY), tokens and calls of models, seconds of work.
+    """What a run may spend before a person is asked: money (in CURRENCY), tokens and calls of models, and seconds.
 
-    The runs that it starts spend from it too. None: no limit.
+    The runs that it starts spend from it too. Seconds count from its first start, but while it waits for a person. None: no
+    limit.
     """
 
     money: Decimal | str | int | None = None
@@ -146,6 +150,18 @@ def check_agent(slug: str, version: str, threshold: float) -> None:
         raise BadDeclaration(f"The agent {slug!r} has the version {version!r}; it must have 1 to {VERSION_LETTERS} letters.")
     if not 0 <= threshold <= 1:
         raise BadDeclaration(f"The agent {slug!r} has the threshold {threshold}; it must be between 0 and 1.")
+
+
+def check_tenant(slug: str, field: object, inputs: type[BaseModel]) -> None:
+    """Whose work a run does is a plain value of its input; "" where that makes no difference."""
+    if field == "":
+        return
+    if not (isinstance(field, str) and field in inputs.model_fields):
+        known = _list(set(inputs.model_fields))
+        raise BadDeclaration(f"The tenant of {slug!r} is {field!r}, which is no field of its input; it has {known}.")
+    schema = _objects(inputs.model_json_schema(by_alias=False))[""][field]
+    if not {part.get("type") for part in schema.get("anyOf", [schema])} <= {"string", "integer", "null"}:
+        raise BadDeclaration(f"The tenant of {slug!r} is {field!r}, which must be text or a whole number.")
 
 
 def check_config(slug: str, config: type[BaseModel]) -> None:
@@ -234,6 +250,13 @@ def seconds(given: float | None, what: str) -> float | None:
     if given is not None and not 0 <= given <= LONGEST_WAIT_SECONDS:
         raise BadDeclaration(f"{what}: {given!r} is not a number of seconds from 0 to a year.")
     return None if given is None else float(given)
+
+
+def draft(given: Any, answer: Any, name: str) -> Any:
+    """What a question proposes as its answer, as it is recorded, or None."""
+    if given is not None and not isinstance(given, answer):
+        raise BadDeclaration(f"The draft of {name} is a {type(given).__name__}; give a value of {answer.__name__}.")
+    return None if given is None else dump_model(given)
 
 
 def models_of(function: Callable[..., Any], run: type) -> tuple[type[BaseModel], type[BaseModel]]:

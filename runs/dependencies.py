@@ -1,6 +1,7 @@
 """What a person may do to a dependency: change what is wanted of it, open or close its breaker, have people decide instead."""
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 from django.core.cache import cache
@@ -8,7 +9,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.forms import model_to_dict
 
-from runs import dispatch, escalations, event_log, sdk
+from runs import dispatch, escalations, event_log, requests, sdk
 from runs.engine.canonical import clean
 from runs.engine.events import Draft, Kind
 from runs.engine.policy import Cause, Subject, policy_of
@@ -44,24 +45,40 @@ def configure(name: str, *, by: str, **changes: Any) -> Dependency:
     return found
 
 
-def force(name: str, state: Literal["open", "closed"], *, by: str, reason: str) -> None:
+def force(name: str, state: Literal["open", "closed"], *, by: str, reason: str, on_commit: bool = False) -> None:
     """Open its breaker until somebody closes it, or close it: from then on it goes by the calls again.
 
+    `on_commit`: one that is opened within a transaction of the caller opens when others can see the row of it.
     Raises Refused without a reason, where it is so already, and while Redis, which keeps breakers, is away.
     """
     why = clean(reason.strip(), 300)
     if not why:
         raise Refused("Say why: those who find the breaker like this will want to know.")
-    with transaction.atomic():
-        found = Dependency.objects.select_for_update(no_key=True).get(name=name)
-        try:
-            change = breaker.force(name, state, why, by)
-        except store.Unavailable as error:
-            raise Refused("Nothing was changed: Redis, which keeps the breakers, cannot be reached. Try again soon.") from error
-        if change is None:
-            raise Refused(f"The breaker of {name} is {state} already.")
-        BreakerChange.objects.create(dependency=found, old=change.old, new=change.new, why=why, by=by)
-        transaction.on_commit(terms.forget)
+    kept: BreakerChange | None = None
+    try:
+        with transaction.atomic():
+            kept = _forced(name, state, by=by, why=why)
+        if state == "open" and on_commit:
+            transaction.on_commit(partial(_keep_open, kept), robust=True)
+        elif state == "open":  # now that there is a row: where this comes to nothing, the sweeper does it
+            _keep_open(kept)
+    except store.Unavailable as error:
+        what = "Nothing was changed" if kept is None else "It is recorded, and takes effect when Redis can be reached again"
+        raise Refused(f"{what}: Redis keeps the breakers, and does not answer now.") from error
+
+
+def _forced(name: str, state: Literal["open", "closed"], *, by: str, why: str) -> BreakerChange:
+    """The row of it. One that is closed is closed at once: if the row is lost, the one that opened it opens it again."""
+    found = Dependency.objects.select_for_update(no_key=True).get(name=name)
+    look = breaker.look(name)
+    is_held = any(change.dependency_id == found.pk for change in BreakerChange.objects.held_open())
+    if is_held or _is_opened_by_hand(name) if state == "open" else look.state == "closed" and not is_held:
+        raise Refused(f"The breaker of {name} is {state} already.")
+    kept = BreakerChange.objects.create(dependency=found, old=look.state, new=state, why=why, by=by)
+    if state == "closed":
+        breaker.force(name, state, why, by)
+    transaction.on_commit(terms.forget)
+    return kept
 
 
 # --- people instead of waiting --------------------------------------------------------------------------------------
@@ -119,12 +136,18 @@ def wake() -> int:
 
 def _keep_open(change: BreakerChange) -> None:
     name = change.dependency.name
-    if breaker.look(name).by:
+    if _is_opened_by_hand(name):
         return
     with transaction.atomic():  # nobody opens or closes it by hand meanwhile
         Dependency.objects.select_for_update(no_key=True).get(pk=change.dependency_id)
-        if change in BreakerChange.objects.held_open() and not breaker.look(name).by:
+        if change in BreakerChange.objects.held_open() and not _is_opened_by_hand(name):
             breaker.force(name, "open", change.why, change.by)
+
+
+def _is_opened_by_hand(name: str) -> bool:
+    """Whoever closed it is named by a closed one, too."""
+    look = breaker.look(name)
+    return look.state == "open" and bool(look.by)
 
 
 def _wake(row: Dependency, cause: str) -> int:
@@ -157,9 +180,10 @@ def _wake_run(run_id: int) -> bool:
 
 
 def tidy() -> None:
-    """Make the rows of what adapters declare and nobody has called yet; forget what breakers did by themselves long ago."""
+    """Make the rows of what agents and adapters declare and nobody has used yet; forget what breakers did long ago."""
     if cache.add("agentops:dependencies", 1, timeout=TIDY_SECONDS):
         terms.see()
+        requests.see()
         _forget()
 
 

@@ -29,6 +29,7 @@ DECISIONS = {
     "send_back": "sent back for changes",
     "skip": "skipped",
 }
+LONG = "its error is kept beside the log."
 CAUSES = {
     Cause.GATED: "a person must approve it first",
     Cause.LOW_CONFIDENCE: "its confidence is under the threshold",
@@ -284,7 +285,8 @@ def _parked(data: dict[str, Any], step: str, by: str) -> str:
 def _attempt_failed(data: dict[str, Any], step: str, by: str) -> str:
     again = data["wait_seconds"]
     then = "" if again is None else f" It is tried again in {again:.1f} s."
-    return f"{step} failed at attempt {data['attempt']}: {_short(data['error']['message'])}{then}"
+    message = data["error"]["message"] if isinstance(data["error"], dict) else LONG  # or that is hidden
+    return f"{step} failed at attempt {data['attempt']}: {_short(message)}{then}"
 
 
 def _crashed(data: dict[str, Any], step: str, by: str) -> str:
@@ -332,7 +334,8 @@ def _requested(data: dict[str, Any], step: str, by: str) -> str:
     if data["worker"].startswith(SPAWN):
         return f"The supervisor starts other runs, in {_lower(step)}."
     if data["worker"].startswith(A_PERSON):
-        return f"The supervisor asks a person, in {_lower(step)}: {_short(data['input']['question'])}"
+        asked = data["input"]["question"] if isinstance(data["input"], dict) else data["input"]
+        return f"The supervisor asks a person, in {_lower(step)}: {_short(asked)}"
     return f"The supervisor wants {_lower(step)}, which a person sees first."
 
 

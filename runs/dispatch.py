@@ -1,9 +1,13 @@
 """Rings the doorbell: puts "advance run N" on the RQ queue once the transaction has committed."""
 
+import asyncio
+import os
+import queue
 import re
 import secrets
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 
@@ -22,6 +26,7 @@ ADVANCE = "runs.jobs.advance"
 OFFERED: dict[str, Callable[..., object]] = {}  # jobs of the apps above, by their names; each takes text
 FAILURE_TTL_SECONDS = 3600
 MOST_AT_ONCE = 500  # in one round trip
+AFTER_SECONDS = 0.005  # by then the time has come by the database's clock too
 MOST_LOOKED_AT = 1_000  # calls on the queue, to see which place a run has
 SILENT_AFTER = timedelta(seconds=30)  # a job process says more often that it lives (runs/jobs.py)
 
@@ -44,43 +49,99 @@ def enqueue(run_id: int, last_seq: int) -> None:
     pen.after_commit(lambda: enqueue_now([Call(run_id, last_seq)]))
 
 
-def enqueue_now(calls: list[Call]) -> bool:
+def enqueue_now(calls: list[Call], *, first: bool = False) -> bool:
     """Put the calls on the queue at once; False, and a line in the log, when Redis cannot be reached.
 
     Each gets a job id of its own: two job processes that hold one job would delete it under each other.
     """
     try:
-        for first in range(0, len(calls), MOST_AT_ONCE):
-            _queue().enqueue_many([_job(call) for call in calls[first : first + MOST_AT_ONCE]])
+        for start in range(0, len(calls), MOST_AT_ONCE):
+            _queue().enqueue_many([_job(call, first=first) for call in calls[start : start + MOST_AT_ONCE]])
     except (RedisError, OSError) as error:
         logger.warning("dispatch_lost", runs=[call.run_id for call in calls], error=str(error))
         return False
     return True
 
 
+def call_at(call: Call, seconds: float) -> None:
+    """Have this process take the run up again after so many seconds, where the sweeper might come to it later than that.
+
+    One thread waits for all of them. Where this is no job process, or it ends before, the sweeper makes it good.
+    """
+    if _timers and seconds <= soon_seconds():
+        here = _timers[0]
+        here.loop.call_soon_threadsafe(here.loop.call_later, max(seconds, 0.0) + AFTER_SECONDS, here.call, call)
+
+
+def keep_time(take_up: Callable[[int], bool]) -> None:
+    """From now on this process calls for the runs that it parks for a moment; False: it has no thread for this one now."""
+    if not _timers:
+        _timers.append(here := _Timers(take_up))
+        threading.Thread(target=here.loop.run_forever, name="timers", daemon=True).start()
+        threading.Thread(target=here.enqueue_for_ever, name="timers-queue", daemon=True).start()
+
+
+def soon_seconds() -> float:
+    """Waits up to this may begin and end between two looks of the sweeper."""
+    sweep: float = settings.SWEEP_SECONDS
+    return max(2.0, 2 * sweep)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timers:
+    """The thread of the loop takes up; another one talks to Redis, which may hang."""
+
+    take_up: Callable[[int], bool]
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    refused: queue.SimpleQueue[Call] = field(default_factory=queue.SimpleQueue)
+
+    def call(self, call: Call) -> None:
+        if not self.take_up(call.run_id):
+            self.refused.put(call)
+
+    def enqueue_for_ever(self) -> None:
+        while True:
+            calls = [self.refused.get()]
+            while len(calls) < MOST_AT_ONCE and not self.refused.empty():
+                calls.append(self.refused.get())
+            enqueue_now(calls[::-1], first=True)  # each is put before the others: so the first of them stands first
+
+
+_timers: list[_Timers] = []  # at most one
+os.register_at_fork(after_in_child=_timers.clear)
+
+
 def ask(name: str, *arguments: str) -> None:
-    """Have a job process carry out an offered job, after the current transaction. Nobody makes a lost one good by itself."""
+    """Have a job process carry out an offered job, after the current transaction, unless the same waits on the queue already.
+
+    Nobody makes a lost one good by itself.
+    """
     pen.after_commit(lambda: _ask_now(name, arguments))
 
 
 def _ask_now(name: str, arguments: tuple[str, ...]) -> None:
+    same = "-".join((name.replace(".", "-"), *arguments))
     try:
-        _queue().enqueue_call(name, args=arguments, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
+        if not any(job_id.rpartition("-")[0] == same for job_id in _queue().get_job_ids()):
+            job_id = f"{same}-{secrets.token_hex(3)}"
+            _queue().enqueue_call(name, args=arguments, job_id=job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
     except (RedisError, OSError) as error:
         logger.warning("dispatch_lost", job=name, error=str(error))
 
 
-def _job(call: Call) -> EnqueueData:
+def _job(call: Call, *, first: bool) -> EnqueueData:
     job_id = f"{call.name}-{secrets.token_hex(3)}"
-    return Queue.prepare_data(ADVANCE, args=(call.run_id,), job_id=job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS)
+    return Queue.prepare_data(
+        ADVANCE, args=(call.run_id,), job_id=job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS, at_front=first
+    )
 
 
-def missing(calls: list[Call]) -> list[Call]:
-    """Those of the calls that do not wait on the queue. Raises RedisError when Redis cannot be reached.
+def missing(calls: list[Call], *, most: int = -1) -> list[Call]:
+    """Those of the calls that do not wait on the queue, among its first `most`. Raises RedisError when Redis cannot be reached.
 
     One that a job process has just taken from the queue is called once more: the second finds nothing to do.
     """
-    waiting = {job_id.rpartition("-")[0] for job_id in _queue().get_job_ids()} if calls else set()
+    waiting = {job_id.rpartition("-")[0] for job_id in _queue().get_job_ids(0, most)} if calls else set()
     return [call for call in calls if call.name not in waiting]
 
 

@@ -22,14 +22,16 @@ def question(
     """The data of its StepEscalated. `verdict` is what the policy said, where it is that which sends it here."""
     schema = worker.input_model.model_json_schema() if subject == Subject.INPUT else worker.output.json_schema()
     own, reach, skips = step.effect if step else worker.effect, policy.worst(sdk.effects(worker)), sdk.skip_of(worker) is not None
-    effect = policy.worst({own, reach})
+    effect, declared = policy.worst({own, reach}), sdk.risk(worker)
     said = {"cause": cause, "subject": subject, "proposal": proposal, "why": clean(why), "schema": schema}
     sent_back = step.sent_back if step else 0
     said |= {"allowed": allowed(cause, subject, effects=(own, worker.effect), sent_back=sent_back, may_skip=skips)}
-    said |= {"risk": policy.risk_of(terms, cause, effect), "effect": reach} | _named(terms, verdict)
+    risk = policy.risk_of(terms, cause, effect, declared=declared)
+    said |= {"risk": risk, "effect": reach} | _named(terms, verdict)
     if cause not in UNTIMED and (times := [time for time in (worker.within, terms.within_seconds) if time is not None]):
         terms = replace(terms, default=Default.EXPIRE) if verdict and verdict.is_unclear else terms
-        about |= {"within_seconds": min(times), "default": policy.default_of(terms, cause, effect, can_skip=skips)}
+        default = policy.default_of(terms, cause, effect, can_skip=skips, declared=declared)
+        about |= {"within_seconds": min(times), "default": default}
     return anew(normalise(said | about))
 
 
@@ -66,6 +68,7 @@ def expired(run_id: int, step: StepState) -> dict[str, Any]:
     """
     worker, risk = sdk.find_worker(step.worker), step.escalation.get("risk", "high")
     effect = policy.worst({step.effect} | (sdk.effects(worker) if worker else set()))
+    risk = "high" if worker and sdk.risk(worker) == "high" else risk
     match step.escalation.get("default"):
         case Default.APPROVE if worker and policy.may_approve(step.cause, effect, risk):
             return {"default": Default.APPROVE} | approved(run_id, step, step.proposal)

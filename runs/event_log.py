@@ -17,7 +17,7 @@ from runs.clock import looked_at_clock as looked_at_clock
 from runs.clock import now as now
 from runs.engine.canonical import INLINE_LETTERS, Large, dumps, normalise, put_back, set_apart
 from runs.engine.events import GENESIS, Draft, Fact, Kind, write
-from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState, fold
+from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState, apply, fold
 from runs.models import Run, Step
 from runs.models.event import Event, Payload
 from runs.projections import Write, birth_of, run_columns, step_columns, write_of
@@ -82,14 +82,15 @@ class RunLog:
         def write_() -> bool:
             nonlocal tries
             tries += 1
-            return self._write(asked, written) or (tries > 1 and self._stands(written[-1]))
+            return self._write(asked, written) or (tries > 1 and self._stands(written))
 
         return pen.patiently(write_, may_wait)
 
-    def _stands(self, last: Fact) -> bool:
+    def _stands(self, written: list[Fact]) -> bool:
+        last = written[-1]
         stands = Event.objects.filter(run_id=self.run_id, seq=last.seq, hash=last.hash).exists()
         if stands:
-            self._announce()
+            self._announce(written)
         return stands
 
     def _fold_in(self, drafts: Sequence[Draft], cursor: int, release: bool) -> tuple[list[Fact], Write]:
@@ -99,9 +100,9 @@ class RunLog:
         for given in drafts:
             draft, text, values = _outlined_draft(given)
             apart |= values
-            at = max(now(), state.last_at or now())
+            at = max(now(), state.last_at + datetime.resolution) if state.last_at else now()
             fact = write(draft, run_id=self.run_id, seq=state.seq + 1, at=at, prev_hash=state.head_hash or GENESIS, text=text)
-            fold([fact], state)
+            apply(state, fact)
             written.append((fact, text))
         facts_ = [fact for fact, _ in written]
         return facts_, write_of(self.run_id, cursor, self.fence, state, written, apart, release=release)
@@ -110,19 +111,25 @@ class RunLog:
         """One statement is a transaction of its own; only large values, and what reviews must be told of, need a longer one."""
         if not (asked.payloads or _concerns_reviews(written)):
             if done := pen.write(asked):
-                self._announce()
+                self._announce(written)
             return done
         with transaction.atomic():
             if not pen.write(asked):
                 return False
             pen.keep(asked)
             _tell_reviews(self.run_id, self.state, written)
-            self._announce()
+            self._announce(written)
         return True
 
-    def _announce(self) -> None:
-        run_id, seq = self.run_id, self.state.seq
-        pen.after_commit(lambda: live.nudge(run_id, seq))
+    def _announce(self, written: Sequence[Fact] = ()) -> None:
+        run_id, seq, state = self.run_id, self.state.seq, self.state
+
+        def announce() -> None:
+            live.nudge(run_id, seq)
+            if signals.written.receivers:
+                signals.written.send_robust(sender=RunLog, run_id=run_id, state=state, facts=written)
+
+        pen.after_commit(announce)
 
     def _catch_up(self) -> None:
         """Somebody else wrote: read it, and see whether this process may go on."""
@@ -228,7 +235,7 @@ def whole(run_id: int, found: list[Fact]) -> list[Fact]:
         return found
     kept = Payload.objects.filter(run_id=run_id, hash__in=hashes).values_list("hash", "body")
     values = {hash_: json.loads(body) for hash_, body in kept}
-    return [replace(fact, data=put_back(fact.data, values)) for fact in found]
+    return [fact._replace(data=put_back(fact.data, values)) for fact in found]
 
 
 def outlined(run_id: int, found: Iterable[Fact]) -> list[Fact]:
@@ -238,7 +245,7 @@ def outlined(run_id: int, found: Iterable[Fact]) -> list[Fact]:
 
 def _outlined(run_id: int, fact: Fact) -> Fact:
     large = {key: Large(run_id, one["hash"], one["bytes"]) for key, one in fact.data.get("large", {}).items()}
-    return replace(fact, data=fact.data | large) if large else fact
+    return fact._replace(data=fact.data | large) if large else fact
 
 
 def payload_slice(run_id: int, hash_: str, place: int, letters: int) -> str | None:

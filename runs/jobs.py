@@ -26,6 +26,7 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
 from runs import alone, dispatch, event_log, executor, keeper, live, pen, sdk
+from runs.alerts import watch
 
 logger = structlog.get_logger()
 # A job process says every 5 s that it lives, and waits for a job at most 15 s at a time (RQ subtracts 15 from the first):
@@ -94,6 +95,7 @@ class JobProcess(BaseWorker):
         super().__init__(queues, name, **kwargs | {"serializer": JSONSerializer} | beats)
         self._free = threading.Semaphore(settings.JOB_THREADS)
         self._one_ended = threading.Condition()
+        self._taken_up: set[int] = set()
         self._fetching = self._cold = False
         self._asked_at = 0.0
 
@@ -102,11 +104,13 @@ class JobProcess(BaseWorker):
             _warm_up(agent)
         _connect()
         executor.alone = alone.carry
+        dispatch.keep_time(self.take_up)
         keeper.when_leaving(lambda: os.kill(os.getpid(), signal.SIGTERM))
         threading.Thread(target=self._beat_for_ever, name="beat", daemon=True).start()
+        watch.start()
         worked = bool(super().work(*args, **kwargs))
         live.flush()
-        if self.executions:  # a thread that does not come back must not hold the process
+        if self.has_work:  # a thread that does not come back must not hold the process
             keeper.give_back()
             os._exit(keeper.STUCK if keeper.leaving.is_set() else 0)
         return worked
@@ -135,7 +139,9 @@ class JobProcess(BaseWorker):
             logger.warning("job_lost", job=job.id, error=str(error))
             self._free.release()
             return
-        threading.Thread(target=self._carry, args=(job, queue, execution), name=job.id, daemon=True).start()
+        if not _has_begun(threading.Thread(target=self._carry, args=(job, queue, execution), name=job.id, daemon=True)):
+            self.executions.pop(execution.id, None)
+            self._free.release()
 
     def _carry(self, job: Job, queue: Queue, execution: Execution) -> None:
         try:
@@ -144,10 +150,40 @@ class JobProcess(BaseWorker):
             logger.warning("job_not_recorded", job=job.id, error=str(error))
         finally:
             self.executions.pop(execution.id, None)
-            connections.close_all()
+            self._ended()
+
+    def _ended(self) -> None:
+        connections.close_all()
+        self._free.release()
+        with self._one_ended:
+            self._one_ended.notify_all()
+
+    @property
+    def has_work(self) -> bool:
+        """Some thread carries a run."""
+        return bool(self.executions or self._taken_up)
+
+    # --- a run that this process parked for a moment --------------------------------------------------------------
+
+    def take_up(self, run_id: int) -> bool:
+        """Carry it on without the queue; False where no thread is free for it, or none is to begin."""
+        if self._stop_requested or run_id in self._taken_up or not self._free.acquire(blocking=False):
+            return False
+        self._taken_up.add(run_id)
+        if not _has_begun(threading.Thread(target=self._carry_on, args=(run_id,), name=f"again-{run_id}", daemon=True)):
+            self._taken_up.discard(run_id)
             self._free.release()
-            with self._one_ended:
-                self._one_ended.notify_all()
+            return False
+        return True
+
+    def _carry_on(self, run_id: int) -> None:
+        try:
+            executor.advance(run_id, owner=self.name)
+        except DatabaseError as error:  # the sweeper finds it
+            logger.warning("run_not_taken_up", run=run_id, error=str(error))
+        finally:
+            self._taken_up.discard(run_id)
+            self._ended()
 
     # --- what RQ says of itself in Redis ------------------------------------------------------------------------
 
@@ -164,7 +200,7 @@ class JobProcess(BaseWorker):
         if self.birth_date is None:
             return
         self.last_heartbeat = now()
-        state = WorkerStatus.BUSY if self.executions else WorkerStatus.IDLE
+        state = WorkerStatus.BUSY if self.has_work else WorkerStatus.IDLE
         with self.connection.pipeline() as pipeline:
             pipeline.hset(self.key, mapping=self.serialize() | {"state": state})
             pipeline.expire(self.key, IDLE_SECONDS + 60)
@@ -180,7 +216,7 @@ class JobProcess(BaseWorker):
 
     def set_state(self, state: str, pipeline: Any = None) -> None:
         """Idle is a process none of whose threads has a job."""
-        if state == WorkerStatus.IDLE and self.executions:
+        if state == WorkerStatus.IDLE and self.has_work:
             state = WorkerStatus.BUSY
         if pipeline is not None or state != self._state:
             _unless_away(super().set_state, state, pipeline)
@@ -215,7 +251,7 @@ class JobProcess(BaseWorker):
         asked = time.monotonic()
         if self._stop_requested:
             _unless_away(self.set_shutdown_requested_date)
-        while self.executions and not self._cold and not (self._stop_requested and self._has_waited(asked)):
+        while self.has_work and not self._cold and not (self._stop_requested and self._has_waited(asked)):
             with self._one_ended:
                 self._one_ended.wait(0.2)
         _unless_away(super().teardown)
@@ -226,6 +262,16 @@ class JobProcess(BaseWorker):
             return not keeper.is_busy() or time.monotonic() - since > keeper.LEAVE_SECONDS
         grace: float = settings.JOB_GRACE_SECONDS
         return time.monotonic() - since > grace
+
+
+def _has_begun(thread: threading.Thread) -> bool:
+    """The machine may have no room for another thread; what it was to carry is then made good by the sweeper."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        logger.warning("thread_not_begun", thread=thread.name, error=str(error))
+        return False
+    return True
 
 
 def _unless_away(what: Any, *args: Any) -> None:

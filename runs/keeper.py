@@ -34,6 +34,13 @@ class CutOff(BaseException):
 
     reason = "by the watchdog"
     seconds = 0.0
+    by_person = False
+
+
+class Cancelled(CutOff):
+    """A person wanted it so: what it was calling is none the worse for that."""
+
+    by_person = True
 
 
 class Watch:
@@ -46,18 +53,19 @@ class Watch:
         self._lock = threading.Lock()
         held.watches.append(self)
 
-    def cut_off(self, reason: str) -> None:
-        """Raise CutOff in the thread, unless the attempt has just ended."""
+    def cut_off(self, reason: str, kind: type[CutOff] = CutOff) -> None:
+        """Raise it in the thread, unless the attempt has just ended."""
         with self._lock:
             if not (self.over or self.fired_at):
                 self.reason, self.fired_at = reason, time.monotonic()
-                _raise_in(self.thread, CutOff)
+                _raise_in(self.thread, kind)
 
     def end(self) -> None:
         """Once this has returned, nothing is raised in the thread any more."""
         with self._lock:
             if not self.over:
-                _raise_in(self.thread, None)
+                if self.fired_at:
+                    _raise_in(self.thread, None)
                 self.over = True
                 self.held.watches.remove(self)
                 self.held.between = time.monotonic()
@@ -234,7 +242,7 @@ class Keeper:
             if watch.fired_at and time.monotonic() - watch.fired_at > STUBBORN_SECONDS:
                 self._give_up(held, watch, watch.reason)
             elif reason:
-                watch.cut_off(reason)
+                watch.cut_off(reason, Cancelled if held.cancelled_at else CutOff)
         if not watches and (reason := _too_long(held, held.between, settings.STEP_TIMEOUT_SECONDS)):
             self._give_up(held, None, reason)
 

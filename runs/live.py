@@ -8,11 +8,13 @@ from typing import Any
 
 import structlog
 from channels.layers import get_channel_layer
+from django.db import transaction
 from redis.exceptions import RedisError
 
 logger = structlog.get_logger()
 EVERY_RUN = "runs"  # the group of pages that show more than one run
 INBOX = "inbox"  # the group of pages that show reviews, or how many are open
+ALERTS = "alerts"  # the group of all pages: each counts the open ones
 WHO = "who"  # said of a review: only who is at it has changed
 FLUSH_SECONDS = 2.0
 BETWEEN_SECONDS = 0.05  # a run that writes a thousand events a second is still announced twenty times
@@ -25,8 +27,8 @@ def run_group(run_id: int) -> str:
 
 def nudge(run_id: int, seq: int) -> None:
     """Say "run `run_id` now has `seq` events"; when Redis is down the pages find out by asking (consumers.py)."""
-    message = {"type": "changed", "run": run_id, "seq": seq}
-    _bell().ring({run_group(run_id): (run_group(run_id), message), EVERY_RUN: (EVERY_RUN, message)})
+    group, message = run_group(run_id), {"type": "changed", "run": run_id, "seq": seq}
+    _bell().ring({group: (group, message), EVERY_RUN: (EVERY_RUN, message)})
 
 
 def send(group: str, message: dict[str, Any], *, about: object) -> None:
@@ -35,6 +37,11 @@ def send(group: str, message: dict[str, Any], *, about: object) -> None:
     What is said of "reviews" about the same thing is sent together.
     """
     _bell().ring({(group, about): (group, message)})
+
+
+def nudge_alerts() -> None:
+    """After the current transaction, say that an alert began, changed or ended."""
+    transaction.on_commit(lambda: send(ALERTS, {"type": "changed"}, about=ALERTS))
 
 
 def joined(before: dict[str, str], later: dict[str, str]) -> dict[str, str]:
@@ -113,7 +120,7 @@ async def _send_all(sendings: list[Sending]) -> None:
         listening = await _listening(layer, [group for group, _ in sendings])
         for group, message in sendings:
             if group in listening:
-                await layer.group_send(group, message)
+                await layer.group_send(group, message | {"group": group})
     except (RedisError, OSError) as error:
         logger.warning("nudge_lost", messages=len(sendings), error=str(error))
     except Exception:

@@ -73,4 +73,4 @@ def held_by(deferred: dict[str, Any]) -> dict[str, Any]:
     """What is said of the run as well, where the step is held back from a dependency."""
     if "dependency" not in deferred:
         return {}
-    return {name: deferred[name] for name in ("dependency", "why", "budget", "needs") if name in deferred}
+    return {name: deferred[name] for name in ("dependency", "why", "tenant", "budget", "needs") if name in deferred}

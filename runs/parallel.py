@@ -2,17 +2,19 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections
 
-from runs import sdk
+from runs import event_log, sdk
 from runs.attempts import OneStep
-from runs.nexts import Attempt, Next
+from runs.engine.state import Status
+from runs.nexts import Attempt, Next, Open
 from runs.steps import Steps, interruptible
 
 
@@ -50,8 +52,9 @@ class _Gathering:
             try:
                 self._start(pool)
                 while self.working:
-                    for future in wait(self.working, return_when=FIRST_COMPLETED).done:
+                    for future in wait(self.working, self._seconds_until_next(), FIRST_COMPLETED).done:
                         self._finish(self.working.pop(future), future)
+                    self._take_up()
                     self._start(pool)
             except (OperationalError, InterfaceError):  # others go on with the run, however long the slowest takes here
                 self.steps.held.let_go()
@@ -86,6 +89,26 @@ class _Gathering:
         self.steps.note(next_)
         if isinstance(next_, Attempt):
             self.ready.append(place)
+
+    # --- held back while others are at work: the process is held by these, and parks when they have ended
+
+    def _held_back(self) -> Iterator[tuple[int, datetime]]:
+        for place, next_ in enumerate(() if self.steps.must_leave else self.nexts):
+            if isinstance(next_, Open) and "dependency" in next_.held and next_.wake_at:
+                yield place, next_.wake_at
+
+    def _seconds_until_next(self) -> float | None:
+        moments = [moment for _, moment in self._held_back()]
+        return max(0.0, (min(moments) - event_log.now()).total_seconds()) if moments else None
+
+    def _take_up(self) -> None:
+        """What they are held back for may have room by now; of which that is not written yet, comes after it is."""
+        for place, moment in list(self._held_back()) if self.working else ():
+            if moment <= event_log.now() and self.reached[place].recorded.status == Status.RETRYING:
+                self.nexts[place] = next_ = self.reached[place].first(in_line=False)
+                self.steps.note(next_)
+                if isinstance(next_, Attempt):
+                    self.ready.append(place)
 
 
 def _work(step: OneStep, delay_seconds: float) -> Any:

@@ -1,13 +1,18 @@
 """What the steps of one pass through a supervisor know of it, and of one another."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from runs import escalations, event_log, keeper
+from runs import escalations, event_log, keeper, sdk
 from runs.engine.outcome import Ending
 from runs.engine.state import Status
 from runs.models import Run, open_reviews
+from runs.reliability import budget
+
+BELOW_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -22,8 +27,33 @@ class Pass:
     offers_process: bool = False  # whether a step can be given a process to itself
     asks_for_more: int = 0  # the step at which a person is asked, because the run has come to one of its ceilings
     _in_hand: int | None = None
+    _below: float = 0.0
+    _below_until: float = 0.0  # by the monotonic clock
     _open: dict[int, bool] | None = None  # the steps that a person is asked about, and whether that is of high risk
     _open_elsewhere: int = 0  # the reviews of the runs above it and below
+
+    @property
+    def tenant(self) -> str:
+        """Whose work the run does, where its agent says so."""
+        agent = sdk.AGENTS.get(self.log.state.agent)
+        return agent.tenant_of(self.log.state.input) if agent else ""
+
+    def seconds(self, limits: Mapping[str, Any]) -> float:
+        """So long the run has taken without people, with the runs that it started; asked only where that has a limit."""
+        if limits.get("seconds") is None:
+            return 0.0
+        return self.log.state.seconds(event_log.now()) + self._seconds_below()
+
+    def _seconds_below(self) -> float:
+        """Read at most once a second: it is a question about every event of every run below."""
+        if self._has_started_runs and time.monotonic() >= self._below_until:
+            self._below = budget.seconds_below(self.log.run_id)
+            self._below_until = time.monotonic() + BELOW_SECONDS
+        return self._below
+
+    @property
+    def _has_started_runs(self) -> bool:
+        return any(step.worker.startswith("spawn[") for step in self.log.state.steps.values())
 
     def others(self, position: int) -> int | None:
         """What else was in hand of the process that was lost: runs, and steps of this one. None where nobody knows."""
@@ -53,7 +83,7 @@ class Pass:
 
     def _count_elsewhere(self) -> int:
         state = self.log.state
-        has_family = state.parent_id or any(step.worker.startswith("spawn[") for step in state.steps.values())
+        has_family = state.parent_id or self._has_started_runs
         return open_reviews.of_family(self.log.run_id, but=self.log.run_id) if has_family else 0
 
 

@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
-from django.forms import model_to_dict
 
 from runs import operations, sdk
 from runs.engine import policy as terms
 from runs.engine.condition import NUMBER, Unclear, holds
 from runs.engine.policy import Cause, Default, Subject, When
-from runs.models import Policy
+from runs.models import Policy, versions
 
 ORDERING = (">", ">=", "<", "<=")
 TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
@@ -22,30 +20,28 @@ def configure(pk: int | None = None, *, by: str, **changes: Any) -> Policy:
 
     What changes nothing makes no version. Raises Policy.DoesNotExist, and django's ValidationError, which names the field.
     """
-    with transaction.atomic():
-        row = Policy.objects.select_for_update().get(pk=pk) if pk else Policy()
-        before = model_to_dict(row) if pk else {}
-        for name, value in changes.items():
-            setattr(row, name, value)
-        check(row)
-        row.full_clean()
-        if model_to_dict(row) != before:
-            row.version, row.changed_by = row.version + bool(pk), by
-            row.save()
-    return row
+    return versions.configure(Policy, pk, by=by, changes=changes, check=check)
 
 
 def check(row: Policy) -> None:
-    """Make the row whole, and its value of the type of its field. Raises ValidationError for what could not be carried out."""
+    """Make the row whole, and its value of the type of its field.
+
+    Raises ValidationError for what could not be carried out, with all that is wrong.
+    """
     if row.agent not in sdk.AGENTS:
         raise ValidationError({"agent": "There is no such agent."})
     if row.worker and row.worker not in sdk.WORKERS:
         raise ValidationError({"worker": f"The code has no worker {row.worker}."})
-    if row.when == When.CONDITION:
-        _check_condition(row)
-    else:
+    if row.when != When.CONDITION:
         row.path, row.operator, row.value = "", "", None
-    _check_default(row)
+    wrong: dict[str, Any] = {}
+    for one in (_check_condition, _check_risk, _check_time, _check_default):
+        try:
+            one(row)
+        except ValidationError as error:
+            wrong = error.update_error_dict(wrong)
+    if wrong:
+        raise ValidationError(wrong)
 
 
 def workers(row: Policy) -> list[sdk.Worker[..., Any]]:
@@ -53,11 +49,21 @@ def workers(row: Policy) -> list[sdk.Worker[..., Any]]:
     return [sdk.WORKERS[row.worker]] if row.worker else operations.workers_of(sdk.AGENTS[row.agent])
 
 
+def _check_risk(row: Policy) -> None:
+    """Of a policy of the whole agent it counts for those workers of which the code says nothing."""
+    if row.worker and row.risk in ("low", "normal") and sdk.risk(sdk.WORKERS[row.worker]) == "high":
+        told = f"The code says that {sdk.WORKERS[row.worker].title} is of high risk, and a policy may not lower that."
+        raise ValidationError({"risk": f"{told} Choose high, or leave it to the step."})
+
+
+def _check_time(row: Policy) -> None:
+    if row.default != Default.EXPIRE and row.within_seconds is None:
+        raise ValidationError({"within_seconds": "Say how long a person may take, or let it expire."})
+
+
 def _check_default(row: Policy) -> None:
     if row.default == Default.EXPIRE:
         return
-    if row.within_seconds is None:
-        raise ValidationError({"within_seconds": "Say how long a person may take, or let it expire."})
     for worker in workers(row):
         if row.default == Default.SKIP and sdk.skip_of(worker) is None:
             told = f"{worker.title} cannot be skipped: its fallback is no skip(...) in the code."
@@ -70,7 +76,7 @@ def _check_approval(row: Policy, worker: sdk.Worker[..., Any]) -> None:
     if sdk.effects(worker) != {"none"}:
         told = f"{worker.title} changes something outside, so the clock may not approve it. Let it expire."
         raise ValidationError({"default": told})
-    if not terms.may_approve(Cause.GATED, "none", row.risk):
+    if not terms.may_approve(Cause.GATED, "none", "high" if sdk.risk(worker) == "high" else row.risk):
         raise ValidationError({"default": "What is of high risk may not be approved by the clock. Let it expire."})
 
 
@@ -78,6 +84,8 @@ def _check_approval(row: Policy, worker: sdk.Worker[..., Any]) -> None:
 
 
 def _check_condition(row: Policy) -> None:
+    if row.when != When.CONDITION:
+        return
     if not row.operator:
         raise ValidationError({"operator": "Say how the field is compared."})
     found: list[dict[str, Any]] = []

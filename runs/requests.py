@@ -51,9 +51,32 @@ def find_agent(slug: str) -> sdk.Agent:
 def configuration(slug: str) -> AgentConfig:
     """The configuration in force; made from the agent's declaration on first sight. Raises UnknownAgent."""
     agent = find_agent(slug)
+    for config in AgentConfig.objects.raw(CONFIGURATION, [slug]):
+        return config
+    return AgentConfig.objects.get_or_create(slug=slug, defaults=_declared(agent))[0]
+
+
+def shown_configuration(slug: str) -> AgentConfig:
+    """The same for who only looks: as it is declared, not saved, where it has no row yet."""
+    return AgentConfig.objects.filter(slug=slug).first() or AgentConfig(slug=slug, **_declared(find_agent(slug)))
+
+
+def see() -> None:
+    """Make the rows of agents that have none, so that an admin can change them before their first run."""
+    known = set(AgentConfig.objects.values_list("slug", flat=True))
+    for slug in sdk.AGENTS.keys() - known:
+        configuration(slug)
+
+
+def _declared(agent: sdk.Agent) -> dict[str, Any]:
     defaults: dict[str, Any] = {"threshold": agent.threshold, "values": stored(sdk.dump_model(agent.config_model()))}
-    defaults |= {f"run_{unit}": limit for unit, limit in agent.budget.limits().items()}
-    return AgentConfig.objects.get_or_create(slug=slug, defaults=defaults)[0]
+    return defaults | {f"run_{unit}": limit for unit, limit in agent.budget.limits().items()}
+
+
+CONFIGURATION = """
+    SELECT *, EXISTS (SELECT FROM runs_policy WHERE agent = slug AND runs_policy.enabled) AS has_policies
+    FROM runs_agentconfig WHERE slug = %s
+"""
 
 
 def enabled(agent: sdk.Agent) -> AgentConfig:
@@ -67,7 +90,8 @@ def enabled(agent: sdk.Agent) -> AgentConfig:
 def in_force(config: AgentConfig) -> dict[str, Any]:
     """As a run keeps it, with the policies of its agent."""
     terms: dict[str, Any] = {"version": config.version, "threshold": config.threshold, "attempts": config.attempts}
-    terms |= {"values": config.values, "budget": config.run_limits, "policies": Policy.objects.in_force(config.slug)}
+    policies = Policy.objects.in_force(config.slug) if getattr(config, "has_policies", True) else []
+    terms |= {"values": config.values, "budget": config.run_limits, "policies": policies}
     return terms | {"reviews": {"run": config.reviews_per_run, "agent": config.reviews_per_agent}}
 
 

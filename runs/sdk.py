@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from runs import declaration
-from runs.declaration import BadDeclaration, Budget, Effect, P, R, Worker, dump_model
+from runs.declaration import BadDeclaration, Budget, Effect, P, R, Risk, Worker, dump_model
+from runs.engine.canonical import clean
 from runs.engine.errors import AskHuman, GiveUp, TryLater
 from runs.values import (
     BudgetExhausted,
@@ -40,6 +41,7 @@ class NoConfig(BaseModel):
 
 
 C = TypeVar("C", bound=BaseModel, default=NoConfig)
+TENANT_LETTERS = 80
 
 
 # --- workers ----------------------------------------------------------------------------------------------------
@@ -51,8 +53,8 @@ def worker(function: Callable[P, Result[R]], /) -> Worker[P, R]: ...
 def worker(function: Callable[P, R | Result[R]], /) -> Worker[P, R]: ...
 @overload
 def worker(
-    *, title: str = "", effect: Effect = "none", critical: bool = False, fallback: Any = None, gated: str = "",
-    attempts: int | None = None, timeout: float | None = None, total_timeout: float | None = None,
+    *, title: str = "", effect: Effect = "none", risk: Risk = "normal", critical: bool = False, fallback: Any = None,
+    gated: str = "", attempts: int | None = None, timeout: float | None = None, total_timeout: float | None = None,
     masked: tuple[str, ...] = (), uses: str | tuple[str, ...] = (), says: str = "",
 ) -> "Decorator": ...  # fmt: skip
 def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -67,7 +69,9 @@ def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     return lambda function: _declare(function, **options)
 
 
-OPTIONS = ("title", "effect", "critical", "fallback", "gated", "attempts", "timeout", "total_timeout", "masked", "uses", "says")
+OPTIONS = (
+    "title", "effect", "risk", "critical", "fallback", "gated", "attempts", "timeout", "total_timeout", "masked", "uses", "says",
+)  # fmt: skip
 
 
 class Decorator(Protocol):
@@ -80,10 +84,13 @@ class Decorator(Protocol):
     def __call__(self, function: Callable[..., Any], /) -> Any: ...
 
 
-def ask_human(answer: type[R], *, title: str = "Ask a person", within: float | None = None) -> Worker[..., R]:
+def ask_human(
+    answer: type[R], *, title: str = "Ask a person", within: float | None = None, draft: R | None = None
+) -> Worker[..., R]:
     """A step that a person answers with the pydantic model `answer`; its one input is `question`.
 
-    When nobody has answered within so many seconds, the supervisor gets Expired.
+    The form of the answer opens with the `draft`, where there is one. When nobody has answered within so many seconds, the
+    supervisor gets Expired.
     As `fallback=ask_human` it means: when every attempt has failed, a person supplies the result.
     """
     name = f"ask_human[{_place_of_answer(answer)}]"
@@ -92,7 +99,8 @@ def ask_human(answer: type[R], *, title: str = "Ask a person", within: float | N
     if known is None or known.output_type is not answer:
         output = declaration.output_adapter(answer, name)
         known = WORKERS[name] = Worker(_nobody, name, title, Question, output, answer, asks=True)
-    return replace(known, title=title, within=declaration.seconds(within, name))
+    proposed = declaration.draft(draft, answer, name)
+    return replace(known, title=title, within=declaration.seconds(within, name), draft=proposed)
 
 
 def skip(note: str, *, value: Any = None) -> Skip:
@@ -146,6 +154,12 @@ def effects(worker: Worker[..., Any]) -> set[str]:
     return {worker.effect} | ({worker.fallback.effect} if isinstance(worker.fallback, Worker) else set())
 
 
+def risk(worker: Worker[..., Any]) -> Risk:
+    """What its author says of carrying it out, or of the worker that is its fallback: the higher."""
+    likewise = worker.fallback.risk if isinstance(worker.fallback, Worker) else "normal"
+    return "high" if "high" in (worker.risk, likewise) else "normal"
+
+
 def _declare(
     function: Callable[..., Any], *, title: str = "", gated: str = "", uses: str | tuple[str, ...] = (), **options: Any
 ) -> Worker[..., Any]:
@@ -170,6 +184,8 @@ def _check(made: Worker[..., Any]) -> None:
         raise BadDeclaration(f"Two workers are recorded as {made.name!r}: {places}. Rename one.")
     if made.effect not in get_args(Effect):
         raise BadDeclaration(f"The worker {made.name} has the effect {made.effect!r}; it must be none, idempotent or once.")
+    if made.risk not in get_args(Risk):
+        raise BadDeclaration(f"The worker {made.name} has the risk {made.risk!r}; it must be normal or high.")
     if made.attempts is not None and made.attempts < 1:
         raise BadDeclaration(f"The worker {made.name} has {made.attempts} attempts; it needs at least 1.")
     for what, limit in (("timeout", made.timeout), ("total timeout", made.total_timeout)):
@@ -318,6 +334,15 @@ class Agent:
     threshold: float
     warm_up: Callable[[], object] | None
     budget: Budget
+    tenant: str
+
+    def tenant_of(self, recorded: Any) -> str:
+        """Whose work a run on this input does, where the agent says how to know."""
+        if not self.tenant:
+            return ""
+        field = self.input_model.model_fields[self.tenant]
+        found = recorded.get(field.serialization_alias or field.alias or self.tenant)  # as inputs are recorded
+        return "" if found is None else clean(" ".join(str(found).split()), TENANT_LETTERS)
 
 
 AGENTS: dict[str, Agent] = {}
@@ -330,12 +355,13 @@ def agents() -> list[Agent]:
 
 def agent(
     slug: str, *, title: str, version: str, config: type[BaseModel] = NoConfig, threshold: float = 0.8,
-    warm_up: Callable[[], object] | None = None, budget: Budget = Budget(),
+    warm_up: Callable[[], object] | None = None, budget: Budget = Budget(), tenant: str = "",
 ) -> Callable[[Callable[[Any, Any], Any]], Agent]:  # fmt: skip
     """Register a supervisor: (run, input model) -> output model, straight-line Python, no I/O outside a step.
 
     `warm_up` is called once in each job process before it takes its first job. `budget` is what a run may spend, as the
-    default of the agent's configuration.
+    default of the agent's configuration. `tenant` is the field of its input that says whose work a run does: what dependencies
+    have room for is shared fairly between them.
     Raises BadDeclaration, whose sentence says what to change.
     """
 
@@ -347,8 +373,9 @@ def agent(
             raise BadDeclaration(f"Two agents have the slug {slug!r}: {first} and {second}. Rename one.")
         given, returned = declaration.models_of(function, Run)
         declaration.check_config(slug, config)
+        declaration.check_tenant(slug, tenant, given)
         text = inspect.cleandoc(function.__doc__ or "")
-        AGENTS[slug] = Agent(slug, title, version, text, function, given, returned, config, threshold, warm_up, budget)
+        AGENTS[slug] = Agent(slug, title, version, text, function, given, returned, config, threshold, warm_up, budget, tenant)
         return AGENTS[slug]
 
     return register

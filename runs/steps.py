@@ -221,8 +221,11 @@ class Steps:
     def _stop(self, last: Draft) -> NoReturn:
         self.write(last, release=True)
         self.stopped = True
-        if self.log.state.status == Status.QUEUED:  # given back, or what it wanted to wait for has come meanwhile
-            dispatch.enqueue(self.log.run_id, self.log.state.seq)
+        state = self.log.state
+        if state.status == Status.QUEUED:  # given back, or what it wanted to wait for has come meanwhile
+            dispatch.enqueue(self.log.run_id, state.seq)
+        elif state.wake_at:
+            dispatch.call_at(dispatch.Call(self.log.run_id, state.seq), (state.wake_at - event_log.now()).total_seconds())
         raise Stopped
 
     def stop_if_asked(self) -> None:
@@ -253,8 +256,8 @@ class Steps:
 
     def may_wait(self) -> Callable[[], bool]:
         """For a database that is away: as long as nobody else can have the run."""
-        end = time.monotonic() + settings.LEASE_SECONDS
-        return lambda: not self.held.lost and time.monotonic() < end
+        began = time.monotonic()
+        return lambda: not self.held.lost and time.monotonic() < began + settings.LEASE_SECONDS
 
     def record(self, *drafts: Draft, release: bool = False) -> bool:
         """Append what is unwritten and these; False when a cancel or an undo came: what happened stays unwritten."""

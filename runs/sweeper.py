@@ -14,7 +14,8 @@ from django.db import close_old_connections
 from redis.exceptions import RedisError
 
 from runs import budgets, children, clock, dependencies, dispatch, floods, signals
-from runs.models import Run
+from runs.models import Run, search
+from runs.models.run import HELD_BACK
 from runs.reliability import budget as reserved
 from runs.reliability.store import Unavailable
 
@@ -23,6 +24,7 @@ BATCH = 1000
 BEAT = "agentops:sweeper"  # cache key of the last sweep, for the dashboard and /readyz
 BEAT_SECONDS = 15
 BEATS_SECONDS = 0.02  # those whose time comes within so much are dispatched together
+LATER_BEATS = 3  # who is held back for a moment is taken up at its time by the job process that parked it, if that lives
 
 
 def sweep() -> int:
@@ -53,6 +55,7 @@ def _sweep_runs() -> int:
     budgets.wake()
     floods.wake()
     dependencies.tidy()
+    search.fill()
     return len(calls)
 
 
@@ -77,11 +80,22 @@ def wake_on_time(seconds: float, *, since: datetime) -> None:
     `since` is when the last one looked.
     """
     now, begun = clock.now(), time.monotonic()
-    soon = Run.objects.waking(since, now + timedelta(seconds=seconds)).only("wake_at", "last_seq")[:BATCH]
-    for beat, runs in groupby(soon, lambda run: math.ceil(((run.wake_at or now) - now).total_seconds() / BEATS_SECONDS)):
-        _sleep_until(begun + beat * BEATS_SECONDS)
-        dispatch.enqueue_now([dispatch.Call(run.pk, run.last_seq) for run in runs])
+
+    def beat(run: Run) -> int:
+        later = LATER_BEATS if run.waiting_cause in HELD_BACK else 0
+        return math.ceil(((run.wake_at or now) - now).total_seconds() / BEATS_SECONDS) + later
+
+    soon = Run.objects.waking(since, now + timedelta(seconds=seconds)).only("wake_at", "last_seq", "waiting_cause")[:BATCH]
+    for at, runs in groupby(sorted(soon, key=beat), beat):
+        _sleep_until(begun + at * BEATS_SECONDS)
+        dispatch.enqueue_now(_not_called([dispatch.Call(run.pk, run.last_seq) for run in runs]))
     _sleep_until(begun + seconds)
+
+
+def _not_called(calls: list[dispatch.Call]) -> list[dispatch.Call]:
+    """Without those that a job process has taken up by itself, or has put at the front of the queue."""
+    due = set(Run.objects.due().filter(pk__in=[call.run_id for call in calls]).values_list("pk", flat=True))
+    return dispatch.missing([call for call in calls if call.run_id in due], most=dispatch.MOST_LOOKED_AT)
 
 
 def _sleep_until(moment: float) -> None:

@@ -1,125 +1,32 @@
-"""What a page shows of one run: its steps with what happened to each, and the parts that changed since a cursor."""
+"""What a page shows of one run: its steps with what happened to each, its events, and what stands beside them."""
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from statistics import median
 from typing import Any
 
-from django.db.models import Count, QuerySet
-from django.template.loader import render_to_string
-from django.urls import reverse
+from django.db.models import BooleanField, Case, Count, Func, Q, QuerySet, TextField, Value, When
+from django.db.models.functions import Cast
 
-from runs import budgets, children, describe, event_log, sdk, waiting
+from runs import budgets, children, describe, event_log, hearing, limited, live, sdk, waiting, waterfall
+from runs.cards import NAMED_FROM, STEPS_SHOWN, Nested, Shown, StepCard, cards, nested, shown, told_of
 from runs.engine.events import Fact, Kind
-from runs.engine.policy import Cause
+from runs.engine.phases import History, history
 from runs.models import Run, RunStatus, Step
 from runs.models.run import COMPLETED, in_order
 
-EVENTS_SHOWN = 200  # on the run's page; its events page has all
-STEPS_SHOWN = 200
+EVENTS_SHOWN = 50  # on the run's page; its events page has all
+WHOLE = 25  # of so many steps a page has all there is to know; of more only of those that somebody may look for
+OPENED = 10  # steps of such a run that wait, fail or are under way
 FORKS_SHOWN = 10
+FOUND_SHOWN = 50  # steps in which a text was found
+FIND_MS = 3000  # how long looking for one may take
+USUAL_OF, USUAL_AMONG = 20, 200  # so many runs, of the last ones, say how many steps one usually takes
 CHILDREN_SHOWN = 50
-EVENTS_READ = 500  # in one go, for a page that was away for long
-ENDINGS = {Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED, Kind.RUN_RETRIED, Kind.RUN_CANCEL_REQUESTED}
-TAKEN = {Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER}
+REDRAWN_MS, REDRAWN_FOR_EACH_MS = 2000, 50
 RETRIED = {RunStatus.FAILED, RunStatus.CANCELLED}  # what a person may retry
-EVERY_STEP = {Kind.RUN_CANCELLED, Kind.RUN_RETRIED}
-BEGINS = {Kind.STEP_STARTED, Kind.ATTEMPT_STARTED}
-FAILURES = {Kind.ATTEMPT_FAILED, Kind.ATTEMPT_CRASHED}
-RESTS = {Kind.ATTEMPT_FAILED, Kind.STEP_SUCCEEDED, Kind.STEP_ESCALATED}
-
-
-@dataclass(slots=True)
-class Clock:
-    """How long attempts at a step took, and how long it waited for a person: never in one number."""
-
-    worked: timedelta = timedelta()
-    waited: timedelta = timedelta()
-    began: datetime | None = None  # the attempt that is being made
-    asked: datetime | None = None  # since when it waits for a person
-
-    def move(self, kind: str, at: datetime) -> None:
-        """Over one event of the step. An attempt that its process did not survive has no end, and counts as nothing."""
-        if kind in RESTS and self.began:
-            self.worked, self.began = self.worked + (at - self.began), None
-        if kind == Kind.ATTEMPT_CRASHED:
-            self.began = None
-        elif kind in BEGINS:
-            self.began = at
-        elif kind == Kind.STEP_ESCALATED:
-            self.asked = at
-        elif kind == Kind.STEP_DECIDED:
-            self.stop(at)
-
-    def stop(self, at: datetime) -> None:
-        """Nobody is asked any more."""
-        if self.asked:
-            self.waited, self.asked = self.waited + (at - self.asked), None
-
-
-@dataclass(slots=True)
-class StepCard:
-    """A step as a page shows it. `review_id` is its open review; `failures` are its failed attempts.
-
-    `asked_why` is why a person was last asked; `original` is the run from which it was taken over as recorded; `given_by`
-    the person who gave its input; `waits` says why it does not move.
-    """
-
-    step: Step
-    review_id: int | None = None
-    asked_why: str = ""
-    original: int | None = None
-    given_by: str = ""
-    waits: str = ""
-    waits_until: datetime | None = None
-    failures: list[Fact] = field(default_factory=list)
-    clock: Clock = field(default_factory=Clock)
-
-    @property
-    def name(self) -> str:
-        """As the supervisor names it, where its title does not say the same."""
-        told = "".join(filter(str.isalnum, self.step.title)).casefold()
-        return "" if "".join(filter(str.isalnum, self.step.name)).casefold() == told else self.step.name
-
-    @property
-    def reason_to_ask(self) -> str:
-        """What no other part of the card says: a question is its input, an estimate has its own reason, and so has an error."""
-        error = (self.step.error or {}).get("message") or "\0"
-        said = self.step.cause in (Cause.QUESTION, Cause.LOW_CONFIDENCE) or error in self.asked_why
-        return "" if said else self.asked_why
-
-    @property
-    def input_label(self) -> str:
-        return f"Input, given by {self.given_by}" if self.given_by else "Input, from the supervisor"
-
-    @property
-    def is_eventful(self) -> bool:
-        """More happened than one attempt that succeeded: the step's own row does not say all of it."""
-        return bool(self.step.cause or self.step.error or self.step.attempt > 1)
-
-    @property
-    def worked_ms(self) -> float | None:
-        """Milliseconds of all attempts, without what lay between them; None before an end, and where none came to its end."""
-        if self.rested_ms is not None:
-            return None
-        if self.step.started_at is None or self.step.finished_at is None or self.original:
-            return None
-        return self.clock.worked.total_seconds() * 1000 or None if self.is_eventful else self.step.duration_ms
-
-    @property
-    def waited_ms(self) -> float:
-        """Milliseconds for which a person was asked, as far as that has ended."""
-        return self.clock.waited.total_seconds() * 1000
-
-    @property
-    def rested_ms(self) -> int | None:
-        """Milliseconds for which it waited for a time or for other runs."""
-        return self.step.duration_ms if self.step.cause in ("timer", "children") else None
-
-    @property
-    def needs_attention(self) -> bool:
-        """Shown opened: what waits, fails or is happening now."""
-        return self.step.status in ("waiting", "failed", "running", "retrying")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,96 +59,102 @@ class EventLine:
     run_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of the page: its element's id, its HTML or where to get it, and the list it is new in."""
-
-    id: str
-    html: str = ""
-    into: str = ""
-    url: str = ""
+def log(run_id: int, *, after: int, most: int, step: int | None = None) -> list[EventLine]:
+    """A page of the run's events, or of those of one step, beyond the cursor."""
+    return lines(run_id, facts(run_id, after=after, most=most, step=step))
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """`seq` is the cursor after the parts were shown; nothing is new where there are none."""
-
-    seq: int
-    parts: list[Part]
+def facts(run_id: int, *, after: int, most: int, step: int | None = None) -> list[Fact]:
+    """The same as they are kept."""
+    rows = event_log.rows(run_id, after=after)
+    return _facts((rows if step is None else rows.filter(step=step))[:most])
 
 
-def cards(run: Run, *, positions: Iterable[int] | None = None, before: int | None = None) -> list[StepCard]:
-    """Steps in order, the last ones where there are too many for a page, or just those of the positions."""
-    steps = run.steps.all()
-    if positions is not None:
-        steps = steps.filter(position__in=list(positions))
-    if before is not None:
-        steps = steps.filter(position__lt=before)
-    found = list(reversed(steps.order_by("-position")[:STEPS_SHOWN]))
-    made = {step.position: StepCard(step, original=_original(run, step)) for step in event_log.with_payloads(run.pk, found)}
-    for position, review_id in run.reviews.filter(state="open", position__in=list(made)).values_list("position", "pk"):
-        made[position].review_id = review_id
-    for position, (why, until) in waiting.steps(run.pk, found).items():
-        made[position].waits, made[position].waits_until = why, until
-    if run.forked_step in made:
-        made[run.forked_step].given_by = _given_by(run)
-    _add_history(run, {position: card for position, card in made.items() if card.is_eventful})
-    return list(made.values())
-
-
-def _given_by(run: Run) -> str:
-    """Who gave the first step of a fork another input than the supervisor's, or ""."""
-    request = event_log.rows(run.pk).filter(kind=Kind.RUN_REQUESTED).first()
-    return request.actor if request and "override" in request.data else ""
-
-
-def _original(run: Run, step: Step) -> int | None:
-    return run.forked_from_id if step.position < (run.forked_step or 0) else None
-
-
-def _add_history(run: Run, eventful: dict[int, StepCard]) -> None:
-    """The failures and times of these steps, from their events."""
-    if not eventful:
-        return
-    events = event_log.rows(run.pk).filter(step__in=eventful)
-    for fact in _facts(events.filter(kind__in=FAILURES)):
-        eventful[fact.step or 0].failures.append(fact)
-    timed = events.filter(kind__in=BEGINS | RESTS | {Kind.ATTEMPT_CRASHED, Kind.STEP_DECIDED})
-    for position, kind, at, why in timed.values_list("step", "kind", "at", "data__why"):
-        card = eventful[position or 0]
-        card.clock.move(kind, at)
-        if kind == Kind.STEP_ESCALATED:
-            card.asked_why = why or ""
-    for card in eventful.values():
-        finished, asked = card.step.finished_at, card.clock.asked
-        if finished and asked and asked <= finished:  # else it is asked about anew: the code changed
-            card.clock.stop(finished)  # withdrawn with its run
-
-
-def log(run_id: int, *, after: int, most: int) -> list[EventLine]:
-    """A page of the run's events, beyond the cursor."""
-    return lines(run_id, _facts(event_log.rows(run_id, after=after)[:most]))
-
-
-def lines(run_id: int, facts: Iterable[Fact]) -> list[EventLine]:
+def lines(run_id: int, told: Iterable[Fact]) -> list[EventLine]:
     """Each event with its sentence."""
-    facts = list(facts)
-    titles = _titles(run_id, {fact.step for fact in facts if fact.step})
-    return [EventLine(fact, describe.sentence(fact, titles), run_id) for fact in facts]
+    told = list(told)
+    titles = _titles(run_id, {fact.step for fact in told if fact.step})
+    return [EventLine(fact, describe.sentence(fact, titles), run_id) for fact in told]
 
 
-def page(run: Run, *, before: int | None = None) -> dict[str, Any]:
-    """Everything the run's page shows; `before` is the position where an earlier page of steps ends.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What somebody wants to see: the steps `before` one, or those about `step`, which is opened; or all of them opened."""
+
+    before: int | None = None
+    step: int | None = None
+    open_all: bool = False
+    idle: bool = False  # also idle time to its scale
+
+
+def page(run: Run, look: Look = Look()) -> dict[str, Any]:
+    """Everything the run's page shows.
 
     The events come first: steps read after them are at least as new, and the socket goes on from the last event.
     """
-    shown = lines(run.pk, reversed(_facts(event_log.rows(run.pk).reverse()[:EVENTS_SHOWN])))
+    newest = lines(run.pk, reversed(_facts(event_log.rows(run.pk).reverse()[:EVENTS_SHOWN])))
     run.refresh_from_db()
-    steps = cards(run, before=before)
-    earlier = steps[0].step.position if steps and steps[0].step.position > 1 else None
-    seq = shown[-1].fact.seq if shown else 0
-    socket = f"/ws/runs/{run.pk}/"
-    return head(run) | {"cards": steps, "earlier": earlier, "lines": shown, "seq": seq, "socket": socket, "live": before is None}
+    found = shown(run, before=look.before, step=look.step)
+    seq = newest[-1].fact.seq if newest else 0
+    lighten(found.cards, look, run.step_count)
+    places = {"earlier": found.earlier, "later": found.later, "live": found.later is None and look.before is None}
+    known = {"cards": found.cards, "lines": newest, "seq": seq, "socket": f"/ws/runs/{run.pk}/", "look": look}
+    known |= {"most": {"steps": STEPS_SHOWN, "events": 2 * EVENTS_SHOWN}, "every_ms": redrawn_every(run.pk)}
+    return head(run) | drawn(found, fold=not look.idle) | known | places
+
+
+def lighten(found: list[StepCard], look: Look, count: int) -> None:
+    """What is opened; of a run of many steps, what the others came to is fetched when somebody opens them."""
+    is_long = count > WHOLE
+    opened = {look.step, *[card.step.position for card in found if card.needs_attention][: OPENED if is_long else None]}
+    for card in found:
+        card.is_open = look.open_all or card.step.position in opened
+        card.is_light = is_long and not card.is_open
+        card.is_whole = card.step.position == look.step
+
+
+def drawn(found: Shown, *, fold: bool, at: datetime | None = None) -> dict[str, Any]:
+    """The bars of the steps, of the runs that they started, and of the run, on one axis; as they were `at` a time, or are now."""
+    within = {card.step.position: card.nested for card in found.cards}
+    reach = waterfall.Reach(begins=found.earlier is None, ends=found.later is None)
+    made = _on_one_axis(found.history, within, reach, fold=fold, at=at)
+    for card in found.cards:
+        card.bar = made["bars"][card.step.position]
+    return made
+
+
+def bars(run: Run, first: int, last: int, *, fold: bool) -> dict[str, Any]:
+    """The bars alone, of the steps from one to another, for a page whose axis has grown."""
+    last = min(last, first + 2 * STEPS_SHOWN)
+    told = history(told_of(run, range(first, last + 1)))
+    within, reach = nested(told), waterfall.Reach(begins=first <= 1, ends=last >= run.step_count)
+    drawn = _on_one_axis(told, within, reach, fold=fold) | {"every_ms": redrawn_every(run.pk)}
+    return drawn | {"nested": [one for group in within.values() for one in group]}
+
+
+def redrawn_every(run_id: int) -> int:
+    """Milliseconds after which a page whose bars did not come asks for them: the more look at the run here, the longer."""
+    return max(REDRAWN_MS, REDRAWN_FOR_EACH_MS * hearing.count(live.run_group(run_id)))
+
+
+def nested_steps(run: Run, first: int, last: int, child: Run, *, fold: bool) -> dict[str, Any]:
+    """The steps of a run that this one started, on its axis."""
+    drawn, now = bars(run, first, last, fold=fold), event_log.now()
+    found = cards(child)
+    for card in found:
+        card.bar = waterfall.bar(card.line, drawn["axis"], now)
+    return {"run": child, "cards": found}
+
+
+def _on_one_axis(
+    told: History, within: dict[int, list[Nested]], reach: waterfall.Reach, *, fold: bool, at: datetime | None = None
+) -> dict[str, Any]:
+    now, inner = at or event_log.now(), [one for group in within.values() for one in group]
+    axis = waterfall.axis(told, now, fold=fold, nested=[one.line for one in inner], reach=reach)
+    for one in inner:
+        one.bar = waterfall.bar(one.line, axis, now)
+    drawn = {position: waterfall.bar(line, axis, now) for position, line in told.steps.items()}
+    return {"axis": axis, "begins": reach.begins, "supervisor": waterfall.bar(told.run, axis, now), "bars": drawn}
 
 
 def head(run: Run) -> dict[str, Any]:
@@ -249,10 +162,49 @@ def head(run: Run) -> dict[str, Any]:
     with_large(run)
     why = waiting.answer(run)
     shown = {"waiting": why.sentence, "reviews": [review.pk for review in why.reviews], "related": related(run)}
-    shown |= {"spent": budgets.spent_by_run(run.pk)}
+    shown |= {"spent": budgets.spent_by_run(run.pk), "usual": None if run.ended else usual_steps(run.agent)}
     shown |= {"missing": event_log.missing(run.pk) if run.status == RunStatus.PARTIAL else []}
     shown |= {"went_on_without_it": children.parent_has_read(run) if run.status in RETRIED else False}
+    queued = (run.started_at or run.created_at) - run.created_at
+    shown |= {"queued_ms": queued / timedelta(milliseconds=1) if queued >= NAMED_FROM else None}
     return {"run": run, "agent": sdk.AGENTS.get(run.agent)} | shown
+
+
+def usual_steps(agent: str) -> int | None:
+    """How many steps its last runs took that came to their end; None where there are none to tell by, or all others are newer."""
+    last = Run.objects.filter(agent=agent).order_by("-created_at", "-pk").values_list("status", "step_count")[:USUAL_AMONG]
+    found = [steps for status, steps in last if status in COMPLETED][:USUAL_OF]
+    return round(median(found)) if found else None
+
+
+def find(run: Run, text: str) -> list[Step]:
+    """The first steps whose title holds the text, or a value of one of their events; a number is one, or stands in a text.
+
+    Raises TookTooLong. What is kept is compared first, and where in it the text stands only of what has it somewhere.
+    """
+    told = event_log.rows(run.pk).filter(step__isnull=False).annotate(text=Cast("data", TextField()))
+    quoted = json.dumps(text, ensure_ascii=False)
+    said = When(text__icontains=quoted[1:-1], then=_Holds("data", Value(_path(quoted, text))))
+    told = told.filter(Case(said, default=Value(False), output_field=BooleanField())).order_by("step")
+    with limited.at_most(FIND_MS):
+        places = list(told.values_list("step", flat=True).distinct()[:FOUND_SHOWN])
+        return list(run.steps.filter(Q(position__in=places) | Q(title__icontains=text)).order_by("position")[:FOUND_SHOWN])
+
+
+class _Holds(Func):
+    """Whether there is something on the path."""
+
+    function, template, output_field = "jsonb_path_exists", "%(function)s(%(expressions)s::jsonpath)", BooleanField()
+
+
+UNSAID = ("schema", "fingerprint", "approved", "allowed", "large")  # what no author, worker or person wrote
+
+
+def _path(quoted: str, text: str) -> str:
+    """Where the text stands in what an event says."""
+    keys = " && ".join(f'@.key != "{key}"' for key in UNSAID)
+    number = f" || @ == {text}" if text.isascii() and text.isdigit() and text == str(int(text)) else ""
+    return f'$.keyvalue() ? ({keys}).value.** ? (@ like_regex {quoted} flag "iq"{number})'
 
 
 def deadlines(run_id: int, positions: Iterable[int]) -> dict[int, datetime]:
@@ -279,38 +231,6 @@ def related(run: Run) -> Related:
     counts = dict(run.children.order_by().values_list("status").annotate(Count("pk"))) if children else {}
     related_to = forks or children or run.forked_from_id or run.parent_id
     return Related(forks[:FORKS_SHOWN], forks_count, children, in_order(counts), any=bool(related_to))
-
-
-def update(run_id: int, *, after: int, viewer: dict[str, bool]) -> Update:
-    """The parts that changed beyond the cursor, rendered from the page's own partials. `viewer` says what they may do."""
-    facts = _facts(event_log.rows(run_id, after=after)[:EVENTS_READ])
-    if not facts:
-        return Update(after, [])
-    run = Run.objects.get(pk=run_id)
-    parts = [*_head_parts(run, facts, viewer), *_step_parts(run, facts, viewer)]
-    parts += [Part(f"event-{line.fact.seq}", _render("event", line=line), "events") for line in lines(run_id, facts)]
-    return Update(facts[-1].seq, parts)
-
-
-def _head_parts(run: Run, facts: list[Fact], viewer: dict[str, bool]) -> list[Part]:
-    shown = head(run) | viewer
-    about = any(fact.kind in TAKEN or (fact.kind in RESTS and shown["spent"]) for fact in facts)
-    names = ["state", "waiting", "result", "related"] + ["facts"] * about
-    parts = [Part(f"run-{name}", _render(name, **shown)) for name in names]
-    if any(fact.kind in ENDINGS for fact in facts):
-        parts.append(Part("run-actions", url=reverse("run_part", args=[run.pk, "actions"])))
-    return parts
-
-
-def _step_parts(run: Run, facts: list[Fact], viewer: dict[str, bool]) -> list[Part]:
-    everything = any(fact.kind in EVERY_STEP for fact in facts)
-    positions = None if everything else {fact.step for fact in facts if fact.step}
-    changed = cards(run, positions=positions)
-    return [Part(f"step-{card.step.position}", _render("step", run=run, card=card, **viewer), "steps") for card in changed]
-
-
-def _render(name: str, **shown: Any) -> str:
-    return render_to_string(f"runs/_{name}.html", shown)
 
 
 def steps_of(run_id: int, steps: Iterable[Step]) -> list[Step]:

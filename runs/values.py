@@ -111,7 +111,8 @@ class Outcome:
 class StepContext:
     """`key` is stable over attempts and processes: give it to the other side as the idempotency key.
 
-    `uses` names what its worker may call (None: outside the engine, anything), `called` what this attempt has called.
+    `uses` names what its worker may call (None: outside the engine, anything), `called` what this attempt has called, and
+    `model_calls` are what it said to models and they to it.
     """
 
     key: str
@@ -119,12 +120,15 @@ class StepContext:
     remark: str = ""
     worker: str = ""
     agent: str = ""
+    tenant: str = ""
     effect: str = "none"
     uses: tuple[str, ...] | None = None
     called: list[str] = field(default_factory=list)
+    model_calls: list[dict[str, Any]] = field(default_factory=list)
     run_id: int = 0
     fence: int = 0
     position: int = 0
+    late: int = 0  # so often its call was let in before, and did not leave in time
 
 
 _step: ContextVar[StepContext] = ContextVar("step")

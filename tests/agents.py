@@ -23,6 +23,7 @@ from runs.sdk import (
     ask_human,
     call,
     current_step,
+    skip,
     worker,
 )
 
@@ -111,6 +112,11 @@ def repeat(text: str, times: int) -> str:
 
 @worker(critical=True, fallback=other_way)
 def stumble_critically(text: str) -> str:
+    return str(stumble(text=text))
+
+
+@worker(fallback=skip("The greeting is missing.", value="nothing"))
+def stumble_unimportantly(text: str) -> str:
     return str(stumble(text=text))
 
 
@@ -245,6 +251,12 @@ def stumbling(run: Run, order: Order) -> Answer:
 def falling_back(run: Run, order: Order) -> Answer:
     """Has a fallback."""
     return Answer(said=run.step("stumble", stumble_critically, text=order.text))
+
+
+@agent("leaving-out", title="Leaving out", version="1")
+def leaving_out(run: Run, order: Order) -> Answer:
+    """Does without its step where it has to."""
+    return Answer(said=run.step("stumble", stumble_unimportantly, text=order.text))
 
 
 @agent("consuming", title="Consuming", version="1")

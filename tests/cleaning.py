@@ -22,14 +22,17 @@ def clean(*_: Any) -> None:
         cursor.execute(f"LOCK TABLE {_named(_tables())} IN ACCESS EXCLUSIVE MODE")  # a process that was killed may still write
         filled = _asked(cursor, " UNION ALL ".join(map(_is_filled, _tables())))
         sizes = [size for name in filled for size in _asked(cursor, f"SELECT pg_relation_size('\"{name}\"')")]
+        cursor.execute("SET LOCAL session_replication_role = replica")  # neither foreign keys nor what forbids to delete
         if max(sizes, default=0) > LARGE_BYTES:
             cursor.execute(f"TRUNCATE {_named(_tables())}")
         elif filled:
-            cursor.execute("SET LOCAL session_replication_role = replica")  # neither foreign keys nor what forbids to delete
             cursor.execute("; ".join(f'DELETE FROM "{name}"' for name in filled))
         is_as_it_was = _asked(cursor, WHAT_STAYS) == what_stays()
     if not is_as_it_was:
-        call_command("flush", verbosity=0, interactive=False, reset_sequences=False)
+        with connection.cursor() as cursor:
+            cursor.execute("SET session_replication_role = replica")
+            call_command("flush", verbosity=0, interactive=False, reset_sequences=False)
+            cursor.execute("RESET session_replication_role")
         accounts.ensure_groups()
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 
 import django_rq
-import pgtrigger
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client, TransactionTestCase
@@ -15,12 +14,42 @@ from runs.reliability import terms
 from tests import cast, cleaning
 from tests.desk import classifier, demo_bank, model, outside  # noqa: F401 - fixtures
 
+# Begun first, the longest before the others, so that in the end no process is alone with one of them for minutes.
+LONG = (
+    "test_chaos.py::test_nothing_is_lost",
+    "test_poison.py::test_poison_is_quarantined",
+    "test_state_machine.py",
+    "browser/test_accessibility.py",
+    "test_up.py::test_everything_comes_up",
+    "test_benchmark.py::test_a_quick_benchmark_takes",
+    "test_benchmark.py::test_a_quick_benchmark_of_a_full_inbox",
+    "test_benchmark.py::test_a_quick_benchmark_of_the_pages",
+    "browser/test_hostile.py",
+    "test_crashes.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of N processes each is given the next N-th of all items: it is to begin with its share of the long ones."""
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    shares: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    for number, name in enumerate(LONG):
+        shares[number % processes] += [item for item in items if f"tests/{name}" in item.nodeid]
+    long = {item for share in shares for item in share}
+    others = [item for item in items if item not in long]
+    items[:] = []
+    for number, share in enumerate(shares):
+        size = (len(others) + sum(map(len, shares[number:]))) // (processes - number)
+        more = max(0, size - len(share))
+        items += [*share, *others[:more]]
+        del others[:more]
+
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """What tests that commit leave behind may be truncated, which our trigger refuses: test_event_log installs it for itself."""
+    """What tests that commit leave behind goes as tests/cleaning.py says."""
     with django_db_blocker.unblock():
-        pgtrigger.uninstall("runs.Event:no_truncate")
         accounts.ensure_groups()
         cleaning.what_stays()
     with pytest.MonkeyPatch.context() as patch:

@@ -261,7 +261,7 @@ class Threads:
         return Task(partial(function, *args))
 
 
-def wait(working: dict[Task, int], **kwargs: Any) -> SimpleNamespace:
+def wait(working: dict[Task, int], *how: object) -> SimpleNamespace:
     """For the next of them."""
     task = list(working)[world.script.choose(len(working))]
     task.end()
@@ -310,6 +310,6 @@ def mortal(transactional_db: None, monkeypatch: pytest.MonkeyPatch, settings: An
     monkeypatch.setattr(parallel, "ThreadPoolExecutor", Threads)
     monkeypatch.setattr(parallel, "wait", wait)
     monkeypatch.setattr(parallel, "connections", SimpleNamespace(close_all=lambda: None))
-    monkeypatch.setattr(audit, "_stream", lambda database, within: iter(audit._rows(database, audit.EVENTS, within)))
+    monkeypatch.setattr(audit, "_stream", lambda database, statement, within: iter(audit._rows(database, statement, within)))
     with standing_clock():
         yield

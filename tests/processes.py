@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +14,11 @@ from django.conf import settings
 from django.db import connection
 
 from runs import pen
+from tests.forks import Child, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 60.0
+_forks = Server()
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -27,17 +28,16 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def process(*arguments: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(*arguments: str, **more: str) -> Iterator[Child]:
     """`manage.py ARGUMENTS` in a process group of its own, ended with the block."""
-    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-    child = subprocess.Popen(command, cwd=ROOT, env=environment(**more), start_new_session=True)
+    child = _forks.start(arguments, environment(**more))
     try:
         yield child
     finally:
         kill(child)
 
 
-def kill(child: "subprocess.Popen[bytes]") -> None:
+def kill(child: "Child | subprocess.Popen[bytes]") -> None:
     """kill -9 for the process and the horse it forked, as a lost machine would end both at once."""
     children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
     horses = [int(pid) for pid in children.read_text().split()] if child.poll() is None else []

@@ -37,6 +37,12 @@ def visit(text: str) -> str:
     return str(call(text))
 
 
+@agent("serving", title="Serving", version="1", tenant="text")
+def serving(run: Handle, order: Order) -> Answer:
+    """Buys for whom its text names."""
+    return Answer(said=run.step("buy", buy, text=order.text))
+
+
 @agent("buying", title="Buying", version="1")
 def buying(run: Handle, order: Order) -> Answer:
     """Buys, with the worker that its text names; everywhere where it says so."""
@@ -59,9 +65,9 @@ def fail(error: Exception) -> Any:
     return guard.call("shop", raises)
 
 
-def carried(text: str, buys: Callable[[], Any] = call) -> Run:
+def carried(text: str, buys: Callable[[], Any] = call, agent: str = "buying") -> Run:
     DOES["buy"] = buys
-    run = commands.start("buying", {"text": text}, by="operator")
+    run = commands.start(agent, {"text": text}, by="operator")
     return again(run)
 
 

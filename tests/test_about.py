@@ -54,6 +54,17 @@ def test_it_shows_the_last_result_with_its_seed_and_what_did_not_hold(signed_in:
     assert "Did not hold:" in page
 
 
+@pytest.mark.usefixtures("kept")
+def test_it_shows_what_was_measured_and_at_what_scale(signed_in: Any) -> None:
+    limit = FAULT | {"fault": "guard: rate limit", "count": 300, "target": 10_000, "figures": {"utilisation": 0.974, "limit": 50}}
+    result.keep(RESULT | {"form": "full", "faults": [FAULT | {"target": 3}, limit]})
+    page = signed_in().get("/about/").text
+    assert "On this machine 1 of 2 faults came less often than is wanted." in page
+    assert "300 of 10,000</td>" in page
+    assert 'utilisation <span class="text-nowrap">0.974</span>; limit <span class="text-nowrap">50</span>' in page
+    assert "On this machine 1 of 2 faults came less often than is wanted." in result.table(result.latest() or {})
+
+
 def test_a_result_of_this_checkout_comes_before_the_one_of_the_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:

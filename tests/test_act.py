@@ -7,12 +7,12 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from reviews import consequences, decisions
-from reviews.comparison import changes, words
 from reviews.models import Review
 from runs import commands, event_log, executor, sdk
 from runs.declaration import BadDeclaration
 from runs.engine import act
 from runs.engine.act import Part
+from runs.engine.comparison import changes, words
 from runs.engine.policy import MOST_SENT_BACK, Cause, Subject, allowed
 from runs.sdk import AskHuman, Result, agent, current_step, skip, worker
 from runs.sdk import Run as Handle
@@ -132,9 +132,10 @@ def test_what_differs_is_named_by_its_path(before: Any, after: Any, paths: list[
 def test_fields_that_are_not_named_are_counted() -> None:
     proposal = {"amount": 3, "to": "Ms Ray", "because": "of a delay"}
     review = Review(title="Pay", worker="nobody's", proposal=proposal)
-    assert consequences.act(review) == "Pay, amount 3, to Ms Ray, because of a delay"
+    assert act.plain(consequences.parts(review)) == "Pay, amount 3, to Ms Ray, because of a delay"
     review.proposal = proposal | {"account": "DE12", "date": "2026-11-23"}
-    assert consequences.act(review) == "Pay, amount 3, to Ms Ray, because of a delay, and 2 more fields"
+    assert act.plain(consequences.parts(review)) == "Pay, amount 3, to Ms Ray, because of a delay, and 2 more fields"
+    assert consequences.brief(review) == "Amount: 3, To: Ms Ray, Because: of a delay, and 2 more fields"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def asked(text: str, number: int = 3, ledger: str = "") -> Review:
 def test_the_button_names_the_act_and_the_page_what_follows(people: dict[str, User], client: Client) -> None:
     client.force_login(people["reviewer"])
     review = asked("<b>a cup</b>")
-    assert consequences.act(review) == "Give <b>a cup</b> to 3"
+    assert consequences.brief(review) == "Give <b>a cup</b> to 3"
     html = client.get(review.get_absolute_url()).content.decode()
     assert 'Approve: Give <bdi class="given">&lt;b&gt;a cup&lt;/b&gt;</bdi> to <bdi class="given">3</bdi>' in html
     assert "is left out: The gift is missing. The run goes on without it, and ends as completed partially." in html

@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pgtrigger
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
@@ -14,6 +15,7 @@ from runs import audit, commands, event_log, executor
 from runs.engine.errors import AskHuman, GiveUp
 from runs.engine.events import Draft
 from runs.models import Run, Step
+from runs.models.event import Event
 from runs.projections import RUN_COLUMNS, STEP_COLUMNS, run_columns, step_columns
 from tests.agents import FAILURES
 from tests.processes import eventually, process
@@ -259,3 +261,12 @@ def test_runs_that_go_on_raise_no_alarm(tmp_path: Path) -> None:
 def test_reproject_must_be_told_what(arguments: list[str]) -> None:
     with pytest.raises(CommandError, match="Say which runs"):
         said("reproject", *arguments)
+
+
+@pytest.mark.django_db
+def test_a_cut_tail_is_found() -> None:
+    run = Run.objects.get(pk=advanced("counting", text="a message", number=3))
+    pgtrigger.uninstall("runs.Event:kept_until_removed")
+    Event.objects.filter(run=run, seq=run.last_seq).delete()
+    pgtrigger.install("runs.Event:kept_until_removed")
+    assert audit.first_wrong(run.pk) == f"its row says {run.last_seq} events, its log holds {run.last_seq - 1}"

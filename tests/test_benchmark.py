@@ -41,6 +41,32 @@ def test_a_quick_benchmark_of_a_full_inbox_takes_every_figure() -> None:
     assert taken["list_queries"]["median"] <= 10
 
 
+@pytest.mark.django_db
+def test_a_quick_benchmark_of_the_pages_takes_its_figures() -> None:
+    """But for the longest timelines, which take their time to be made."""
+    only = ["--only", "list", "--only", "dashboard", "--only", "watch"]
+    command = [sys.executable, "manage.py", "bench", "pages", "--quick", "--json", "--history", "100", *only]
+    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    taken = json.loads(ended.stdout)["figures"]
+    assert {target.figure for target in figures.PAGES if "timeline" not in target.figure} <= taken.keys()
+    assert [name for name, one in taken.items() if one["median"] <= 0] == ["watch_wrong_pages"]
+
+
+@pytest.mark.django_db
+def test_runs_and_pages_go_on_while_migrations_are_applied() -> None:
+    """Somebody reads for long meanwhile: whoever waits for a lock behind that steps back, and is there in the end."""
+    command = [sys.executable, "manage.py", "bench", "migrate", "--quick", "--json"]
+    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    taken = json.loads(ended.stdout)
+    assert taken["runs"] > 0
+    assert taken["runs_not_succeeded"] == 0
+    assert taken["migrations"] >= 10
+    assert taken["stepped_back"] > 0
+    assert taken["pages"] > 0
+
+
 CONNECTED = ["B\t8\tAuthenticationOk", "B\t5\tReadyForQuery\t I"]
 PREPARED = ['F\t40\tParse\t "p" "SELECT 1" 0', "F\t4\tSync", "B\t4\tParseComplete", "B\t5\tReadyForQuery\t I"]
 EXECUTED = ['F\t9\tExecute\t "" 0', "F\t4\tSync", 'B\t13\tCommandComplete\t "SELECT 1"', "B\t5\tReadyForQuery\t I"]

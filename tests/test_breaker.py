@@ -253,3 +253,21 @@ def test_a_canary_that_was_not_sent_lets_another_try() -> None:
     again = enter("b")
     assert isinstance(again, Entered)
     assert again.canary
+
+
+def test_who_asks_again_because_the_answer_was_lost_hears_the_same_with_the_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened()
+    asking, found = store.ask, list[Entered]()
+
+    def lost_once(script: str, dependency: str, **question: Any) -> store.Answer:
+        asking(script, dependency, **question)
+        return asking(script, dependency, **question)
+
+    def is_in() -> bool:
+        answer = entry.enter("cards", "desk", "1:pay", limits=LIMITS, terms=TERMS)
+        return isinstance(answer, Entered) and not found.append(answer)
+
+    monkeypatch.setattr(store, "ask", lost_once)
+    eventually(is_in)
+    assert found[0].canary
+    assert found[0].change == Change("open", "half-open", "One call tries whether it works again.")

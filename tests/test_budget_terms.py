@@ -14,6 +14,8 @@ from reviews.models import Review
 from runs import commands, waiting
 from runs.engine import budget
 from runs.engine.errors import HeldBack
+from runs.engine.events import Fact, Kind
+from runs.engine.state import fold
 from runs.models import AgentConfig
 from runs.sdk import BadDeclaration
 from runs.sdk import Budget as Declared
@@ -73,10 +75,39 @@ def test_what_is_no_higher_limit_is_refused(asked: budget.Question, typed: objec
     ("unit", "number", "text"),
     [("money", "0.42", "0.42 EUR"), ("money", "1234.5", "1,234.50 EUR"), ("money", "0.0021", "0.0021 EUR"),
      ("money", "0", "0.00 EUR"), ("tokens", "12300", "12,300 tokens"), ("calls", "1", "1 call"), ("calls", "7", "7 calls"),
-     ("seconds", "1", "1 s of work")],
+     ("seconds", "1", "1 s")],
 )  # fmt: skip
 def test_amounts_are_said(unit: str, number: str, text: str) -> None:
     assert budget.shown(unit, Decimal(number), "EUR") == text
+
+
+def parked(cause: str) -> tuple[str, dict[str, Any]]:
+    return Kind.RUN_PARKED, {"cause": cause, "steps": [1]}
+
+
+TAKEN: tuple[str, dict[str, Any]] = (Kind.RUN_RESUMED, {"fence": 1})
+CLOCKS: list[tuple[list[tuple[str, dict[str, Any]]], int]] = [  # one event every second after the first start; it is asked at 9
+    ([], 9),
+    ([parked("timer"), TAKEN, parked("retry"), TAKEN, parked("limit")], 9),
+    ([parked("children"), TAKEN], 8),
+    ([parked("budget"), (Kind.RUN_WOKEN, {}), TAKEN, parked("reviews")], 2),
+    ([(Kind.RUN_RELEASED, {}), TAKEN, (Kind.RUN_FAILED, {})], 3),
+    ([(Kind.RUN_FAILED, {}), (Kind.RUN_RETRIED, {}), TAKEN], 7),
+    ([parked("person")], 9),  # somebody had decided meanwhile, so it goes on
+]
+
+
+@pytest.mark.parametrize(("happened", "seconds"), CLOCKS)
+def test_the_clock_of_a_run_stands_while_it_waits_for_people_for_its_children_or_has_ended(
+    happened: list[tuple[str, dict[str, Any]]], seconds: int
+) -> None:
+    first = datetime(2026, 11, 23, tzinfo=UTC)
+    facts = [
+        Fact(number, kind, data, None, "", first + timedelta(seconds=number), "", "")
+        for number, (kind, data) in enumerate([(Kind.RUN_STARTED, {"fence": 1}), *happened])
+    ]
+    assert fold(facts).seconds(first + timedelta(seconds=9)) == seconds
+    assert fold([]).seconds(first) == 0, "it has not begun"
 
 
 @pytest.mark.parametrize(

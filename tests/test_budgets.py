@@ -1,6 +1,8 @@
 """Budgets: reserved before a call, counted after it; exhausted they ask one person once, and what is decided holds for all."""
 
+import re
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -298,7 +300,7 @@ def test_a_run_stops_at_its_most_steps_and_asks(people: dict[str, User], tmp_pat
     run = advanced(started("line", 6, tmp_path / "ledger", run_steps=3))
     review = Review.objects.open().get()
     assert (review.cause, review.position, calls(tmp_path / "ledger")) == ("budget", 4, 3)
-    assert review.why == "This run may do 3 steps by itself, and has done 3 steps."
+    assert review.why == "This run may do 3 steps, and has done 3 steps."
     decided("raise", value="5")
     assert advanced(run).step_count == 6
     decided("raise", value="6")
@@ -328,9 +330,26 @@ def test_a_step_with_the_same_input_again_and_again_is_a_loop(people: dict[str, 
 @in_one_transaction
 def test_a_run_that_has_worked_for_its_seconds_asks_before_the_next_step(people: dict[str, User]) -> None:
     run = advanced(started("slow", 3, run_seconds=1))
-    assert (run.step_count, Review.objects.open().get().proposal["unit"]) == (2, "seconds")
+    review = Review.objects.open().get()
+    assert (run.step_count, review.proposal["unit"]) == (2, "seconds")
+    assert re.fullmatch(r"This run may take 1 s, and has taken \d+ s: of work and of waits for no person\.", review.why)
     decided("raise", value="1000")
     assert advanced(run).status == "succeeded"
+
+
+@in_one_transaction
+def test_what_its_children_took_counts_for_their_parent_each_by_its_own_clock(people: dict[str, User]) -> None:
+    child = advanced(started("slow", 1))
+    parent, waits = started("line", 1), started("line", 2, run_calls=1)
+    Run.objects.filter(pk=child.pk).update(parent=parent)
+    Run.objects.filter(pk=waits.pk).update(parent=child)
+    assert executor.advance(waits.pk, owner="test") is None
+    logs = [event_log.RunLog.load(run.pk).state for run in (child, waits)]
+    assert [state.status for state in logs] == ["succeeded", "waiting"], "one waits for a person, and its clock stands"
+    time.sleep(0.2)
+    took = [state.seconds(event_log.now()) for state in logs]
+    assert took[0] >= 1.1
+    assert reserved.seconds_below(parent.pk) == pytest.approx(sum(took), abs=0.1)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

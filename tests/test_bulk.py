@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from typing import Any
@@ -20,7 +21,7 @@ from pytest_django import Settings
 from reviews import bulk, decisions, selection
 from reviews.models import BulkDecision, Claim, Decision, Review
 from reviews.presentation import ReviewPage
-from runs import commands, executor, sdk
+from runs import commands, executor, policies, sdk
 from runs.models import Run
 from tests.reviewing import signed_in
 
@@ -126,6 +127,16 @@ def test_what_cannot_be_decided_together_is_named_with_the_reason(client: Client
     assert "Not among them: 8" in page
     decide(client, preview(client, *fit, risky), "approve")
     assert states(*fit, risky) == ["decided", "decided", "open"]
+
+
+def test_of_samples_it_is_said_that_they_were_right(client: Client) -> None:
+    policies.configure(by="admin", agent="guessing", sample_share=1.0)
+    for text in ("first", "second"):
+        executor.advance(commands.start("guessing", {"text": text, "number": 9}, by="operator").pk, owner="test")
+    page = preview(client, *Review.objects.filter(cause="sample"))
+    assert ("They were right" in page.text, "Approve" in page.text) == (True, False)
+    told = decide(client, page, "approve", follow=True).text
+    assert ("It was right: 2 reviews" in told, "Approved" in told) == (True, False)
 
 
 def test_nothing_chosen_or_nothing_that_fits_says_so(client: Client) -> None:
@@ -302,11 +313,57 @@ def test_all_of_it_is_taken_back_while_there_is_time(client: Client, settings: S
     assert [ended(review) for review in reviews] == [None] * 3
     begun = BulkDecision.objects.get()
     assert "Undo" in client.get(answer.headers["Location"]).content.decode()
+    page = client.get(reviews[0].get_absolute_url()).content.decode()
+    assert "<strong>3 decisions</strong> are not carried out yet: Approved, Refund." in page
+    assert [f'action="{reverse("undo_bulk", args=[begun.pk])}?' in page, f'id="undo-{reviews[0].pk}"' in page] == [True, True]
+    alone = client.post(reverse("undo_review", args=[reviews[0].pk]), follow=True).content.decode()
+    assert "Before that: <strong>2 decisions</strong> are not carried out yet" in alone
+    assert outcomes(answer) == {"decided": 2, "undone": 1}
     begun.items.filter(review=reviews[2]).update(outcome="", at=None)  # as if nobody had come to it
-    client.post(reverse("undo_bulk", args=[begun.pk]))
+    said = client.post(reverse("undo_bulk", args=[begun.pk]), follow=True).content.decode()
+    assert "Taken back: 2 reviews are open again." in said
     assert outcomes(answer) == {"undone": 3}
     assert states(*reviews) == ["open"] * 3
     bulk.carry(str(begun.pk))
     assert states(*reviews) == ["open"] * 3
     assert "Undo" not in client.get(answer.headers["Location"]).content.decode()
     assert outcomes(decide(client, preview(client, *reviews), "approve")) == {"decided": 3}
+
+
+def test_a_bulk_under_way_hides_no_later_decision_and_says_all_that_its_undo_stops(
+    client: Client, people: dict[str, User], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.UNDO_SECONDS = 60.0
+    monkeypatch.setattr(bulk, "go_on", lambda begun: None)  # a job process comes to each of them below
+    *many, single = [opened("refunding", number=number) for number in (3, 4, 5, 6)]
+    decide(client, preview(client, *many), "approve")
+    begun = BulkDecision.objects.get()
+    mine = decisions.decide(single.pk, actor=people["reviewer"], kind="approve", seen=single.fingerprint, undo_seconds=60)
+    bulk._carry(begun, begun.items.order_by("pk")[0], undo_seconds=60)
+    found = decisions.undoable(people["reviewer"])
+    assert found
+    assert (found.last, found.bulk, found.is_earlier) == (mine, None, False)
+    decisions.undo(single.pk, actor=people["reviewer"])
+    found = decisions.undoable(people["reviewer"])
+    assert found
+    assert (found.bulk, found.count, found.is_earlier) == (begun.pk, 3, True)
+    said = client.post(reverse("undo_bulk", args=[begun.pk]), follow=True).content.decode()
+    assert "Taken back: 1 review is open again and 2 that nobody had come to stay open." in said
+    assert states(*many, single) == ["open"] * 4
+
+
+def test_what_the_code_calls_risky_since_it_was_asked_is_decided_alone_and_with_a_reason(
+    client: Client, people: dict[str, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    review, other = opened("refunding"), opened("refunding")
+    answer = preview(client, review, other)
+    monkeypatch.setitem(sdk.WORKERS, review.worker, replace(sdk.WORKERS[review.worker], risk="high"))
+    assert outcomes(decide(client, answer, "approve")) == {"refused": 2}
+    assert "High risk: each of these is looked at by itself." in preview(client, review).content.decode()
+    page = client.get(review.get_absolute_url()).content.decode()
+    assert ['data-risk="2"' in page, "High risk</span>" in page] == [True, True]
+    with pytest.raises(commands.Refused, match="The risk is high: say why"):
+        decisions.decide(review.pk, actor=people["reviewer"], kind="approve", seen=review.fingerprint)
+    Run.objects.filter(pk=review.run_id).update(started_by="reviewer")
+    with pytest.raises(decisions.NotYours, match="You started this run"):
+        decisions.decide(review.pk, actor=people["reviewer"], kind="approve", seen=review.fingerprint, reason="It is owed.")

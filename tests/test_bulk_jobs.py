@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,12 +14,12 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from reviews import bulk, decisions, selection, sweep
+from reviews import bulk, decisions, retention, selection, sweep
 from reviews.models import BulkDecision, BulkItem, Decision
 from runs import dispatch, event_log
 from runs.engine.events import Kind
 from runs.models import Run
-from tests.interleaved import somebody_waits
+from tests.interleaved import behind, somebody_waits
 from tests.processes import eventually, kill, process
 from tests.reviewing import signed_in
 from tests.test_bulk import decide, opened, outcomes, preview, states
@@ -71,6 +72,24 @@ def test_who_lost_the_right_meanwhile_decides_no_more(people: dict[str, User], m
     bulk.carry(str(begun.pk))
     assert [item.said for item in begun.items.all()] == ["You may not decide reviews any more."]
     assert states(review) == ["open"]
+
+
+def test_one_that_cannot_be_decided_holds_up_no_other(people: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = opened("refunding", number=3), opened("refunding", number=4)
+    seen = selection.opened(selection.preview([first, second], people["reviewer"]).sealed(), people["reviewer"])
+    real = decisions.decide
+
+    def decide(review_id: int, **more: Any) -> Decision:
+        if review_id == seen.shown[0][0]:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("DO $$BEGIN RAISE 'more than PostgreSQL holds' USING ERRCODE = '54000'; END$$")
+        return real(review_id, **more)
+
+    monkeypatch.setattr(decisions, "decide", decide)
+    begun = bulk.begin(seen, actor=people["reviewer"], kind="approve", reason="")
+    refused, decided = begun.items.order_by("pk")
+    assert (refused.outcome, decided.outcome) == ("refused", "decided")
+    assert refused.said.startswith("It could not be decided: OperationalError: more than PostgreSQL holds")
 
 
 def test_one_whose_process_has_ended_is_gone_on_with_at_the_sweepers_word(
@@ -144,3 +163,22 @@ def test_kill_9_in_the_middle_and_it_is_gone_on_with_by_itself(
     assert (states(*reviews), set(Decision.objects.values_list("bulk", flat=True))) == (["decided"] * 8, {begun.pk})
     decided = [[fact.kind for fact in event_log.facts(run.pk)].count(Kind.STEP_DECIDED) for run in runs]
     assert (decided, set(runs.values_list("status", flat=True))) == ([1] * 8, {"succeeded"})
+
+
+def test_of_two_prunings_the_last_removes_the_bulk_decision_of_which_nothing_is_left(
+    transactional_db: None, people: dict[str, User]
+) -> None:
+    told = {"kind": "approve", "previewed_at": timezone.now(), "begun_at": timezone.now()}
+    begun = BulkDecision.objects.create(actor=people["reviewer"], **told)
+    first, second = (begun.items.create(review=opened("refunding")) for _ in range(2))
+
+    @transaction.atomic
+    def remove(item: BulkItem) -> None:
+        retention.forget(run_ids=[item.review.run_id])
+        item.delete()
+
+    with behind(lambda: remove(second)) as other:
+        remove(first)
+        other.waits()
+    assert not BulkDecision.objects.exists()
+    assert begun.word == "Approved", "also one that an older version left without items has a page"

@@ -148,7 +148,7 @@ def test_where_two_fees_fit_a_person_says_which_is_meant() -> None:
 )
 def test_the_limit_for_refunds(cents: int, limit: float, gated: bool) -> None:
     plan = desk.Plan(action="refund_fee", why="", amount_cents=cents)
-    assert bool(desk.over_limit(plan, desk.CardDeskConfig(refund_limit_eur=limit))) is gated
+    assert bool(desk.over_limit(plan, desk.CardDeskConfig(refund_limit_eur=limit), account())) is gated
 
 
 SAYS = {
@@ -177,6 +177,8 @@ def test_every_critical_worker_names_its_fallback_and_every_effect_can_be_repeat
     assert {worker.function.__name__ for worker in workers if worker.effect == "idempotent"} == acting
     assert [worker.name for worker in workers if worker.critical and worker.fallback is None] == []
     assert {worker.function.__name__ for worker in workers if worker.gate} == {"freeze_card", "replace_card"}
+    final = {"replace_card", "refund_fee", "reverse_charge"}  # who is given money, or a card blocked for good, keeps it
+    assert {worker.function.__name__ for worker in workers if worker.risk == "high"} == final
 
 
 def test_the_sample_is_real_messages_that_were_never_trained_on() -> None:

@@ -1,19 +1,27 @@
 """Whole runs of the card desk, from a message to a queued reply."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError as Invalid
+from django.urls import reverse
 from pydantic import ValidationError
 
 from agentops.outside import Outside
-from reviews.models import Review
-from runs import commands, executor
+from reviews import confirmation, decisions
+from reviews.models import Review, Risk
+from reviews.selection import why_alone
+from runs import commands, event_log, executor, policies
 from runs.agents import card_desk as desk
+from runs.engine.events import Kind
 from runs.integrations.bank import Account, Transaction
 from runs.integrations.message_classifier import MessageClassifier
 from runs.models import Run
 from tests.desk import known, replies
+from tests.reviewing import signed_in
 
 STOLEN = "Someone stole my card"
 ARRIVAL = "When will my new card arrive?"
@@ -82,6 +90,30 @@ def test_a_stolen_card_is_replaced_only_after_a_person_approved(ready: Outside) 
     assert ready.card_processor.cards == {"K-10421": "replaced"}
     assert ready.seen[-1]["key"] == f"{run.pk}:replace_card"
     assert f"reference {run.output['reference']}" in run.output["reply"]
+
+
+def test_what_cannot_be_taken_back_is_looked_at_by_itself_says_whose_it_is_and_needs_a_reason(
+    ready: Outside, people: dict[str, User]
+) -> None:
+    run = carried(STOLEN)
+    review = Review.objects.with_people().get(run=run)
+    assert (review.risk, why_alone(review)) == (Risk.HIGH, "High risk: each of these is looked at by itself.")
+    assert re.search(r"Card K-10421, which ends in \d{4}, is that of Omar Moreau \(C-1042\)\.$", review.why)
+    client, place = signed_in(people["reviewer"]), reverse("decide_review", args=[review.pk])
+    said = {"decision": "approve", "seen": review.fingerprint}
+    assert "Say why: the risk is high." in client.post(place, said).content.decode()
+    session = client.session
+    session[confirmation.SIGNED_IN_AT] -= confirmation.CONFIRMED_SECONDS
+    session.save()
+    again = client.post(place, said | {"reason": "The customer called."})
+    assert again.headers["Location"].startswith(reverse("account_reauthenticate"))
+    with pytest.raises(decisions.NotYours, match="You started this run"):
+        decisions.decide(review.pk, actor=people["operator"], kind="approve", seen=review.fingerprint, reason="It is stolen.")
+    assert Review.objects.get(pk=review.pk).is_open
+    with pytest.raises(Invalid, match="Replace the card is of high risk, and a policy may not lower that") as refused:
+        policies.configure(agent="card-desk", worker="card_desk.replace_card", risk="low", by="admin")
+    assert list(refused.value.message_dict) == ["risk"]
+    assert policies.configure(agent="card-desk", risk="low", by="admin").risk == "low", "of the others of this agent"
 
 
 def test_the_card_that_a_person_puts_in_is_the_one_that_is_replaced(ready: Outside) -> None:
@@ -205,11 +237,15 @@ def test_a_fee_that_was_refunded_already_goes_to_a_person(ready: Outside) -> Non
     assert ready.card_processor.effects == {"refunded": 1}
 
 
-def test_a_message_that_is_none_of_the_desk_s_business_is_answered_by_a_person(ready: Outside) -> None:
+def test_a_message_that_is_none_of_the_desk_s_business_is_answered_by_a_person(ready: Outside, people: dict[str, User]) -> None:
     run = carried("what is the tallest mountain in the world")
     if waiting(run) == ("classify", "low_confidence"):
         run = decided(run, "edit", value={"queue": "other"})
     assert waiting(run) == ("hand_over", "question")
+    review = Review.objects.open().get(run=run)
+    assert review.proposal["reply"].startswith("Dear Omar Moreau,\n\nYour message is not about cards")
+    page = signed_in(people["reviewer"]).get(review.get_absolute_url()).content.decode()
+    assert (page.count("Your message is not about cards"), "It begins with the agent" in page) == (1, True)
     run = decided(run, "answer", value={"reply": "That is Mount Everest."})
     assert (run.status, run.output["action"], run.output["reply"]) == (
         "succeeded",
@@ -278,9 +314,13 @@ def test_a_model_s_draft_waits_for_a_person_who_may_change_it(ready: Outside, mo
     assert waiting(run) == ("draft", "low_confidence")
     review = Review.objects.open().get(run=run)
     assert (review.confidence, "A model wrote this reply." in review.why) == (None, True)
-    standard = desk.draft_from_template(queue="cards_issue", name="Omar Moreau", message=ARRIVAL, done=desk.Done()).reply
+    standard = desk.draft_from_template(
+        queue="cards_issue", name="Omar Moreau", message=ARRIVAL, done=desk.Done(deed="nothing")
+    ).reply
     assert f"The desk's standard reply, to compare: {standard}" in review.why
     assert review.proposal["reply"].startswith("Thank you for writing")
+    (call,) = event_log.rows(run.pk).get(kind=Kind.STEP_ESCALATED).data["model_calls"]
+    assert [one["role"] for one in call["messages"]] == ["system", "user", "assistant"]
     run = decided(run, "edit", value={"reply": "It is on its way."})
     assert replies(f"{run.pk}:queue_reply")[0][4] == "It is on its way."
 

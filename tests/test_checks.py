@@ -132,6 +132,12 @@ def test_a_lease_outlives_two_missed_renewals(settings: Settings, lease: int, re
     assert [error.id for error in checks.lease_outlives_renewal(None)] == errors
 
 
+@pytest.mark.parametrize(("name", "value"), [("DAYS", -1), ("HOUR", 24), ("ARCHIVE", "archive")])
+def test_retention_that_cannot_be_is_found_at_the_start(settings: Settings, name: str, value: object) -> None:
+    setattr(settings, f"PRUNE_{name}", value)
+    assert [(error.id, name in error.msg) for error in checks.retention_is_possible(None)] == [("agentops.E014", True)]
+
+
 def test_outside_production_nothing_is_asked(wrong: Wrong) -> None:
     assert wrong(PRODUCTION=False, SECRET_KEY="", ALLOWED_HOSTS=[], DEBUG=True, BANK_DATABASE_URL="") == []
 
@@ -170,7 +176,8 @@ UNSAFE = [
 
 
 def test_production_starts_with_what_is_right() -> None:
-    assert production("manage.py", "check").returncode == 0
+    ended = production("manage.py", "check", "--deploy", "--fail-level", "WARNING")
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize(("which", "command"), list(enumerate([("sweeper",), ("rqworker", "default"), ("migrate",)] * 2)))

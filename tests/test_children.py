@@ -18,6 +18,7 @@ from runs.engine.errors import GiveUp
 from runs.models import Run
 from runs.sdk import Child, Outcome, agent, worker
 from runs.sdk import Run as Handle
+from tests import spending
 from tests.agents import Answer, Order
 
 pytestmark = pytest.mark.django_db
@@ -68,6 +69,10 @@ def advanced(run: Run) -> Run:
     return run
 
 
+def review_of(run: Run) -> Review:
+    return Review.objects.open().get(run=run)
+
+
 def all_done() -> None:
     """Advance whatever is due, as job processes do."""
     while due := list(Run.objects.due().values_list("pk", flat=True)):
@@ -113,15 +118,26 @@ def raises(error: Exception) -> Any:
     raise error
 
 
-def test_a_child_whose_supervisor_fails_is_an_outcome_with_its_error() -> None:
+def test_runs_that_start_themselves_come_to_a_person_who_may_let_them_go_deeper_or_finish(people: dict[str, User]) -> None:
     run = started(lambda run: said(run.join(run.spawn("child", "errands", {"text": "deeper"}))))
     all_done()
     run.refresh_from_db()
-    deepest = Run.objects.order_by("-pk").first()
-    assert deepest is not None
-    assert (deepest.status, Run.objects.count()) == ("failed", 6)
-    assert deepest.error["message"] == "Step 'child' would start a run 6 below the first; 5 is the most."
-    assert run.status == "succeeded"
+    deepest = Run.objects.latest("pk")
+    assert (deepest.status, Run.objects.count(), run.status) == ("waiting", 6, "waiting")
+    review = review_of(deepest)
+    assert (review.cause, review.allowed) == ("budget", ["raise", "finish", "cancel"])
+    assert review.why.startswith("Step 'child' would start a run 6 below the first; 5 is the most.")
+    spending.decided("raise", review, value="6")
+    all_done()
+    deepest = Run.objects.latest("pk")
+    assert Run.objects.count() == 7, "its child may go as deep, and asks again"
+    assert "a run 7 below the first; 6 is the most." in review_of(deepest).why
+    spending.decided("finish", review_of(deepest))
+    all_done()
+    run.refresh_from_db()
+    deepest.refresh_from_db()
+    assert (deepest.status, deepest.error["kind"], run.status) == ("failed", "budget_exhausted", "succeeded")
+    assert all(audit.first_wrong(run_id) == "" for run_id in Run.objects.values_list("pk", flat=True))
 
 
 def test_children_begin_once_whatever_happens_to_the_parent() -> None:
@@ -250,17 +266,39 @@ def test_the_last_child_calls_its_parent(monkeypatch: pytest.MonkeyPatch) -> Non
     assert called == [run.pk]
 
 
+def test_a_run_that_would_start_too_many_asks_a_person_first_and_again_after_a_cancel(
+    settings: Any, people: dict[str, User]
+) -> None:
+    settings.CHILDREN_LIMIT = 3
+    run = advanced(started(lambda run: len(run.spawn_many("many", "errands", [{"text": "x"}] * 4))))
+    assert (run.status, run.waiting_cause, run.children.count()) == ("waiting", "person", 0)
+    assert review_of(run).why == "With step 'many' this run would have 4 children; 3 is the most."
+    commands.cancel(run.pk, by="operator")
+    commands.retry(run.pk, by="operator")
+    review = review_of(advanced(run))
+    assert review.proposal | {"unit": "children", "limit": "3", "used": "0", "needs": "4", "double": "6"} == review.proposal
+    spending.decided("raise", review, value="4")
+    assert (advanced(run).output, run.children.count()) == ({"said": "4"}, 4)
+
+
+def test_starting_runs_in_a_loop_comes_to_the_limit_of_steps(people: dict[str, User]) -> None:
+    commands.configure("delegating", by="admin", run_steps=3)
+    run = advanced(started(lambda run: [run.spawn(f"child_{number}", "errands", {"text": "x"}) for number in range(9)]))
+    assert (run.status, run.waiting_cause, run.children.count()) == ("waiting", "person", 3)
+    spending.decided("cancel", review_of(run))
+    run.refresh_from_db()
+    assert (run.status, run.children.filter(status="queued").count()) == ("cancelled", 3)
+
+
 @pytest.mark.parametrize(
     ("supervisor", "words"),
     [
         (lambda run: run.spawn("one", "nobody", {}), "There is no agent 'nobody'. Known agents: "),
         (lambda run: run.spawn("one", "errands", {"text": 3}), "The input of step 'one' does not fit the agent errands: text: "),
-        (lambda run: run.spawn_many("many", "errands", [{"text": "x"}] * 4), "would have 4 children; 3 is the most."),
         (lambda run: [run.spawn("one", "errands", {"text": "x"}) for _ in range(2)], "Two steps of this run are named 'one'"),
     ],
 )
-def test_what_cannot_be_started_fails_the_run_with_a_sentence(supervisor: Any, words: str, settings: Any) -> None:
-    settings.CHILDREN_LIMIT = 3
+def test_what_cannot_be_started_fails_the_run_with_a_sentence(supervisor: Any, words: str) -> None:
     run = advanced(started(supervisor))
     assert run.status == "failed"
     assert words in run.error["message"]

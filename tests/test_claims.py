@@ -232,15 +232,15 @@ def test_others_see_who_has_it_open_until_the_page_is_left_or_silent(
     them.post(here, {"left": "yes"})
     assert me.post(here).text.strip() == ""
     them.post(here)
-    since = presence.opened_at(review.pk, people["reviewer2"])
+    since = review.presences.get(reviewer=people["reviewer2"]).since
     review.presences.update(seen_at=F("seen_at") - presence.LIFE)
     assert presence.others([review.pk], people["reviewer"]) == {}
     them.post(here)
-    assert presence.opened_at(review.pk, people["reviewer2"]) == since
+    assert review.presences.get(reviewer=people["reviewer2"]).since == since
 
 
 def test_a_decision_knows_when_its_actor_first_had_it_open(people: dict[str, User]) -> None:
     review = opened()
     presence.beat(review.pk, people["reviewer"])
     decided = decisions.decide(review.pk, actor=people["reviewer"], kind="approve", seen=review.fingerprint, reason="fine")
-    assert decided.opened_at == presence.opened_at(review.pk, people["reviewer"])
+    assert decided.opened_at == review.presences.get().since

@@ -94,8 +94,8 @@ def test_those_that_were_in_hand_beside_a_poisonous_step_are_not_blamed(tmp_path
     Path(f"{ledger}.open").touch()
     with job_processes(1), process("sweeper", **FAST):
         ids = [run.pk for run in beside]
-        eventually(lambda: Run.objects.filter(pk__in=ids, status="succeeded").count() == 3)
-        eventually(lambda: Review.objects.open().filter(run=poison).exists())
+        eventually(lambda: Run.objects.filter(pk__in=ids, status="succeeded").count() == 3, seconds=120)
+        eventually(lambda: Review.objects.open().filter(run=poison).exists(), seconds=120)
     for run in [*beside, poison]:
         assert (crashes(run)[0]["counts"], crashes(run)[0]["others"] > 0) == (False, True)  # type: ignore[operator]
     counted = [crash["counts"] for crash in crashes(poison)]

@@ -242,6 +242,16 @@ def test_what_a_person_opened_stays_open_when_redis_forgets_it() -> None:
     assert breaker.look("shop").state == "closed"
 
 
+@pytest.mark.django_db
+def test_a_breaker_is_not_opened_where_nobody_could_say_who_did() -> None:
+    terms.of("shop")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE runs_breakerchange ADD CONSTRAINT nobody CHECK (by = '')")
+    with pytest.raises(IntegrityError):
+        dependencies.force("shop", "open", by="operator", reason="their maintenance")
+    assert breaker.look("shop").state == "closed"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_who_closes_a_breaker_and_who_restores_it_the_person_wins() -> None:
     terms.of("shop")
@@ -256,6 +266,7 @@ def test_of_who_closes_a_breaker_and_who_restores_it_the_person_wins() -> None:
             connection.close()
 
     for _ in range(10):
+        assert breaker.look("shop").state == "open"
         with ThreadPoolExecutor(2) as pool:
             closes = pool.submit(act, lambda: dependencies.force("shop", "closed", by="admin", reason="they are back"))
             restores = pool.submit(act, dependencies.keep_open)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,6 +64,14 @@ def test_confidence_under_the_threshold_needs_a_person(confidence: float | None,
     verdict = policy.judge(confidence, threshold)
     assert verdict.needs_person is needs_person
     assert verdict.why.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("confidence", "threshold", "said"),
+    [(0.61, 0.9, "0.61 is under the threshold of 0.90"), (0.9482, 0.95, "0.948 is under the threshold of 0.950")],
+)
+def test_as_many_digits_as_show_that_it_is_under(confidence: float, threshold: float, said: str) -> None:
+    assert policy.judge(confidence, threshold).why == f"Confidence {said}."
 
 
 def test_every_cause_says_what_may_be_decided() -> None:
@@ -366,4 +373,4 @@ def test_a_log_whose_numbers_were_written_as_before_still_holds() -> None:
     fact = write(draft, run_id=7, seq=1, at=datetime(2026, 11, 1, tzinfo=UTC), prev_hash=GENESIS, text=dumps_plainly(draft.data))
     assert fact.hash != write(draft, run_id=7, seq=1, at=fact.at, prev_hash=GENESIS).hash
     assert first_broken(7, [fact]) == ""
-    assert first_broken(7, [replace(fact, data={"confidence": 2e-7})]) != ""
+    assert first_broken(7, [fact._replace(data={"confidence": 2e-7})]) != ""

@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.html import strip_tags
 
-from reviews import choices, decisions, history
+from reviews import choices, decisions, groups, history
 from reviews.confirmation import SIGNED_IN_AT
 from reviews.models import Decision, Review, Risk
 from runs import commands, describe, event_log, executor, policies
@@ -94,9 +94,12 @@ def test_who_wrote_the_policy_or_the_threshold_is_barred_and_who_changed_another
     review = opened("guessing")
     commands.configure("guessing", by="admin", attempts=5)
     assert review.approvals == 2
+    another = opened("asking")
     for name in ("reviewer", "reviewer2"):
         with pytest.raises(decisions.NotYours, match="last change of the rule"):
             decide(review, "approve", by=name)
+        assert list(groups.asked(Review.objects.all(), people[name])) == [another], "nor is it offered to them"
+    assert review in groups.asked(Review.objects.all(), people["admin"])
     assert not decide(review, "approve", by="admin").final, "it was no rule that they changed"
     commands.configure("guessing", by="admin", threshold=0.7)
     assert decisions.pending(review) is None, "now it was"
@@ -319,7 +322,7 @@ def test_the_second_is_told_what_the_second_lets_happen(
     assert ("with the input below. Nothing" in shown, "Proposed input" in shown) == (False, kind != "edit")
     if kind == "edit":
         row, headline = (html.partition(place)[2].partition(end)[0] for place, end in ((ROW, "</li>"), (HEADLINE, "</p>")))
-        assert (strip_tags(row).strip().startswith("a pen to 9"), "a cup to 3" in row) == (True, False)
+        assert (strip_tags(row).strip().startswith("Give a pen to 9"), "a cup to 3" in row) == (True, False)
         assert strip_tags(headline).strip() == "Give a pen to 9"
 
 

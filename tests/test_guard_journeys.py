@@ -1,15 +1,12 @@
 """Runs whose provider fails in every way there is, over its socket: what it saw is what the log says, and no run is lost."""
 
 from datetime import timedelta
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from agentops.chaos import guarded, measured
+from agentops.chaos import measured
 from agentops.outside import Outside
-from agentops.outside.visits import Visit
 from reviews.models import Review
 from runs import audit, commands, dependencies, event_log, executor
 from runs.integrations import card_processor, llm
@@ -114,31 +111,6 @@ def test_a_wait_that_is_asked_for_is_kept_without_a_process(model: Outside) -> N
 
 
 # --- the judge of `manage.py chaos` -------------------------------------------------------------------------------
-
-
-def calls(*times: float) -> list[Visit]:
-    return [Visit("/v1/cards", "", at, at + 0.01) for at in times]
-
-
-def every(seconds: float, first: float, count: int) -> list[float]:
-    return [first + number * seconds for number in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("pace", "used"), [(0.1, 1.0), (0.2, 0.5), (0.05, 2.0)], ids=["all of it", "half of it", "twice what is allowed"]
-)
-def test_utilisation_counts_neither_the_first_burst_nor_the_time_after_the_counters_were_lost(pace: float, used: float) -> None:
-    """Ten calls in one second are allowed; at 20 the counters are lost, and nothing is called until 22."""
-    times = every(pace, 0, round(20 / pace)) + every(pace, 22, round(20 / pace))
-    assert measured.utilisation(calls(*times), 10, 1.0, 20.0) == pytest.approx(used, rel=0.03)
-
-
-@pytest.mark.parametrize(("pace", "holds"), [(0.125, True), (0.12, False)])
-def test_one_call_too_many_in_any_window_is_noticed(pace: float, holds: bool) -> None:
-    """24 in 3 s are allowed, in the quick form too."""
-    world: Any = SimpleNamespace(quick=True, broken=[], figures={}, people=SimpleNamespace(phase="guard: limit"))
-    guarded._keeps(world, calls(*every(pace, 0, 100)), 24, 3.0)
-    assert (world.broken == []) is holds
 
 
 @pytest.mark.parametrize(("kind", "number"), [("404", 1), ("429", 0)])

@@ -82,7 +82,7 @@ def test_who_was_stopped_before_it_left_does_not_call_in_the_slot_of_another(
         return answer
 
     monkeypatch.setattr(entry, "enter", enter)
-    with pytest.raises(HeldBack, match="too slow to leave in time"), executing(StepContext("7:freeze")):
+    with pytest.raises(HeldBack, match="this job process, took too long"), executing(StepContext("7:freeze")):
         freeze(outside, "late")
     assert outside.visits.told(path="/v1/", window=1)["requests"] == 0
     assert [one.name for one in slots.holders(PROCESSOR)] == ["7:freeze"], "its successor's"

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from django.conf import settings
@@ -11,10 +12,12 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client, override_settings
+from django.utils import timezone
 
 from agentops.accounts import NobodySignsUp
 from agentops.cache import MEANWHILE, PAUSE_SECONDS, _asked_again_at
-from runs import sweeper
+from runs.alerts import evaluation
+from runs.models import Round
 from tests import cast
 from tests.processes import away, eventually, process
 
@@ -36,12 +39,15 @@ def test_what_is_missing_is_named() -> None:
         "redis": "ok",
         "job_processes": "no job process is alive",
         "sweeper": "the sweeper has not swept for 15 seconds",
+        "monitoring": "no round of the alert rules has ended yet",
     }
 
 
 def test_ready_with_a_job_process_and_a_sweeper() -> None:
-    sweeper.sweep()
-    with process("rqworker", "default"):
+    Round.objects.create(pk=1, begun_at=timezone.now(), ended_at=timezone.now() - timedelta(minutes=4))
+    assert Client().get("/readyz").json()["parts"]["monitoring"] == "the alert rules were last judged 4 minutes ago"
+    evaluation.make_round()
+    with process("sweeper"), process("rqworker", "default"):
         eventually(lambda: Client().get("/readyz").status_code == 200)
 
 

@@ -1,10 +1,10 @@
 """Whether a step may call out now: held back by what all processes share, and what follows a failure."""
 
-import sys
+import ctypes
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,9 +15,10 @@ from django.test import Client
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from runs import dependencies, event_log, waiting
+from runs import commands, dependencies, event_log, waiting
 from runs.engine.errors import AskHuman, GiveUp, HeldBack, TryLater
-from runs.models import BreakerChange, Run, held
+from runs.keeper import Cancelled
+from runs.models import BreakerChange, held
 from runs.reliability import breaker, entry, guard, renewer, slots, store, terms
 from runs.sdk import StepContext, executing, worker
 from tests import counters
@@ -105,18 +106,19 @@ def test_a_full_window_parks_the_run_until_it_has_room() -> None:
 
 
 @pytest.mark.django_db
-def test_a_running_run_whose_step_waits_for_a_moment_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_terms(limit_requests=1, limit_period_seconds=1)
-    said: list[str] = []
-
-    def slept(seconds: float) -> None:
-        said.extend(waiting.answer(run).sentence for run in Run.objects.filter(status="running"))
-        time.sleep(seconds)
-
-    monkeypatch.setattr("runs.steps.time", SimpleNamespace(sleep=slept, monotonic=time.monotonic))
-    runs = [carried("buy") for _ in range(2)]
-    assert [run.status for run in runs] == ["succeeded", "succeeded"]
-    assert said[0] == "Step 1 (Buy) is held back for a moment. shop takes 1 requests in 1 s, and 1 are used."
+def test_room_is_shared_between_the_tenants_of_an_agent_and_the_page_says_who_waits(
+    signed_in: Callable[..., Client], django_capture_on_commit_callbacks: Any
+) -> None:
+    set_terms(limit_requests=4, limit_period_seconds=600)
+    held_back = [run for run in (carried("Acme & Co", agent="serving") for _ in range(5)) if not run.ended]
+    assert len(held_back) >= 2
+    assert carried("Bolt", agent="serving").status == "succeeded", "who has had nothing does not wait behind who wants it all"
+    assert counters.waiting("shop") == {"serving Acme & Co": len(held_back)}
+    assert told(held_back[0])["tenant"] == told(held_back[0], "RunParked")["tenant"] == "Acme & Co"
+    assert signed_in().get("/dependencies/shop/").text.count("for Acme &amp; Co") == len(held_back)
+    with django_capture_on_commit_callbacks(execute=True):
+        commands.cancel(held_back[0].pk, by="operator")
+    assert counters.waiting("shop") == {"serving Acme & Co": len(held_back) - 1}
 
 
 @pytest.mark.django_db
@@ -172,8 +174,8 @@ def test_the_call_that_tries_an_open_breaker_is_no_attempt_of_its_step() -> None
     with pytest.raises(TryLater):
         fail(ConnectionResetError("reset"))
     run = carried("buy", lambda: fail(ConnectionResetError("reset again")))
-    assert (run.status, run.waiting_cause) == ("waiting", "breaker"), "it has one attempt, and tried four times"
-    assert "this step's call tried it, and failed (shop: reset again)" in told(run)["why"]
+    eventually(lambda: "this step's call tried it, and failed (shop: reset again)" in told(again(run))["why"])
+    assert (run.status, run.waiting_cause) == ("waiting", "breaker"), "it has one attempt, and tried more often"
     assert "AttemptFailed" not in {fact.kind for fact in event_log.facts(run.pk)}
     DOES["buy"] = call
     eventually(lambda: again(run).status == "succeeded")
@@ -181,8 +183,8 @@ def test_the_call_that_tries_an_open_breaker_is_no_attempt_of_its_step() -> None
 
 
 @pytest.mark.django_db
-def test_a_canary_that_is_cut_off_has_failed() -> None:
-    """Its call may still be under way there: the next one waits as after any other."""
+@pytest.mark.parametrize(("end", "state"), [(SystemExit, "open"), (Cancelled, "half-open")])
+def test_a_canary_that_is_cut_off_has_failed_unless_a_person_wanted_it_so(end: type[BaseException], state: str) -> None:
     set_terms(breaker_minimum_calls=1, breaker_open_seconds=0.1)
     with pytest.raises(TryLater):
         fail(ConnectionResetError("reset"))
@@ -190,14 +192,54 @@ def test_a_canary_that_is_cut_off_has_failed() -> None:
 
     def is_cut_off() -> bool:
         try:
-            return bool(guard.call("shop", sys.exit))
+            return bool(guard.call("shop", ends))
         except HeldBack:
             return False
-        except SystemExit:
+        except end:
             return True
 
+    def ends() -> None:
+        raise end
+
     eventually(is_cut_off)
-    assert breaker.look("shop").state == "open"
+    assert breaker.look("shop").state == state
+
+
+@pytest.mark.django_db
+def test_a_canary_whose_run_is_cancelled_is_the_only_one_until_its_call_has_ended() -> None:
+    set_terms(breaker_minimum_calls=1, breaker_open_seconds=0.1)
+    with pytest.raises(TryLater):
+        fail(ConnectionResetError("reset"))
+    caller, may_end, begun = threading.get_ident(), threading.Event(), list[int]()
+
+    def hangs() -> None:
+        begun.append(1)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(caller), ctypes.py_object(Cancelled))
+        may_end.wait(60)
+
+    def is_cut_off() -> bool:
+        try:
+            return bool(guard.call("shop", hangs))
+        except HeldBack:
+            return False
+        except Cancelled:
+            return True
+
+    def is_answered() -> bool:
+        try:
+            return bool(call() == "bought")
+        except HeldBack:
+            return False
+
+    try:
+        eventually(is_cut_off)
+        for _ in range(3):
+            with pytest.raises(HeldBack):
+                call()
+    finally:
+        may_end.set()
+    eventually(is_answered)
+    assert begun == [1]
 
 
 @pytest.mark.django_db
@@ -271,7 +313,8 @@ def test_the_slot_of_a_long_call_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_sweeper_asks_a_small_index_for_what_is_held_back() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
-        assert "run_held" in held.runs().explain()
+        plan = held.runs().explain()
+    assert "run_held" in plan or "run_waits_newest" in plan, "either holds what waits, and nothing else"
 
 
 @worker(uses="shop", timeout=0.3)

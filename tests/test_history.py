@@ -5,6 +5,7 @@ import io
 import json
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -16,13 +17,15 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from reviews import decisions, export
+from reviews import decisions
 from reviews.models import Decision, Review, SavedView
 from reviews.past import Past
+from runs.views import files
 from tests.interleaved import behind
 from tests.test_inbox import HOSTILE, client, opened
 
 pytestmark = pytest.mark.django_db
+BULK = uuid4()
 
 
 def decided(people: dict[str, User], slug: str, text: str, kind: str, by: str, reason: str = "Because.") -> Decision:
@@ -62,6 +65,16 @@ def table(client: Client, address: str) -> list[dict[str, str]]:
 def test_the_history_says_who_decided_what_when_and_why(client: Client, three: list[Decision]) -> None:
     html = client.get(reverse("decisions")).content.decode()
     assert html.index(three[2].review.get_absolute_url()) < html.index(three[0].review.get_absolute_url()), "the newest first"
+    run = three[2].review.run
+    assert f'<a href="/agents/guessing/">Guessing</a> · <a href="{run.get_absolute_url()}">run {run.pk}</a>' in html
+    assert ["In bulk" in html, "to the proposal" in html] == [False, False]
+    Decision.objects.filter(pk=three[0].pk).update(kind="edit", value={"colour": "green", "amount": 3}, bulk=BULK)
+    html = client.get(reverse("decisions")).content.decode()
+    assert ["2 changes to the proposal" in html, "<ins>" in html] == [True, False], "words are compared for who unfolds it"
+    assert f'hx-get="{reverse("decisions")}?decision={three[0].pk}" hx-trigger="toggle' in html
+    alone = client.get(reverse("decisions"), {"decision": three[0].pk}).content.decode()
+    assert ["<ins>green</ins>" in alone, alone.count("<tr>"), f'id="changes-{three[0].pk}" open' in alone] == [True, 2, True]
+    assert f'<a class="state tone-blue" href="{reverse("bulk_result", args=[BULK])}">In bulk</a>' in html
     for words in ("Approved", "Rejected", "reviewer2", "=Too dear", "first message"):
         assert words in html
     assert "<img src=x" not in html
@@ -94,7 +107,7 @@ def test_the_history_is_filtered(three: list[Decision], query: str, seen: list[i
 def test_the_history_is_few_queries_and_says_when_nothing_fits(
     client: Client, three: list[Decision], django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(7):
         client.get(reverse("decisions"))
     assert "No decision fits" in client.get(f"{reverse('decisions')}?text=absent").content.decode()
     Decision.objects.all().delete()
@@ -126,10 +139,10 @@ def test_no_text_is_carried_out_by_a_spreadsheet(people: dict[str, User], client
 def test_open_reviews_as_json_are_what_is_filtered_in_pieces(
     client: Client, monkeypatch: pytest.MonkeyPatch, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    monkeypatch.setattr(export, "PIECE", 2)
+    monkeypatch.setattr(files, "PIECE", 2)
     reviews = [opened("guessing", f"message {number} “ü”") for number in range(5)]
     opened("paying")
-    with django_assert_max_num_queries(4 + 4):  # who asks; three pieces and the end
+    with django_assert_max_num_queries(3 + 4):  # who asks; three pieces and the end
         records = json.loads(read(client.get(f"{reverse('export_reviews', args=['json'])}?agent=guessing")))  # type: ignore[arg-type]
     assert [record["review"] for record in records] == [review.pk for review in reversed(reviews)]
     assert records[0]["proposal"] == {"colour": "red", "amount": len("message 4 “ü”")}
@@ -137,7 +150,7 @@ def test_open_reviews_as_json_are_what_is_filtered_in_pieces(
 
 
 def test_a_slow_download_keeps_no_connection(transactional_db: None, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "PIECE", 1)
+    monkeypatch.setattr(files, "PIECE", 1)
     reviews = [opened("guessing"), opened("paying")]
     response: Any = client.get(reverse("export_reviews", args=["csv"]))
 

@@ -17,6 +17,7 @@ from reviews import claims, decisions, listing, presence
 from reviews.filters import Filters
 from reviews.models import Decision, Review
 from runs import commands, executor
+from tests.reviewing import signed_in
 from tests.test_inbox import HOSTILE, client, opened
 
 pytestmark = pytest.mark.django_db
@@ -191,7 +192,7 @@ def test_what_comes_from_outside_is_shown_as_text_in_a_row(client: Client) -> No
 # --- pages, folds, queries ------------------------------------------------------------------------------------------
 
 
-def test_a_full_inbox_is_ten_queries_and_comes_in_pages(
+def test_a_full_inbox_is_nine_queries_and_comes_in_pages(
     client: Client,
     people_at_work: dict[str, User],
     monkeypatch: pytest.MonkeyPatch,
@@ -202,14 +203,14 @@ def test_a_full_inbox_is_ten_queries_and_comes_in_pages(
     shown: list[str] = []
     query = ""
     for _ in range(3):
-        with django_assert_max_num_queries(10):
+        with django_assert_max_num_queries(9):
             client.get(f"{reverse('inbox')}?{query}")
         page = listing.listing(QueryDict(query), people_at_work["reviewer"])
         shown += [row.review.title for row in page.rows]
         query = page.later_query
     assert shown == everything
     assert page.later is None
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(9):
         client.get(reverse("review_rows"), {"ids": ",".join(map(str, Review.objects.values_list("pk", flat=True))), "whole": "1"})
 
 
@@ -224,11 +225,35 @@ def test_many_alike_of_one_run_are_one_row_that_leads_to_all_of_them(client: Cli
     made("Other"), made("Other"), made("Other")
     assert sorted(titles("", reviewer)) == ["Guess", "Other", "Other", "Other", "Refund"]
     html = client.get(reverse("inbox")).content.decode()
-    assert f"5 alike from run {flood[0].run_id}" in html
+    assert f"Show all 5 alike of run {flood[0].run_id}" in html
     (row,) = [row for row in listing.listing(QueryDict(""), reviewer).rows if row.is_folded]
     assert row.review.pk == flood[0].pk
     assert titles(row.alike_query, reviewer) == ["Refund"] * 5
+    there = listing.listing(QueryDict("tab=unassigned"), reviewer).rows[0]
+    assert there.alike_query.startswith("tab=unassigned&"), "what it leads to is no more than it counts"
     assert listing.listing(QueryDict(""), reviewer).count == 9, "counted are reviews, not rows"
+
+
+def test_many_alike_of_a_paused_agent_are_one_row_but_what_is_of_high_risk(client: Client, people: dict[str, User]) -> None:
+    reviewer = people["reviewer"]
+    flood = [opened("guessing", f"message {number}") for number in range(5)]
+    other, risky = made("Other"), made("Guess", risk=2, run_id=flood[1].run_id)
+    assert len(titles("", reviewer)) == 7, "the agent may ask more"
+    commands.configure("guessing", by="admin", reviews_per_agent=5)
+    executor.advance(commands.start("guessing", {"text": "one more", "number": 1}, by="operator").pk, owner="test")
+    first, row, last = listing.listing(QueryDict(""), reviewer).rows
+    assert [one.review.pk for one in (first, row, last)] == [risky.pk, flood[0].pk, other.pk]
+    assert (row.alike, listing.listing(QueryDict(""), reviewer).count) == (5, 7)
+    html = client.get(reverse("inbox")).content.decode()
+    assert "Show all 5 alike of Guessing" in html
+    assert f'formaction="{reverse("bulk_preview")}?{row.alike_query.replace("&", "&amp;")}"' in html
+    assert titles(row.alike_query, reviewer) == ["Guess"] * 6
+    html = client.post(f"{reverse('bulk_preview')}?{row.alike_query}", {"all": "yes"}).content.decode()
+    assert "Decide 5 reviews together" in html
+    assert rows_of(client.get(reverse("review_rows"), {"ids": f"{flood[0].pk},{flood[3].pk}"}).content.decode()) == {
+        flood[0].pk: False,
+        flood[3].pk: True,
+    }
 
 
 def test_who_else_looks_at_a_review_stands_in_its_row(client: Client, people: dict[str, User]) -> None:
@@ -237,6 +262,10 @@ def test_who_else_looks_at_a_review_stands_in_its_row(client: Client, people: di
     assert "is looking" not in client.get(reverse("inbox")).content.decode()
     presence.beat(review.pk, people["reviewer2"])
     assert 'reviewer2</span><span class="visually-hidden"> is looking' in client.get(reverse("inbox")).content.decode()
+    for name, other in (("reviewer", "reviewer2"), ("reviewer2", "reviewer")):
+        row = signed_in(people[name]).get(reverse("review_rows"), {"ids": review.pk}).content.decode()
+        assert f'{other}</span><span class="visually-hidden"> is looking' in row
+        assert f'{name}</span><span class="visually-hidden"> is looking' not in row
 
 
 def test_a_paused_agent_is_named_above_its_reviews(client: Client) -> None:
@@ -264,12 +293,12 @@ def test_a_row_that_changed_is_found_by_its_number_and_nothing_is_counted_until_
     client: Client, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     stays, leaves = made("stays"), made("leaves")
-    with django_assert_num_queries(5) as asked:  # session, person, 2 of permissions, rows
+    with django_assert_num_queries(4) as asked:  # session, person, permissions, rows
         html = client.get(reverse("review_rows"), {"ids": f"{stays.pk}"}).content.decode()
     assert not [one for one in asked if "FILTER" in one["sql"]]
     assert "data-number" not in html
     Review.objects.filter(pk=leaves.pk).update(state="decided")
-    with django_assert_num_queries(5):  # the same, and the counts in the place of rows
+    with django_assert_num_queries(4):  # the same, and the counts in the place of rows
         html = client.get(reverse("review_rows"), {"counts": "1", "cause": "low_confidence"}).content.decode()
     assert 'data-count="all" data-number="2"' in html
     assert rows_of(html) == {}
@@ -278,12 +307,12 @@ def test_a_row_that_changed_is_found_by_its_number_and_nothing_is_counted_until_
 def test_a_page_of_fifty_rows_reads_nothing_row_by_row(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     """Nor what no row shows: schemas and inputs may be large."""
     made("one")
-    with django_assert_num_queries(6) as asked:  # session, person, 2 of permissions, rows, counts
+    with django_assert_num_queries(5) as asked:  # session, person, permissions, rows, counts
         client.get(reverse("review_list"))
     assert not [one for one in asked if '"reviews_review"."schema"' in one["sql"] or '"runs_run"."input",' in one["sql"]]
     for number in range(49):
         made(f"number {number}", risk=number % 3, due_at=timezone.now())
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(5):
         assert len(rows_of(client.get(reverse("review_list")).content.decode())) == 50
 
 
@@ -308,6 +337,18 @@ def test_whoever_missed_something_gets_every_row_of_the_page_too(client: Client)
 )
 def test_time_that_is_left_is_said_in_words(seconds: int, words: str) -> None:
     assert listing.time_left(seconds) == words
+
+
+def test_how_old_a_review_is_is_said_in_few_letters() -> None:
+    said = {0: "now", 59: "now", 60: "1 min", 3599: "59 min", 3600: "1 h", 86_399: "23 h", 200_000: "2 d"}
+    assert {seconds: listing.age(seconds) for seconds in said} == said
+
+
+def test_a_row_says_what_is_asked_in_words_and_of_what_failed_why(people: dict[str, User]) -> None:
+    opened("guessing", "a pear")
+    made("Guess", cause="failed", proposal=None, why="ValueError: the bank\n said no")
+    said = {row.review.cause: row.act for row in listing.listing(QueryDict(""), people["reviewer"]).rows}
+    assert said == {"low_confidence": "Colour: red, Amount: 6 · a pear", "failed": "ValueError: the bank said no · a pear"}
 
 
 __all__ = ["client"]

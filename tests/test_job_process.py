@@ -2,19 +2,21 @@
 
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import django_rq
 import pytest
 from django.conf import settings
 from django.db import connection
+from pytest_django import Settings
 from rq import Queue, Worker
 from rq.job import Job
 from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from runs import commands, dispatch, event_log, pen
-from runs.jobs import AllowedJob
+from runs.jobs import AllowedJob, JobProcess
 from runs.models import Run
 from tests.processes import eventually, kill, process
 
@@ -70,6 +72,42 @@ def test_each_thread_carries_a_run_and_the_next_waits_for_a_free_one(tmp_path: P
         eventually(lambda: in_hand() == [])
     assert {run.status for run in Run.objects.all()} == {"succeeded"}
     assert len({pid for _, _, pid in lines(ledger)}) == 1
+
+
+def test_a_process_takes_up_what_it_parked_where_a_thread_is_free_and_nobody_asked_it_to_stop(
+    tmp_path: Path, settings: Settings
+) -> None:
+    settings.JOB_THREADS = 1
+    ledger = tmp_path / "ledger"
+    first, second = started("holding", ledger=ledger), started("holding", ledger=ledger)
+    worker = JobProcess([django_rq.get_queue("default")], connection=redis())
+    assert worker.take_up(first.pk)
+    eventually(lambda: len(lines(ledger)) == 1)
+    assert worker.has_work, "who asks it to stop waits for that step"
+    assert not worker.take_up(second.pk), "its one thread has work: the queue is for this one"
+    let_go(ledger)
+    eventually(lambda: ended(first) and not worker.has_work)
+    assert worker.take_up(second.pk)
+    eventually(lambda: ended(second) and not worker.has_work)
+    worker._stop_requested = True
+    assert not worker.take_up(second.pk)
+
+
+def test_a_thread_that_cannot_begin_leaves_no_place_taken(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    settings.JOB_THREADS = 1
+    run, queue = started("counting"), django_rq.get_queue("default")
+    worker = JobProcess([queue], connection=redis())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert not worker.take_up(run.pk)
+        job, _ = worker.dequeue_job_and_maintain_ttl(None)
+        worker.execute_job(job, queue)
+    assert not worker.has_work, "else the process would wait for it when it is asked to stop"
+    assert worker.take_up(run.pk)
+    eventually(lambda: ended(run) and not worker.has_work)
 
 
 def test_forty_runs_that_wait_outside_share_a_few_connections(tmp_path: Path) -> None:

@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 
+import django_rq
 import pytest
 from asgiref.sync import sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.db import DatabaseError
 from django.test import Client
 
 from agentops.asgi import application
-from runs import commands, consumers, executor, live
-from runs.models import Run
-from runs.timeline import Part, Update
-from tests import agents
+from runs import commands, consumers, executor, feed, hearing, live, parts
+from runs.alerts import handling
+from runs.models import Alert, Reveal, Run, content
+from runs.parts import Part, Update
+from tests import agents, watching
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HERE = b"http://localhost"
@@ -73,8 +77,9 @@ async def received(there, until):
         frame = await there.receive_output(timeout=10)
         if frame["type"] == "websocket.close":
             raise AssertionError(f"closed with {frame.get('code')}")
-        assert len(frame["text"]) <= consumers.FRAME_BYTES
-        said = json.loads(frame["text"])
+        assert len(frame["text"]) <= feed.FRAME_BYTES
+        if not (said := json.loads(frame["text"])):
+            continue  # a beat
         parts += said["parts"]
         if said["seq"] is not None and said["seq"] >= until:
             return parts
@@ -87,7 +92,7 @@ def event_ids(parts):
 # --- who is refused ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/ws/runs/", "/ws/runs/{run}/", "/ws/inbox/"])
+@pytest.mark.parametrize("path", ["/ws/runs/", "/ws/runs/{run}/", "/ws/inbox/", "/ws/alerts/"])
 @pytest.mark.parametrize(("name", "origin"), [(None, HERE), ("outsider", HERE), ("operator", b"https://elsewhere.example")])
 async def test_a_stranger_an_outsider_and_a_foreign_origin_are_refused(people, path, name, origin):
     run = await sync_to_async(started)()
@@ -149,16 +154,65 @@ async def test_a_cursor_that_is_none_means_from_the_start(people, cursor):
     await there.disconnect()
 
 
-async def test_two_pages_that_watch_see_each_event_once_and_the_end(people):
+async def test_pages_that_watch_see_each_event_once_and_the_end_and_those_of_one_right_are_told_together(people, monkeypatch):
+    def update(run_id, **asked):
+        answer = parts.update(run_id, **asked)
+        made.extend([(asked["after"], *asked["viewer"].values())] * bool(answer.parts))
+        return answer
+
+    made = []
+    monkeypatch.setattr(feed, "parts", SimpleNamespace(update=update, LAST=parts.LAST))
     run = await sync_to_async(started)(number=5)
-    pages = [await opened(f"/ws/runs/{run.pk}/", people[name]) for name in ("operator", "reviewer")]
+    pages = [await opened(f"/ws/runs/{run.pk}/", people[name]) for name in ("operator", "reviewer", "operator", "operator")]
     ended = await sync_to_async(carried)(run)
     for there in pages:
-        parts = await received(there, ended.last_seq)
-        assert event_ids(parts) == [f"event-{seq}" for seq in range(1, ended.last_seq + 1)]
-        states = [part["html"] for part in parts if part["id"] == "run-state"]
+        told = await received(there, ended.last_seq)
+        assert event_ids(told) == [f"event-{seq}" for seq in range(1, ended.last_seq + 1)]
+        states = [part["html"] for part in told if part["id"] == "run-state"]
         assert "Succeeded" in states[-1]
         await there.disconnect()
+    assert len(made) == len(set(made))
+    assert len({one[1:] for one in made}) == 2, "an operator may control, a reviewer may not"
+
+
+async def test_the_bars_come_only_so_often_however_far_apart_the_events_are(people, monkeypatch):
+    monkeypatch.setattr(feed, "DRAWN_SECONDS", 60.0)
+    run = await sync_to_async(started)()
+    pages = feed.of(run.pk, (False, True, True))
+    told = [await pages.after(0)]
+    await sync_to_async(carried)(run)
+    told.append(await pages.after(told[0].seq))
+    assert ['"bars"' in "".join(one.frames) for one in told] == [True, False]
+
+
+async def test_whoever_is_behind_or_ahead_comes_to_where_the_others_are_and_takes_their_steps(people):
+    run = await sync_to_async(started)()
+    pages = feed.of(run.pk, (False, True, True))
+    first = await pages.after(0)
+    ended = await sync_to_async(carried)(run)
+    ahead = await pages.after(3)  # its page was read a moment ago
+    behind, others = await pages.after(2), await pages.after(first.seq)
+    assert [one.seq for one in (first, behind, ahead, others)] == [1, ended.last_seq, ended.last_seq, ended.last_seq]
+    shown = [[part["id"] for part in json.loads(one.frames[0])["parts"] if part["into"] == "events"] for one in (behind, ahead)]
+    assert shown == [[f"event-{seq}" for seq in range(cursor + 1, ended.last_seq + 1)] for cursor in (2, 3)]
+    assert await pages.after(0) is first, "kept for whoever was away"
+    nothing = await pages.after(9_999)
+    assert (nothing.seq, nothing.frames) == (9_999, [])
+
+
+async def test_what_was_kept_too_long_is_looked_up_anew_and_whoever_is_behind_at_a_removed_run_rests(people, monkeypatch):
+    run = await sync_to_async(started)()
+    pages = feed.of(run.pk, (False, True, True))
+    first = await pages.after(0)
+    monkeypatch.setattr(feed, "KEPT_SECONDS", 0.0)
+    again = await pages.after(0)
+    assert again is not first
+    assert (again.seq, len(again.frames)) == (first.seq, 1)
+    pages._forget()
+    assert pages._kept == {}
+    removed = feed.of(999_999, (False, True, True))
+    removed._seq = 5
+    assert (await removed.after(2))[:3] == (2, [], False)
 
 
 async def test_a_page_opened_while_queued_learns_when_the_run_was_first_taken(people):
@@ -198,7 +252,7 @@ async def test_a_failure_to_read_closes_the_socket_so_that_the_page_comes_back(p
         raise DatabaseError("the database is away")
 
     run = await sync_to_async(started)()
-    monkeypatch.setattr(consumers.timeline, "update", fail)
+    monkeypatch.setattr(parts, "update", fail)
     there = await opened(f"/ws/runs/{run.pk}/", people["operator"])
     assert (await there.receive_output(timeout=10))["code"] == consumers.TRY_AGAIN
 
@@ -210,11 +264,34 @@ async def test_a_list_is_told_that_a_run_changed(people):
     await there.disconnect()
 
 
-async def test_an_idle_socket_stays_open_longer_than_ten_seconds(people):
+async def test_every_page_is_told_that_an_alert_began_was_taken_and_ended(people):
+    def told():
+        rule = watching.rule()
+        yield watching.judged(rule, 20, 20, 20)
+        yield handling.acknowledge(Alert.objects.get().pk, by=people["admin"])
+        yield watching.judged(rule, 0, 0, 0)
+
+    run = await sync_to_async(started)()
+    paths = ("/ws/runs/", f"/ws/runs/{run.pk}/?after=1", "/ws/inbox/", "/ws/alerts/")
+    pages = [await opened(path, people["reviewer"]) for path in paths]
+    steps = told()
+    for _ in range(3):
+        await sync_to_async(lambda: next(steps))()
+        for there in pages:
+            while "alerts" not in (said := json.loads((await there.receive_output(timeout=10))["text"])):
+                assert said == {} or "changed" in said or said["seq"] is None, said
+            assert said == {"alerts": True}
+    assert await sync_to_async(Alert.objects.get)(state="resolved")
+    for there in pages:
+        await there.disconnect()
+
+
+async def test_an_idle_socket_beats_and_stays_open_longer_than_ten_seconds(people):
     run = await sync_to_async(started)()
     one, every = await opened(f"/ws/runs/{run.pk}/", people["operator"]), await opened("/ws/runs/", people["operator"])
     await received(one, 1)
-    assert await one.receive_nothing(timeout=11, interval=0.5)
+    for there in (one, every):
+        assert await there.receive_output(timeout=30) == {"type": "websocket.send", "text": "{}"}
     ended, _ = await asyncio.gather(sync_to_async(carried)(run), asyncio.sleep(0))
     assert len(event_ids(await received(one, ended.last_seq))) == ended.last_seq - 1
     assert json.loads((await every.receive_output(timeout=10))["text"]) == {"changed": run.pk}
@@ -222,12 +299,75 @@ async def test_an_idle_socket_stays_open_longer_than_ten_seconds(people):
         await there.disconnect()
 
 
+async def test_a_page_that_leaves_at_any_moment_leaves_nobody_listening(people, monkeypatch):
+    async def gone(*args, **kwargs):
+        raise OSError("the page has gone")
+
+    run, groups = await sync_to_async(started)(), (live.ALERTS, live.INBOX)
+    there = await opened(f"/ws/runs/{run.pk}/?after=1", people["reviewer"])
+    assert [hearing.count(group) for group in groups] == [1, 1]
+    with monkeypatch.context() as patched:
+        for name in ("send", "close"):
+            patched.setattr(AsyncWebsocketConsumer, name, gone)
+        await sync_to_async(carried)(run)
+        await there.disconnect(timeout=10)
+    assert [hearing.count(group) for group in (*groups, live.run_group(run.pk))] == [0, 0, 0]
+    monkeypatch.setattr(AsyncWebsocketConsumer, "accept", gone)
+    there = await socket("/ws/inbox/", people["reviewer"])
+    await there.send_input({"type": "websocket.connect"})
+    with pytest.raises(OSError, match="has gone"):
+        await SOCKETS.pop().wait(timeout=10)
+    assert [hearing.count(group) for group in groups] == [0, 0]
+
+
+async def test_redis_that_does_not_answer_keeps_nobody_waiting_and_is_told_later_who_listens(monkeypatch):
+    for name in ("ANSWER_SECONDS", "AGAIN_SECONDS"):
+        monkeypatch.setattr(hearing, name, 0.2)
+    redis, heard = django_rq.get_connection("default"), asyncio.Queue()
+    joined = [(f"group-{number}", heard.put_nowait) for number in range(3)]
+    await sync_to_async(redis.client_pause)(60_000, all=False)
+    try:
+        async with asyncio.timeout(20):
+            for group, hear in joined:
+                await hearing.join(group, hear)
+    finally:
+        await sync_to_async(redis.client_unpause)()
+    async with asyncio.timeout(20):
+        while heard.empty():
+            await sync_to_async(live.send)("group-2", {"type": "changed"}, about="this")
+            await asyncio.sleep(0.1)
+    await hearing.leave(*joined)
+    await hearing.leave(*joined)
+    assert [hearing.count(group) for group, _ in joined] == [0, 0, 0]
+
+
+async def test_what_is_revealed_is_told_by_the_socket_until_the_right_to_it_is_withdrawn(people):
+    def begin():
+        return commands.start("guessing", {"text": "a secret", "number": 3}, by="operator")
+
+    person, other, run = people["reviewer"], people["reviewer2"], await sync_to_async(begin)()
+    codes = ("view_run", "reveal_payload", "view_payload")
+    rights = [await Permission.objects.aget(codename=code) for code in codes]
+    for one, theirs in ((person, rights[:2]), (other, rights[::2])):
+        await one.groups.aclear()
+        await one.user_permissions.aset(theirs)
+    await Reveal.objects.acreate(run_id=run.pk, by=person.username, person=person.pk, reason="a complaint")
+    pages = [await opened(f"/ws/runs/{run.pk}/", one) for one in (person, other)]
+    for there in pages:
+        assert "a secret" in json.dumps(await received(there, 1))
+    await person.user_permissions.aset(rights[:1])
+    ended = await sync_to_async(carried)(run)
+    told = [json.dumps(await received(there, ended.last_seq)) for there in pages]
+    assert ["a secret" in one for one in told] == [False, True], "each by their own rights, also at one moment"
+    assert [content.HIDDEN in one for one in told] == [True, False]
+
+
 # --- messages are small ----------------------------------------------------------------------------------------------
 
 
 def test_a_part_too_large_for_a_message_is_a_pointer_to_it():
     update = Update(3, [Part("step-1", "x" * 70_000, "steps"), Part("event-3", "<li>", "events")])
-    (frame,) = [json.loads(frame) for frame in consumers.frames(7, update)]
+    (frame,) = [json.loads(frame) for frame in feed.frames(7, update)]
     assert frame["seq"] == 3
     assert frame["parts"][0] == {"id": "step-1", "html": "", "into": "steps", "url": "/runs/7/parts/step-1/"}
     assert frame["parts"][1]["html"] == "<li>"
@@ -235,8 +375,8 @@ def test_a_part_too_large_for_a_message_is_a_pointer_to_it():
 
 def test_many_parts_come_in_several_messages_and_only_the_last_moves_the_cursor():
     update = Update(9, [Part(f"event-{seq}", "é" * 5_000, "events") for seq in range(1, 10)])
-    packed = consumers.frames(7, update)
-    assert all(len(frame) <= consumers.FRAME_BYTES for frame in packed)
+    packed = feed.frames(7, update)
+    assert all(len(frame) <= feed.FRAME_BYTES for frame in packed)
     said = [json.loads(frame) for frame in packed]
     assert [one["seq"] for one in said] == [None] * (len(said) - 1) + [9]
     assert [part["id"] for one in said for part in one["parts"]] == [f"event-{seq}" for seq in range(1, 10)]

@@ -1,5 +1,6 @@
 """What a call of a model costs: as its provider says, as it was reserved, or nothing."""
 
+import json
 from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
@@ -71,7 +72,7 @@ def free_of_charge(*given: Any, **more: Any) -> Metered:
     return answer
 
 
-MOST = (len("Be kind.hello") // 3 + 1000, 1)
+MOST = (len("Be kind.hello" + json.dumps(Reply.model_json_schema())) // 3 + 1000, 1)
 USED: list[tuple[str, type[BaseModel], tuple[int | None, int]]] = [
     ("", Numbered, (None, 1)), ("hang", Reply, MOST), ("malformed", Reply, MOST), ("reset", Reply, MOST), ("free", Reply, MOST),
     ("503", Reply, (0, 0)), ("rejected_key", Reply, (0, 0)), ("away", Reply, (0, 0)),
@@ -99,6 +100,11 @@ def test_a_call_that_fails_costs_what_was_said_or_all_unless_nobody_took_it(
     tokens, calls = tokens_and_calls
     assert used["calls"] == (calls, 0)
     assert 0 < used["tokens"][0] < 1000 if tokens is None else used["tokens"] == (tokens, 0)
+
+
+def test_what_is_sent_along_counts_before_the_call_in_every_script() -> None:
+    assert llm.tokens_in("語" * 300, Reply) - llm.tokens_in("", Reply) == 300, "a letter may be a token"
+    assert llm.tokens_in("", Reply) >= 20, "the schema of what is wanted"
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,8 @@ def test_numbers_of_a_reviewer_and_a_gentle_word(people: dict[str, User]) -> Non
     assert mine.warning == "Of the last 21 decisions 15 took under 3 s."
     page = client.get(reverse("numbers")).text
     assert mine.warning in page
+    assert "71 %: 15 of the 21 whose review you had open" in page
+    assert f"since {now - timedelta(days=7):%Y-%m-%d}" in page
     for browser, sent in ((client, opened("guessing")), (signed_in(people["reviewer2"]), opened("guessing"))):
         form = {"decision": "approve", "seen": sent.fingerprint}
         told = browser.post(reverse("decide_review", args=[sent.pk]), form, follow=True).text

@@ -13,9 +13,9 @@ from django.test.utils import CaptureQueriesContext
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from runs import dependencies
+from runs import dependencies, sdk
 from runs.engine.errors import TryLater
-from runs.models import BreakerChange, Dependency, Run
+from runs.models import AgentConfig, BreakerChange, Dependency, Run
 from runs.reliability import entry, guard, store, terms
 from tests.test_dependencies import carried, set_terms
 
@@ -61,15 +61,16 @@ def test_the_list_has_what_adapters_declare_before_anything_was_called(signed_in
     cache.clear()
     dependencies.tidy()
     assert set(Dependency.objects.values_list("name", flat=True)) == terms.DECLARED.keys()
+    assert set(AgentConfig.objects.values_list("slug", flat=True)) >= sdk.AGENTS.keys(), "an admin can configure them"
     assert 'id="change"' in signed_in("admin").get("/dependencies/model/").text
 
 
 def test_the_list_asks_the_database_the_same_for_few_and_many(signed_in: SignedIn, django_assert_max_num_queries: Any) -> None:
     client = signed_in()
-    client.get("/dependencies/")
+    before = client.get("/dependencies/?part=now").text.count("<tr>")
     Dependency.objects.bulk_create(Dependency(name=f"shop-{number}") for number in range(20))
     with django_assert_max_num_queries(6):
-        assert client.get("/dependencies/?part=now").text.count("<tr>") == 26
+        assert client.get("/dependencies/?part=now").text.count("<tr>") == before + 20
 
 
 def closed() -> None:

@@ -6,15 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.test import Client
 from django.utils import timezone
 
 from reviews.models import Cause, Review
-from runs import commands, describe, executor, sdk
+from runs import commands, describe, executor, latest, sdk
 from runs.engine.events import Fact, Kind
 from runs.engine.policy import Cause as PolicyCause
-from runs.models import Run, RunStatus, StepStatus
+from runs.models import AgentConfig, Run, RunStatus, StepStatus, search
 from runs.templatetags import shown
 from tests import agents
 
@@ -29,6 +30,15 @@ def carried(slug="counting", **given):
     run = start(slug, **given)
     executor.advance(run.pk, owner="test")
     return Run.objects.get(pk=run.pk)
+
+
+@async_to_sync
+async def whole(streamed):
+    return b"".join([part async for part in streamed.streaming_content]).decode()
+
+
+def raw_events(client, run, **query):
+    return json.loads(whole(client.get(f"/runs/{run.pk}/events/", query | {"format": "json"})))["events"]
 
 
 # --- the list ------------------------------------------------------------------------------------------------------
@@ -61,6 +71,7 @@ def test_filters_that_nothing_fits_say_so(signed_in):
 def test_the_list_is_filtered_by_agent_status_and_text(signed_in, filters, found):
     carried("counting", text="number one")
     carried("paying", text="number two")
+    search.fill()
     page = signed_in().get("/runs/", filters).text
     assert {word for word in ("one", "two") if f"number {word}" in page} == found
 
@@ -69,7 +80,8 @@ def test_the_list_asks_the_database_the_same_for_one_run_and_for_fifty(signed_in
     client = signed_in()
     for _ in range(50):
         start()
-    with django_assert_max_num_queries(7):  # session, person, 2 of permissions, runs, open reviews of the navigation
+    # session, person, permissions, runs, agents, views, what is done to many at this moment, open reviews of the navigation
+    with django_assert_max_num_queries(9):
         assert client.get("/runs/").text.count("run-link-") == 50
 
 
@@ -172,12 +184,12 @@ def test_the_database_is_asked_as_often_for_twenty_steps_as_for_two(signed_in, d
     client = signed_in()
     for number in (2, 20):
         run = carried(number=number)
-        with django_assert_max_num_queries(15):
+        with django_assert_max_num_queries(14):
             assert client.get(f"/runs/{run.pk}/").status_code == 200
 
 
 def test_a_long_run_shows_its_last_steps_and_leads_to_the_earlier_ones(signed_in, monkeypatch):
-    monkeypatch.setattr("runs.timeline.STEPS_SHOWN", 5)
+    monkeypatch.setattr("runs.cards.STEPS_SHOWN", 5)
     run, client = carried(number=12), signed_in()
     page = client.get(f"/runs/{run.pk}/").text
     assert 'id="step-12"' in page
@@ -204,8 +216,8 @@ def test_events_can_be_read_page_by_page_and_as_json(signed_in, monkeypatch):
     first = client.get(f"/runs/{run.pk}/events/").text
     assert 'id="event-4"' in first
     assert "?after=4" in first
-    events = client.get(f"/runs/{run.pk}/events/", {"after": 4, "format": "json"}).json()["events"]
-    assert [event["seq"] for event in events] == [5, 6, 7, 8][: len(events)]
+    events = raw_events(client, run, after=4)
+    assert [event["seq"] for event in events] == list(range(5, run.last_seq + 1))
     assert all(len(event["hash"]) == 64 for event in events)
 
 
@@ -246,11 +258,31 @@ def test_an_unknown_agent_is_not_found(signed_in):
 
 
 def test_agents_show_what_they_do_and_how_their_runs_went(signed_in):
+    for page in ("/agents/", "/agents/counting/", "/agents/counting/start/"):
+        assert "Counting" in signed_in("admin").get(page).text
+    assert not AgentConfig.objects.filter(slug="counting").exists(), "looking changes nothing"
     carried()
-    assert "Counts in as many steps as it is told." in signed_in().get("/agents/").text
+    agents = signed_in().get("/agents/")
+    assert "Counts in as many steps as it is told." in agents.text
+    assert [row.latest.counts for row in agents.context["rows"] if row.latest.counts] == [{"succeeded": 1}]
     page = signed_in("admin").get("/agents/counting/").text
     assert "a message" in page
+    assert "and all that are open" not in page
     assert "/admin/runs/agentconfig/" in page
+
+
+def test_of_an_agent_with_a_long_history_the_newest_are_counted_and_all_that_are_open(signed_in, monkeypatch):
+    waits, *_ = [carried(slug) for slug in ("paying", "paying", "counting")]
+    for run in (waits, carried("counting"), carried("counting")):
+        Run.objects.filter(pk=run.pk).update(agent="counting", agent_version=f"{run.pk}")
+    monkeypatch.setattr(latest, "LATEST", 2)
+    page = signed_in().get("/agents/counting/")
+    assert page.context["row"].latest.counts == {"waiting": 1, "succeeded": 2}
+    assert [(one["agent_version"], one["runs"]) for one in page.context["versions"]] == [
+        (f"{waits.pk + 4}", 1),
+        (f"{waits.pk + 3}", 1),
+    ]
+    assert "of the newest 1,000, and all that are open" in page.text
 
 
 # --- who ---------------------------------------------------------------------------------------------------------------
@@ -295,6 +327,7 @@ def test_every_status_cause_and_decision_has_a_word_a_shape_and_a_sentence():
     assert set(Cause.values) - {"sample"} == {str(cause) for cause in PolicyCause}, "nobody waits for the look at a sample"
     assert {str(cause) for cause in PolicyCause} == {str(cause) for cause in describe.CAUSES}
     assert set(Review.State.values) == set(shown.REVIEWS)
+    assert set(shown.DECISIONS) == set(describe.DECISIONS)
     looks = [*shown.STATUSES.values(), *shown.CAUSES.values()]
     assert all(look.word and look.icon for look in looks)
     for group in (shown.STATUSES, shown.CAUSES):

@@ -71,6 +71,17 @@ def test_what_the_database_cannot_store_fails_alone(monkeypatch: pytest.MonkeyPa
     assert [event_log.rows(log.run_id).count() for log in logs] == [2, 2, 2, 1, 2]
 
 
+def test_text_that_the_database_cannot_keep_is_refused_and_not_cut_off() -> None:
+    """An actor is a parameter of its own, where nothing marks a NUL as part of it but its length."""
+    log = owned(1)[0]
+    data = {"name": "n", "worker": "w", "title": "t", "fingerprint": "f", "input": 1, "effect": "none", "attempt": 1}
+    with pytest.raises(DataError):
+        log.append(Draft(Kind.STEP_STARTED, data, 1, actor="me\x00or you"))
+    assert event_log.rows(log.run_id).count() == 1
+    log.append(Draft(Kind.STEP_STARTED, data, 1, actor="me"))
+    assert audit.first_wrong(log.run_id) == ""
+
+
 def test_a_lease_that_is_lost_stops_one_and_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     logs = owned(4)
     Run.objects.filter(pk=logs[2].run_id).update(fence=7)

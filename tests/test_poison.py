@@ -1,6 +1,5 @@
 """Steps that end their process, or never end, among good ones: each goes to a person after three tries, the others finish."""
 
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -50,7 +49,7 @@ def job_processes(count: int) -> Iterator[None]:
 
 def _kept_alive(stack: ExitStack, ending: threading.Event) -> None:
     while not ending.is_set():
-        child: subprocess.Popen[bytes] = stack.enter_context(process("rqworker", "default", **FAST))
+        child = stack.enter_context(process("rqworker", "default", **FAST))
         while child.poll() is None and not ending.wait(0.05):
             pass
 
@@ -60,7 +59,7 @@ def test_poison_is_quarantined_with_its_reason_while_good_runs_finish(tmp_path: 
     poison = {kind: started("poisonous", kind, ledger=ledger) for kind in ("exit", "segfault", "loop", "sleep")}
     good = [started("counting", "hello", number=5) for _ in range(GOOD)]
     with job_processes(2), process("sweeper", **FAST):
-        eventually(lambda: Review.objects.filter(run__in=poison.values()).count() == len(poison), seconds=120)
+        eventually(lambda: Review.objects.filter(run__in=poison.values()).count() == len(poison), seconds=240)
         eventually(lambda: Run.objects.filter(pk__in=[run.pk for run in good], status="succeeded").count() == GOOD)
     why = {kind: Review.objects.get(run=run).why for kind, run in poison.items()}
     assert all(said.startswith("This step did not come to its end ") for said in why.values())

@@ -87,6 +87,9 @@ def test_a_preview_counts_what_waits_or_was_refused_before_it_was_executed() -> 
 
 def test_an_admin_makes_a_policy_and_changes_it_and_what_does_not_fit_stands_at_its_field(admin: Client) -> None:
     assert admin.post(ADD, FORM | {"path": "euros"}).context["adminform"].form.errors["path"]
+    wrong = {"operator": "", "threshold": "2", "default": "approve", "risk": "high", "sample_share": "many"}
+    errors = admin.post(ADD, FORM | wrong).context["adminform"].form.errors
+    assert errors.keys() == {"operator", "threshold", "within_seconds", "default", "sample_share"}, "all of it in one round"
     other = admin.post(ADD, FORM | {"worker": "agents.count"}).context["adminform"].form.errors
     assert other["worker"] == ["Quoting does not name this worker. Choose one of its own."]
     assert admin.post(ADD, FORM).status_code == 302

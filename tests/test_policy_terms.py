@@ -130,6 +130,16 @@ def test_the_risk_is_the_policys_or_follows_from_what_the_step_does() -> None:
     assert judging.risk_of(made(risk="low"), "outcome_unknown", "once") == "high"
 
 
+@pytest.mark.parametrize("risk", ["", "low", "normal", "high"])
+@pytest.mark.parametrize("effect", ["none", "idempotent", "once"])
+def test_what_the_code_declares_of_high_risk_stays_so_and_no_clock_approves_it(risk: str, effect: str) -> None:
+    terms = made(risk=risk, default="approve")
+    assert judging.risk_of(terms, "gated", effect, declared="high") == "high"
+    assert judging.default_of(terms, "gated", effect, can_skip=False, declared="high") == "expire"
+    sent_back = judging.after_remark(terms, judging.Verdict(False), effect, declared="high")
+    assert (sent_back.needs_person, sent_back.cause) == (True, "gated")
+
+
 def test_the_same_steps_are_drawn_by_whoever_draws() -> None:
     drawn = [judging.is_drawn(0.25, run, "step") for run in range(4000)]
     assert drawn == [judging.is_drawn(0.25, run, "step") for run in range(4000)]

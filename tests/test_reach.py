@@ -1,6 +1,7 @@
 """What a worker calls outside is read from its source, and must be named in its `uses`."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from agentops import checks, reach
@@ -237,13 +239,65 @@ def test_a_supervisor_that_calls_outside_itself_fails_the_check(monkeypatch: pyt
     ]
 
 
+def opened() -> object:
+    return socket.create_connection(("shop", 80))
+
+
+@worker
+def goes_out_itself(text: str) -> str:
+    return str(opened())
+
+
+@worker
+def goes_out_and_is_caught(text: str) -> str:
+    try:
+        return httpx2.get(text).text
+    except httpx2.HTTPError:
+        return ""
+
+
+@worker
+def goes_out_by_an_import_of_its_own(text: str) -> str:
+    from urllib.request import urlopen
+
+    return str(urlopen(text))
+
+
+@worker(uses="shop")
+def goes_out_by_guard(text: str) -> str:
+    def sent() -> object:
+        return httpx2.get(text)
+
+    asked = lambda: httpx2.get(text)  # noqa: E731 - as some write it
+    calls = [guard.call(SHOP, sent), guard.call(SHOP, asked), guard.call(SHOP, opened)]
+    return f"{calls} {guard.call(SHOP, lambda: httpx2.get(text))}"
+
+
+WAYS_OUT: list[tuple[Worker[..., str], set[str]]] = [
+    (nothing, set()), (by_an_adapter, set()), (goes_out_by_guard, set()), (goes_out_itself, {"socket"}),
+    (goes_out_and_is_caught, {"httpx2"}), (goes_out_by_an_import_of_its_own, {"urllib.request"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "modules"), WAYS_OUT, ids=lambda value: getattr(value, "name", ""))
+def test_a_way_out_past_guard_is_found_and_fails_the_check(
+    one: Worker[..., str], modules: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(reach.ways_out(one)) == modules
+    monkeypatch.setattr(sdk, "WORKERS", {one.name: one})
+    monkeypatch.setattr(sdk, "AGENTS", {})
+    told = [error.msg for error in checks.what_leaves_goes_through_guard(None)]
+    assert len(told) == len(modules)
+    assert all("past guard: no limit, breaker or budget would hold for it." in text for text in told)
+
+
 def test_the_shipped_workers_name_what_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = sdk.AGENTS["card-desk"]
     monkeypatch.setattr(sdk, "AGENTS", {desk.slug: desk})
     shipped = {name: one for name, one in sdk.WORKERS.items() if one.function.__module__.startswith("runs.")}
     assert {"card_desk.freeze_card", "card_desk.draft"} <= shipped.keys()
     monkeypatch.setattr(sdk, "WORKERS", shipped)
-    assert checks.workers_name_what_they_use(None) == []
+    assert checks.workers_name_what_they_use(None) == checks.what_leaves_goes_through_guard(None) == []
 
 
 BANNED = [

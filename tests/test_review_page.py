@@ -1,19 +1,34 @@
 """What stands beside a question: how alike ones were decided, earlier steps, what waits; what an edit changes; keys."""
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
 
 from reviews import background, decisions
 from reviews.models import Preference, Review
 from reviews.presentation import ReviewPage
-from runs import commands, executor
+from runs import commands, executor, sdk
+from runs.integrations import conversation
 from runs.models import Run
-from tests import agents  # noqa: F401 - they are started here
+from tests import agents
 
 pytestmark = pytest.mark.django_db
 MOST_QUERIES = 40
+
+
+@sdk.worker
+def consult(text: str) -> sdk.Result[agents.Choice]:
+    said = [ModelRequest([UserPromptPart(text)]), ModelResponse([TextPart("Red.")])]
+    conversation.record("openai:gpt", said, tokens=(12, 3), cost=None)
+    return sdk.Result(agents.Choice(colour="red", amount=1), 0.3)
+
+
+@sdk.agent("consulting", title="Consulting", version="1", threshold=0.8)
+def consulting(run: sdk.Run, order: agents.Order) -> agents.Answer:
+    return agents.Answer(said=run.step("consult", consult, text=order.text).colour)
 
 
 def stopped(slug="guessing", text="a message", number=3):
@@ -43,11 +58,15 @@ def test_alike_reviews_are_counted_by_how_they_were_decided_and_identical_questi
     assert (found.count, found.identical, found.is_all) == (4, 1, True)
     assert dict(found.counts) == {"approved": 2, "rejected": 1, "edited": 1}
     assert [one.review_id for one in found.examples] == [past[1].pk, past[3].pk, past[2].pk, past[0].pk]
+    Review.objects.update(cause="sample")  # of which nothing was approved
+    now.cause = "sample"
+    assert dict(background.precedents(now).counts) == {"found right": 2, "found wrong": 1, "corrected": 1}
 
 
-def test_a_decision_that_was_taken_back_is_no_precedent(people):
+def test_a_decision_that_can_be_or_was_taken_back_is_no_precedent(people):
     review = stopped()
     decisions.decide(review.pk, actor=people["reviewer"], kind="approve", seen=review.fingerprint, undo_seconds=60)
+    assert background.precedents(stopped()).count == 0
     decisions.undo(review.pk, actor=people["reviewer"])
     assert background.precedents(stopped()).count == 0
 
@@ -98,6 +117,22 @@ def test_what_a_person_typed_is_text_in_the_difference(reviewer):
     assert "U+202E" in answer
 
 
+def test_a_rejection_leads_to_its_review_and_that_says_how_one_goes_on_when_the_run_failed(people, reviewer):
+    review = stopped()
+    sent = {"decision": "reject", "seen": review.fingerprint, "reason": "It is not red."}
+    told = reviewer.post(f"/reviews/{review.pk}/decision/", sent, follow=True).content.decode()
+    assert f'Rejected review {review.pk}. <a href="{review.get_absolute_url()}">Show it</a>' in told
+    assert "has failed" not in reviewer.get(review.get_absolute_url()).content.decode()
+    executor.advance(review.run_id, owner="test")
+    page = reviewer.get(review.get_absolute_url()).content.decode()
+    assert f"<strong>Run {review.run_id} has failed</strong>" in page
+    assert "An operator can retry it" in page
+    operator = Client()
+    operator.force_login(people["operator"])
+    assert "You can retry it" in operator.get(review.get_absolute_url()).content.decode()
+    assert "has failed" not in reviewer.get(stopped("paying").get_absolute_url()).content.decode()
+
+
 def test_all_earlier_steps_are_there_when_they_are_asked_for(reviewer):
     review = stopped()
     run = commands.start("counting", {"text": "five", "number": 5}, by="operator")
@@ -107,6 +142,25 @@ def test_all_earlier_steps_are_there_when_they_are_asked_for(reviewer):
     assert [step.position for step in page.steps_before] == [3, 4, 5]
     shown = reviewer.get(f"/reviews/{review.pk}/steps/").content.decode()
     assert [f"{position}. Count" in shown for position in (1, 2, 3, 4, 5, 6)] == [True] * 5 + [False]
+
+
+def test_what_a_model_was_asked_is_there_when_it_is_asked_for(reviewer):
+    review, other = stopped("consulting", "<b>Which?"), stopped()
+    address = f"/reviews/{review.pk}/conversation/"
+    page = reviewer.get(review.get_absolute_url()).text
+    assert (address in page, "Red." in page, "Show it in step" in page) == (True, False, True)
+    nobody = User.objects.create(username="reviews only")
+    nobody.user_permissions.set(Permission.objects.filter(codename__in=("view_review", "view_payload")))
+    looks = Client()
+    looks.force_login(nobody)
+    page = looks.get(review.get_absolute_url()).text
+    assert (f'<a href="{address}">' in page, "Show it in step" in page) == (True, False), "the run is not theirs to see"
+    shown = reviewer.get(address).text
+    assert "Conversation with openai:gpt: 2 messages, 12 tokens in, 3 tokens out" in shown
+    assert [f'<p class="label">{label}</p>' in shown for label in ("Prompt", "The model answers")] == [True, True]
+    assert ("&lt;b&gt;Which?" in shown, "<b>" in shown) == (True, False)
+    assert "/conversation/" not in reviewer.get(other.get_absolute_url()).text
+    assert "Nothing of it is kept" in reviewer.get(f"/reviews/{other.pk}/conversation/").text
 
 
 def test_single_keys_are_switched_off_for_one_person_until_they_switch_them_on(people, reviewer):
@@ -126,6 +180,7 @@ def test_single_keys_are_switched_off_for_one_person_until_they_switch_them_on(p
 def test_strangers_get_nothing_of_it(people, name):
     review, client = stopped(), Client()
     client.force_login(people[name])
-    assert client.get(f"/reviews/{review.pk}/steps/").status_code == 403
+    for part in ("steps", "conversation"):
+        assert client.get(f"/reviews/{review.pk}/{part}/").status_code == 403
     assert client.post(f"/reviews/{review.pk}/diff/", {"decision": "edit"}).status_code == 403
     assert client.post("/reviews/keys/").status_code == 403

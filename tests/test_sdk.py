@@ -210,6 +210,14 @@ def an_agent(slug: str = "one", version: str = "1", function: Any = supervisor, 
     return agent(slug, title="One", version=version, **options)(function)
 
 
+class Sides(BaseModel):
+    sides: list[str]
+
+
+def of_sides(run: Run, given: Sides) -> Out:
+    return Out(text="")
+
+
 def local_model() -> Any:
     class Local(BaseModel):
         text: str
@@ -250,8 +258,9 @@ WORKERS: list[tuple[Callable[[], Any], str]] = [
     (lambda: worker(of_nothing_said), "test_sdk.of_nothing_said returns a Result of anything: say of what, as in Result[str]."),
     (lambda: worker(named("d" * 112)), f"The name 'test_sdk.{'d' * 112}' is longer than 120 letters:"),
     (lambda: worker(title="t" * 201)(named("do")), "The title of test_sdk.do is longer than 200 letters: tttt"),
-    (lambda: worker(titel="Do it")(named("do")), "@worker has no option titel; it has title, effect, critical,"),
+    (lambda: worker(titel="Do it")(named("do")), "@worker has no option titel; it has title, effect, risk, critical,"),
     (lambda: worker(effect="twice")(named("do")), "test_sdk.do has the effect 'twice'; it must be none, idempotent or once."),
+    (lambda: worker(risk="low")(named("do")), "The worker test_sdk.do has the risk 'low'; it must be normal or high."),
     (lambda: worker(attempts=0)(named("do")), "test_sdk.do has 0 attempts; it needs at least 1."),
     (lambda: worker(timeout=0)(named("do")), "The worker test_sdk.do has a timeout of 0 s; it needs more than 0."),
     (lambda: worker(total_timeout=-1)(named("do")), "The worker test_sdk.do has a total timeout of -1 s; it needs more than 0."),
@@ -295,6 +304,10 @@ QUESTIONS: list[tuple[Callable[[], Any], str]] = [
     (local_model, "ask_human cannot find local_model.<locals>.Local again: define it at the top of tests.test_sdk."),
     (lambda: ask_human(Pair[int]), "ask_human cannot find Pair[int] again: define it at the top of tests.test_sdk."),
     (lambda: ask_human(ReadElsewhere), "ReadElsewhere], it is written with other keys than it is read with (no, number):"),
+    (
+        lambda: ask_human(Out, draft=Required(limit=1)),
+        "The draft of ask_human[tests.test_sdk.Out] is a Required; give a value of",
+    ),
     (lambda: ask_human(Out, title="t" * 201), "The title of ask_human[tests.test_sdk.Out] is longer than 200 letters"),
 ]
 
@@ -320,6 +333,11 @@ SUPERVISORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: an_agent(function=by_keyword), "The agent tests.test_sdk.by_keyword must take (run, input) and return an output;"),
     (lambda: an_agent(function=without_run), "The agent tests.test_sdk.without_run must take (run, input) and return an output;"),
     (lambda: an_agent(function=later), "tests.test_sdk.later is asynchronous or yields;"),
+    (lambda: an_agent(tenant="customer"), "The tenant of 'one' is 'customer', which is no field of its input; it has text."),
+    (
+        lambda: an_agent(tenant="sides", function=of_sides),
+        "The tenant of 'one' is 'sides', which must be text or a",
+    ),
     (two_agents, "Two agents have the slug 'twice': tests.test_sdk.supervisor and tests.test_sdk.another. Rename one."),
 ]
 

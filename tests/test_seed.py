@@ -4,15 +4,21 @@ import re
 import stat
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 from pytest_django import Settings
 
 from agentops import people
-from runs import commands
-from runs.models import Run
+from reviews import decisions
+from reviews.models import Decision, Review
+from runs import commands, event_log
+from runs.engine.events import first_broken
+from runs.models import Budget, Run, Step
+from runs.projections import RUN_COLUMNS, STEP_COLUMNS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("demo_bank")]
 
@@ -26,7 +32,7 @@ def accounts(settings: Settings, tmp_path: Path) -> Path:
 
 def seed(*arguments: str) -> str:
     out = StringIO()
-    call_command("seed", *(arguments or ("--runs", "0")), stdout=out)
+    call_command("seed", *(arguments or ("--start", "0")), stdout=out)
     return out.getvalue()
 
 
@@ -86,16 +92,55 @@ def test_a_new_database_gets_the_password_that_the_checkout_knows(accounts: Path
 
 
 def test_runs_are_started_once() -> None:
-    assert "Started 2 runs" in seed("--if-empty", "--runs", "2")
-    assert "Started" not in seed("--if-empty", "--runs", "2")
+    assert "Started 2 runs" in seed("--if-empty", "--start", "2")
+    assert "Started" not in seed("--if-empty", "--start", "2")
     assert Run.objects.count() == 2
-    assert "Started 200 runs" in seed("--runs", "9999"), "it says how many there were"
+    assert "Started 200 runs" in seed("--start", "9999"), "it says how many there were"
+
+
+def test_history_is_whole_and_tells_the_same_stories_for_the_same_seed() -> None:
+    said = [seed("--runs", "150", "--seed", "7", "--days", "3") for _ in range(2)]
+    assert said[0].endswith("Added 150 runs of the last 3 days.\n")
+    runs = list(Run.objects.order_by("pk"))
+    first, again = runs[:150], runs[150:]
+    assert [run.input_text for run in first] == [run.input_text for run in again]
+    assert [run.created_at for run in first] == sorted(run.created_at for run in first)
+    assert {run.status for run in runs} >= {"succeeded", "failed", "waiting"}
+    assert {(run.agent, run.agent_version) for run in runs} >= {
+        ("card-desk", "1"),
+        ("invoice-check", "1"),
+        ("invoice-check", "2"),
+    }
+    assert Budget.objects.filter(unit="money", used__gt=0).exists()
+    before = rows(first)
+    for run in first:
+        assert first_broken(run.pk, event_log.facts(run.pk)) == ""
+        assert max(event.at for event in event_log.rows(run.pk)) <= timezone.now()
+        event_log.reproject(run.pk)
+    assert rows(first) == before
+
+
+def test_who_is_asked_in_history_has_a_review_that_can_be_decided(people: dict[str, User]) -> None:
+    seed("--runs", "100", "--days", "1")
+    waiting = Run.objects.filter(status="waiting")
+    assert set(Review.objects.open().values_list("run", flat=True)) == set(waiting.values_list("pk", flat=True)) != set()
+    assert Review.objects.filter(state="decided").count() == Decision.objects.count() > 0
+    review = Review.objects.open().first()
+    assert review
+    decisions.decide(review.pk, actor=people["reviewer"], kind="approve", seen=review.fingerprint)
+    assert Run.objects.get(pk=review.run_id).status == "queued"
+
+
+def rows(runs: list[Run]) -> list[Any]:
+    ids = [run.pk for run in runs]
+    steps = Step.objects.filter(run__in=ids).order_by("run", "position").values_list(*STEP_COLUMNS)
+    return [*Run.objects.filter(pk__in=ids).order_by("pk").values_list(*RUN_COLUMNS), *steps]
 
 
 def test_a_disabled_desk_is_said(people: dict[str, User]) -> None:
     commands.configure("card-desk", by="admin", enabled=False)
     with pytest.raises(CommandError, match=r"No sample runs were started\. The agent Card desk is disabled"):
-        seed("--runs", "1")
+        seed("--start", "1")
 
 
 @pytest.mark.parametrize("runs", ["-1", "many"])

@@ -42,6 +42,19 @@ def test_each_call_has_a_slot_of_its_own_until_it_gives_it_back() -> None:
     assert taken("cards", "run:3", 1), "each dependency has its own"
 
 
+def test_who_asks_again_because_the_answer_was_lost_is_let_in_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = store.ask
+    monkeypatch.setattr(store, "ask", lambda *given, **question: (asking(*given, **question), asking(*given, **question))[1])
+    limits = limiter.Limits(requests=5, concurrency=2)
+    entered = entry.enter("bank", "desk", "run:1", limits=limits)
+    assert isinstance(entered, Entered)
+    assert (counters.used("bank", limits).requests, len(slots.holders("bank"))) == (1, 1)
+    released(entered)
+    assert slots.holders("bank") == []
+    assert isinstance(entry.enter("bank", "desk", "run:1", limits=limits), Entered), "its next call is another"
+    assert counters.used("bank", limits).requests == 2
+
+
 def test_eight_processes_are_never_more_than_three_inside() -> None:
     def caller(number: int) -> tuple[int, int]:
         peak = 0
@@ -155,6 +168,18 @@ def test_who_holds_fewest_goes_first_and_those_who_wait_are_told_different_times
     released(inside[0])
     assert isinstance(counters.take("bank", "a3", 2, key="A"), NoSlot), "B is to come now, and holds none"
     assert taken("bank", "b1", 2, key="B")
+
+
+def test_who_waits_for_a_slot_looks_less_and_less_often_and_begins_anew_with_its_next_wait() -> None:
+    """Those inside take longer than any before: nobody knows when one of them ends."""
+    inside = [taken("bank", f"long:{number}", 20) for number in range(20)]
+    told = [refused.seconds for _ in range(9) if isinstance(refused := counters.take("bank", "waits", 20), NoSlot)]
+    assert told == pytest.approx([0.05 * 1.5**times for times in range(8)] + [1.0])
+    released(inside[0])
+    assert taken("bank", "waits", 20)
+    refused = counters.take("bank", "waits", 20)
+    assert isinstance(refused, NoSlot)
+    assert refused.seconds == pytest.approx(0.05)
 
 
 def test_slots_that_were_lifted_wait_for_what_began_without_one() -> None:

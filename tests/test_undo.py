@@ -69,7 +69,9 @@ def test_what_is_taken_back_waits_exactly_as_it_did(people: dict[str, User], slu
     decision = decide(review, kind, undo_seconds=LONG, **more)
     assert decision.effective_at is not None
     assert advanced(review.run_id).status == "queued", "nobody may go on with it yet"
-    assert decisions.undoable(people["reviewer"]) == decision
+    found = decisions.undoable(people["reviewer"])
+    assert found is not None
+    assert (found.last, found.until, found.count, found.is_earlier) == (decision, decision.effective_at, 1, False)
     decisions.undo(review.pk, actor=people["reviewer"])
     review.refresh_from_db()
     assert (review.is_open, review.closed_at, review.decision) == (True, None, None)

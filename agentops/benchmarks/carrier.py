@@ -4,6 +4,7 @@ It is told on stdin the ids of runs to warm up with, then those of its runs, say
 it measured as one line of JSON.
 """
 
+import itertools
 import json
 import os
 import queue
@@ -16,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentops.settings")
-TRACE = "AGENTOPS_BENCH_TRACE"  # a file that gets every message of the PostgreSQL protocol, where counting is asked for
+TRACE = "AGENTOPS_BENCH_TRACE"  # where counting is asked for, a directory for the messages of the PostgreSQL protocol
 
 
 def main(threads: int) -> None:
@@ -26,8 +27,9 @@ def main(threads: int) -> None:
     from agentops.benchmarks import marks
     from runs import executor, live
 
+    traced = _trace_connections() if os.environ.get(TRACE) else []
     if os.environ.get(TRACE):
-        _trace_connections()
+        _ask_once()
     _in_threads(threads, _heard(), executor.advance)
     runs, marks.moments = _heard(), {}
     _say("READY")
@@ -36,6 +38,8 @@ def main(threads: int) -> None:
     _in_threads(threads, runs, executor.advance)
     live.flush()
     figures = {"begun": begun, "ended": time.time(), "cpu_seconds": time.process_time() - cpu, "gaps_ms": _gaps(marks.moments)}
+    for one in (one for one in traced if not one.closed):
+        one.pgconn.untrace()  # which empties libpq's buffer: who ends this process does not wait for that
     figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     _say(json.dumps(figures))
 
@@ -78,22 +82,33 @@ def _gaps(moments: dict[str, list[float]]) -> list[float]:
     return [(later - earlier) * 1000 for times in moments.values() for earlier, later in pairwise(times)]
 
 
-def _trace_connections() -> None:
-    """Every connection that psycopg opens from now on writes its messages to the file."""
+def _ask_once() -> None:
+    """What is asked of the database every few seconds costs by the second, not by the step."""
+    from runs import clock
+    from runs.reliability import budget
+
+    clock.LOOK_SECONDS = budget.FRESH_SECONDS = float("inf")
+
+
+def _trace_connections() -> list[Any]:
+    """Every connection that psycopg opens from now on writes its messages to a file of its own, and is in the list."""
     import psycopg
     from psycopg import pq
 
-    file = os.open(os.environ[TRACE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    numbers, traced = itertools.count(), list[Any]()
     open_one = psycopg.Connection.connect.__func__  # type: ignore[attr-defined]
 
     def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
         opened = open_one(cls, *args, **kwargs)
+        file = os.open(f"{os.environ[TRACE]}/{next(numbers)}", os.O_WRONLY | os.O_CREAT, 0o600)
         opened.pgconn.trace(file)
         opened.pgconn.set_trace_flags(pq.Trace.SUPPRESS_TIMESTAMPS)
+        traced.append(opened)
         return opened
 
     psycopg.Connection.connect = classmethod(connect)  # type: ignore[assignment]
     psycopg.connect = psycopg.Connection.connect
+    return traced
 
 
 if __name__ == "__main__":

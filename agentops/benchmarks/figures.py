@@ -1,7 +1,7 @@
 """Names of what is measured, what is to be reached, and a table of both for people."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,30 @@ INBOX = [
     Target("decide_ms_p95", 60.0, "a decision, p95 ms"),
     Target("screen_ms_p95", 500.0, "from a decision to the other reviewers' screens, p95 ms"),
 ]
-TARGETS = ENGINE + INBOX
+PAGES = [
+    Target("runs_ms_p95", 150.0, "the list of runs with each of its filters, p95 ms"),
+    Target("runs_kb", 300.0, "the list of runs, its largest page, kB"),
+    Target("dashboard_ms_p95", 200.0, "the dashboard, p95 ms"),
+    Target("timeline_100_ms_p95", 200.0, "the page of a run of 100 steps at the server, p95 ms"),
+    Target("timeline_1000_ms_p95", 400.0, "the same of 1,000 steps, p95 ms"),
+    Target("timeline_20000_ms_p95", 800.0, "the same of 20,000 steps, p95 ms"),
+    Target("watch_ms_p95", 500.0, "an event of a run to the pages of all who look at it, p95 ms"),
+    Target("watch_ms_p99", 1500.0, "the same, p99 ms"),
+    Target("watch_wrong_pages", 0.0, "the same: pages with a gap or a double"),
+    Target("watch_mb_a_viewer", 1.0, "the same: memory of the web server for each of them, MB"),
+]
+TARGETS = ENGINE + INBOX + PAGES
 
 
 def spread(name: str, values: Iterable[float]) -> Taken:
     """The middle value and the one that 95 of 100 stay under."""
     ordered = sorted(values)
-    return {f"{name}_p50": statistics.median(ordered), f"{name}_p95": ordered[int(0.95 * (len(ordered) - 1) + 0.5)]}
+    return {f"{name}_p50": statistics.median(ordered), f"{name}_p95": at(0.95, ordered)}
+
+
+def at(share: float, ordered: Sequence[float]) -> float:
+    """What this share of the values stays under."""
+    return ordered[int(share * (len(ordered) - 1) + 0.5)]
 
 
 def summary(taken: dict[str, list[float]]) -> dict[str, dict[str, Any]]:

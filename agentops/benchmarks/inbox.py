@@ -5,7 +5,8 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from django.contrib.auth.models import User
@@ -25,8 +26,7 @@ WARM_UP = 3
 NEXT = "/reviews/next/"
 MOST_DECIDED = 2_000  # in all rounds
 LATEST_SECONDS = 30.0  # for what is on its way to a screen
-SOONEST_SECONDS, BETWEEN_SECONDS = 0.06, 0.25  # in which a page collects what messages name (static/js/inbox-list.js)
-COUNTED_SOONEST_SECONDS, COUNTED_SECONDS = 0.5, 4.0  # in which it has the tabs counted
+SOONEST_SECONDS, BETWEEN_SECONDS = 0.06, 0.25  # in which a page collects what messages only name
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,11 @@ class Form:
     reviewers: int = crowd.REVIEWERS
     seconds: float = 60.0  # for which they work
     pace_seconds: float = 30.0  # from one decision of a reviewer to their next: a thousand in a working day
+    hurried_seconds: float = 30.0  # for which they work six times as fast
 
 
-QUICK = Form(1, waiting=120, decided=400, samples=3, reviewers=3, seconds=2.0, pace_seconds=0.7)
+QUICK = Form(1, waiting=120, decided=400, samples=3, reviewers=3, seconds=2.0, pace_seconds=0.7, hurried_seconds=0.0)
+HURRY = 6
 BARE = "a signed-in request of the same server that asks one question: how many reviews are open"
 
 
@@ -130,10 +132,9 @@ def _approve(visitor: Visitor, review: Review) -> None:
 
 
 def _take(visitor: Visitor, review: Review) -> None:
-    """It is claimed, its page is opened, which asks for the counts of the tabs and says who has it open."""
+    """It is claimed, its page is opened, which says who has it open."""
     _expect(visitor.post(f"/reviews/{review.pk}/claim/"), 302)
     _expect(visitor.get(f"/reviews/{review.pk}/"), 200)
-    _expect(visitor.get("/reviews/rows/?counts=1"), 200)
     _expect(visitor.post(f"/reviews/{review.pk}/here/"), 200)
 
 
@@ -155,13 +156,24 @@ def _queries(path: str) -> int:
 
 def _screens(inbox: Inbox) -> Taken:
     """Each reviewer takes a review, opens it and decides it, at their pace, and has the list open beside it."""
+    return _at_work(inbox, "screen")
+
+
+def _hurried(inbox: Inbox) -> Taken:
+    """The same much faster than people work: where it ends."""
+    form = replace(inbox.form, seconds=inbox.form.hurried_seconds, pace_seconds=inbox.form.pace_seconds / HURRY)
+    return _at_work(replace(inbox, form=form), "hurried") if form.seconds else {}
+
+
+def _at_work(inbox: Inbox, name: str) -> Taken:
     seen: list[float] = []
     decided: dict[int, Click] = {}
     asyncio.run(_work(inbox, decided, seen))
     expected = len(decided) * (len(inbox.users) - 1)
     if len(seen) < expected:
         raise RuntimeError(f"of {expected} screens that should have shown what others decided, {len(seen)} have")
-    return spread("screen_ms", seen) | {"screen_decisions": float(len(decided))}
+    taken = {f"{name}_decisions": float(len(decided)), f"{name}_pace_seconds": inbox.form.pace_seconds}
+    return spread(f"{name}_ms", seen) | taken
 
 
 class Click(NamedTuple):
@@ -172,6 +184,8 @@ class Click(NamedTuple):
 
 
 async def _work(inbox: Inbox, decided: dict[int, Click], seen: list[float]) -> None:
+    threads = ThreadPoolExecutor(2 * len(inbox.users))  # a click must not wait here for somebody else's answer
+    asyncio.get_running_loop().set_default_executor(threads)
     visitors = await asyncio.to_thread(lambda: [Visitor(inbox.port, user) for user in inbox.users])
     screens = [Screen(visitor, decided, seen) for visitor in visitors]
     watching = [asyncio.create_task(screen.watch()) for screen in screens]
@@ -180,6 +194,11 @@ async def _work(inbox: Inbox, decided: dict[int, Click], seen: list[float]) -> N
     end = time.monotonic() + LATEST_SECONDS
     while len(seen) < len(decided) * (len(visitors) - 1) and time.monotonic() < end:
         await asyncio.sleep(0.1)
+    await _ended(watching)
+
+
+async def _ended(watching: "list[asyncio.Task[None]]") -> None:
+    """They are closed. Raises what ended one of them before."""
     for task in watching:
         task.cancel()
     for ended in await asyncio.gather(*watching, return_exceptions=True):
@@ -194,38 +213,41 @@ async def _decide_at_pace(inbox: Inbox, user: User, decided: dict[int, Click]) -
     while time.monotonic() < end:
         review = await asyncio.to_thread(next, inbox.to_decide)
         await asyncio.to_thread(_take, visitor, review)
+        page = asyncio.create_task(Screen(visitor, decided, [], selected=review.pk).watch())
         await asyncio.sleep(inbox.form.pace_seconds / 2)
         decided[review.pk] = Click(time.perf_counter(), user)
         await asyncio.to_thread(_approve, visitor, review)
+        await _ended([page])
         await asyncio.sleep(inbox.form.pace_seconds / 2)
 
 
 class Screen:
-    """A page that is open, as static/js/inbox-list.js keeps it: what ended stands on it at once, for other rows it asks."""
+    """A page that is open, as static/js/inbox-list.js keeps it: all rows are asked for once, then the socket brings them."""
 
-    def __init__(self, visitor: Visitor, decided: dict[int, Click], seen: list[float]) -> None:
+    def __init__(self, visitor: Visitor, decided: dict[int, Click], seen: list[float], *, selected: int | None = None) -> None:
         self.visitor, self.decided, self.seen = visitor, decided, seen
         self.opened = asyncio.Event()
+        self._path = "/ws/inbox/?after=0&" + (f"selected={selected}" if selected else "")
         self._shown, self._wanted = set[int](), set[str]()
         self._asking: asyncio.Task[None] | None = None
-        self._counting: asyncio.Task[None] | None = None
-        self._asked = self._counted = 0.0
+        self._asked = 0.0
 
     async def watch(self) -> None:
-        path = f"ws://127.0.0.1:{self.visitor.port}/ws/inbox/?after=0"
+        path = f"ws://127.0.0.1:{self.visitor.port}{self._path}"
         async with connect(path, additional_headers=self.visitor.headers) as page, asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._get("/reviews/rows/?whole=1"))
             self.opened.set()
             async for message in page:
-                self._hear(json.loads(message)["changed"])
+                told = json.loads(message)
+                if changed := told.get("changed"):  # else it is a beat, or how many there are
+                    self._changed(changed, has_rows="rows" in told)
 
-    def _hear(self, changed: dict[str, str]) -> None:
+    def _changed(self, changed: dict[str, str], *, has_rows: bool) -> None:
         ended = {review for review, what in changed.items() if what in Review.State.values}
         self._show(ended)
-        self._wanted |= changed.keys() - ended
+        self._wanted |= set() if has_rows else changed.keys() - ended
         if self._wanted and (self._asking is None or self._asking.done()):
             self._asking = self._tasks.create_task(self._ask())
-        if self._counting is None or self._counting.done():
-            self._counting = self._tasks.create_task(self._count())
 
     def _show(self, named: Iterable[str]) -> None:
         now = time.perf_counter()
@@ -240,13 +262,10 @@ class Screen:
             named, self._wanted, self._asked = self._wanted, set(), time.perf_counter()
             await self._get(f"/reviews/rows/?ids={','.join(named)}")
 
-    async def _count(self) -> None:
-        await asyncio.sleep(max(COUNTED_SOONEST_SECONDS, COUNTED_SECONDS - (time.perf_counter() - self._counted)))
-        self._counted = time.perf_counter()
-        await self._get("/reviews/rows/?counts=1")
-
     async def _get(self, path: str) -> None:
         _expect(await asyncio.to_thread(self.visitor.get, path), 200)
 
 
-MEASURES: dict[str, Callable[[Inbox], Taken]] = {"list": _list, "next": _next, "decide": _decide, "screens": _screens}
+MEASURES: dict[str, Callable[[Inbox], Taken]] = {
+    "list": _list, "next": _next, "decide": _decide, "screens": _screens, "hurried": _hurried,
+}  # fmt: skip

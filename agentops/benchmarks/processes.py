@@ -50,9 +50,9 @@ def job_processes(count: int, *, threads: int = 8, environment: dict[str, str] |
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[Child]:
-    """One other process of Python."""
-    child = _start(*arguments)
+def process(*arguments: str, piped: bool = False) -> Iterator[Child]:
+    """One other process of Python; `piped`: it can be told lines, and heard."""
+    child = _start(*arguments, piped=piped)
     try:
         yield child
     finally:
@@ -62,11 +62,18 @@ def process(*arguments: str) -> Iterator[Child]:
 @contextmanager
 def web() -> Iterator[int]:
     """The web server on a free port, which answers before the block begins."""
+    with web_process() as (port, _):
+        yield port
+
+
+@contextmanager
+def web_process() -> Iterator[tuple[int, Child]]:
+    """The same, with its process."""
     port = _free_port()
     arguments = f"-m uvicorn agentops.asgi:application --host 127.0.0.1 --port {port} --log-level warning"
-    with process(*arguments.split()):
+    with process(*arguments.split()) as child:
         until(lambda: _answers(port))
-        yield port
+        yield port, child
 
 
 def kill(child: Child) -> None:
@@ -105,13 +112,13 @@ def carry(
     children = [_start(*module, piped=True, environment=environment) for _ in range(processes)]
     try:
         for number, child in enumerate(children):
-            _tell(child, json.dumps(warm_up[number::processes]))
-            _tell(child, json.dumps(runs[number::processes]))
+            tell(child, json.dumps(warm_up[number::processes]))
+            tell(child, json.dumps(runs[number::processes]))
         for child in children:
-            _heard(child)
+            heard(child)
         for child in children:
-            _tell(child, "go")
-        said = [json.loads(_heard(child)) for child in children]
+            tell(child, "go")
+        said = [json.loads(heard(child)) for child in children]
     finally:
         _end_all(children)
     return Carried(
@@ -130,13 +137,13 @@ def _start(*arguments: str, piped: bool = False, environment: dict[str, str] | N
     )  # fmt: skip
 
 
-def _tell(child: Child, line: str) -> None:
+def tell(child: Child, line: str) -> None:
     if child.stdin:
         child.stdin.write(f"{line}\n")
         child.stdin.flush()
 
 
-def _heard(child: Child) -> str:
+def heard(child: Child) -> str:
     line = child.stdout.readline() if child.stdout else ""
     if not line:
         raise RuntimeError("a process of the benchmark ended early; what it said stands above")
@@ -169,6 +176,11 @@ def peak_mb(children: list[Child]) -> float:
     return sum(_status_kb(pid, "VmHWM") for child in children for pid in pids_of(child)) / 1024
 
 
+def memory_mb(child: Child) -> float:
+    """The resident memory of this process, without what it forked."""
+    return _status_kb(child.pid, "VmRSS") / 1024
+
+
 def pids_of(child: Child) -> set[int]:
     """Its own and those of what it forked."""
     return {child.pid, *_children_of(child.pid)}
@@ -182,7 +194,7 @@ def server_cpu_seconds() -> float:
     if not _is_postgres(backend):
         return 0.0
     postmaster = int(_stat(backend)[1])
-    return sum(_cpu_seconds(pid) for pid in (postmaster, *_children_of(postmaster)))
+    return sum(cpu_seconds(pid) for pid in (postmaster, *_children_of(postmaster)))
 
 
 def _children_of(pid: int) -> list[int]:
@@ -200,7 +212,7 @@ def _is_postgres(pid: int) -> bool:
         return False
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """User and system time, its own and that of its ended children."""
     fields = _stat(pid)
     return sum(int(part) for part in fields[11:15]) / TICKS if fields else 0.0

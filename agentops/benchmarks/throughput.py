@@ -84,11 +84,12 @@ def counts() -> Taken:
 def _counted(steps: int) -> Counter[str]:
     ids = prepared(COUNTED_RUNS, steps=steps)
     with tempfile.TemporaryDirectory() as directory:
-        trace, before = Path(directory) / "trace", _written_bytes()
-        processes.carry(ids, warm_up=[], processes=1, threads=1, environment={TRACE: str(trace)} | NO_RENEWAL)
+        before = _written_bytes()
+        processes.carry(ids, warm_up=[], processes=1, threads=1, environment={TRACE: directory} | NO_RENEWAL)
         counted = _written_bytes()
         counted.subtract(before)
-        counted.update(_messages(trace))
+        for trace in Path(directory).iterdir():
+            counted.update(_messages(trace))
     _all_succeeded(ids)
     return counted
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -13,7 +13,7 @@ from agentops.chaos.ledger import STEP_SECONDS
 from agentops.chaos.measured import CALLS_EACH, MOST_CALLS, PARTS
 from runs.integrations import card_processor
 from runs.reliability import guard
-from runs.sdk import Budget, Result, Run, TryLater, agent, ask_human, call, current_step, worker
+from runs.sdk import Budget, Result, Run, TryLater, agent, ask_human, call, current_step, skip, worker
 
 PAID = "paid {}"
 RELEASE = "AGENTOPS_CHAOS_RELEASE"  # "2" is a release in which the fourth step of an errand has another name
@@ -119,6 +119,13 @@ def wait(run: Run, given: Errand) -> Receipt:
     return Receipt(said=str(total))
 
 
+@agent("chaos-together", title="Chaos: waits, and is cancelled and retried with many others", version="1")
+def wait_together(run: Run, given: Errand) -> Receipt:
+    """Of an agent of their own, for they are found by a filter, which other phases' runs must not fit."""
+    gated = add.gated("It waits long.")
+    return Receipt(said=str(run.step("add", gated, errand=f"{given.phase}-{given.which} add", number=given.number)))
+
+
 @agent("chaos-hurry", title="Chaos: waits for a person, not for long", version="1")
 def hurry(run: Run, given: Errand) -> Receipt:
     gated = add.gated("It waits for a moment.", within=2.5)
@@ -181,6 +188,28 @@ def many_calls(run: Run, given: Calls) -> Receipt:
 @agent("chaos-rare", title="Chaos: calls outside now and then", version="1")
 def rare_calls(run: Run, given: Calls) -> Receipt:
     return _call(run, given)
+
+
+@worker(effect="idempotent")
+def freeze_later(card: str) -> str:
+    return f"{card} is to be frozen"
+
+
+ONE_TRY: Any = {"effect": "idempotent", "uses": "card-processor", "attempts": 1}
+WAYS_TO_DEGRADE = {
+    "other": worker(fallback=freeze_later, **ONE_TRY)(freeze.function),
+    "person": worker(fallback=ask_human, **ONE_TRY)(freeze.function),
+    "partial": worker(fallback=skip("The card is not frozen.", value=""), **ONE_TRY)(freeze.function),
+}
+
+
+class Degrading(Errand):
+    way: str
+
+
+@agent("chaos-degrade", title="Chaos: degrades", version="1")
+def degrading(run: Run, given: Degrading) -> Receipt:
+    return Receipt(said=str(run.step("freeze", WAYS_TO_DEGRADE[given.way], card="K-10011")))
 
 
 @agent("chaos-hang", title="Chaos: hangs", version="1")

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from agentops import people as accounts
 from agentops.chaos.faults import Fault, Injected
 from agentops.chaos.guarded import NAME, PLAIN, start
-from agentops.chaos.proof import judge, until
+from agentops.chaos.proof import counted, judge, until
 from agentops.chaos.refusing import ACTED_ON, ALLOWED, Way
 from reviews import decisions
 from reviews.models import Review
@@ -124,8 +124,9 @@ def endless(world: "World") -> Injected:
     commands.configuration(ENDLESS)
     commands.configure(ENDLESS, by="chaos", **{f"run_{unit}": limit for unit, limit in LIMITS.items()})
     runs = {way: start(world, ENDLESS, 1, way=way)[0] for way in get_args(Way)}
-    asked = Review.objects.open().filter(run__in=runs.values(), cause="budget")
-    yield from until(world, lambda: asked.count() == len(LIMITS) and _ended([runs["deep"]]))
+    asked = Review.objects.open().filter(cause="budget")
+    yield from until(world, lambda: asked.filter(run__in=_family(world)).count() == len(runs))
+    asked = asked.filter(run__in=_family(world))
     for way, limit in LIMITS.items():
         done = Step.objects.filter(run=runs[way], status="succeeded").count()
         most = limit + 1 if way != "seconds" else NEVER_MORE
@@ -136,7 +137,9 @@ def endless(world: "World") -> Injected:
     deepest = max(event_log.RunLog.load(one).state.depth for one in _family(world))
     world.figures["deepest run below another"] = deepest
     judge(world, deepest == MOST_DEEP, f"a run stands {deepest} below the first, and {MOST_DEEP} is the most")
-    for review in asked:
+    units = [(one.proposal or {})["unit"] for one in asked.exclude(run__in=runs.values())]
+    judge(world, units == ["depth"], f"deep: people were asked about {units}")
+    for review in list(asked):
         by = accounts.ensure_account("reviewer", "not used")
         decisions.decide(review.pk, actor=by, kind="finish", seen=review.fingerprint, reason="as in every trial")
     yield from until(world, lambda: _ended(list(runs.values())))
@@ -259,7 +262,7 @@ def _host() -> Iterator[_Host]:
 
 
 CLOSED = [
-    Fault(name, proof, inject, times=(1, 1), runs=(0, 0), every=(0, 0), alone=True, target=target)
+    Fault(name, proof, counted(inject), times=(1, 1), runs=(0, 0), every=(0, 0), alone=True, target=target)
     for name, proof, inject, target in (
         ("private addresses", "S9", private_addresses, 50),
         ("no record, no policy, no verdict", "S10", fail_closed, 25),

@@ -3,7 +3,7 @@
 import os
 import select
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,11 +24,11 @@ class Member:
     def alive(self) -> bool:
         return self._handle >= 0 and not select.select([self._handle], [], [], 0)[0]
 
-    def keep_alive(self, nursery: Nursery) -> None:
+    def keep_alive(self, nursery: Nursery, environment: Mapping[str, str]) -> None:
         if self.alive:
             return
         self._forget()
-        self.pid = nursery.bear(self.arguments, skew_seconds=self.skew_seconds)
+        self.pid = nursery.bear(self.arguments, environment, skew_seconds=self.skew_seconds)
         with suppress(ProcessLookupError):
             self._handle = os.pidfd_open(self.pid)
 
@@ -62,11 +62,11 @@ class Fleet:
     """`job_processes` job processes and a sweeper, with this process's environment and what `environment` adds to it."""
 
     def __init__(self, job_processes: int, log: Path) -> None:
-        self.log, self.job_processes = log, job_processes
+        self.job_processes = job_processes
         self.environment: dict[str, str] = {}
         self.workers: list[Member] = []
         self.sweeper = Member(SWEEPER)
-        self._nurseries: dict[tuple[tuple[str, str], ...], Nursery] = {}
+        self._nursery = Nursery(os.environ, log)
         self.man(job_processes)
 
     @property
@@ -87,7 +87,7 @@ class Fleet:
     def keep_alive(self) -> None:
         for member in self.members:
             if not member.alive:
-                member.keep_alive(self._nursery())
+                member.keep_alive(self._nursery, self.environment)
 
     def move_to(self, environment: dict[str, str]) -> None:
         """From now on; where it differs, every process begins anew."""
@@ -102,14 +102,7 @@ class Fleet:
 
     def end(self) -> None:
         self.rest()
-        for nursery in self._nurseries.values():
-            nursery.end()
-
-    def _nursery(self) -> Nursery:
-        key = tuple(sorted(self.environment.items()))
-        if key not in self._nurseries:
-            self._nurseries[key] = Nursery(os.environ | self.environment, self.log)
-        return self._nurseries[key]
+        self._nursery.end()
 
 
 def send(number: signal.Signals, pids: Iterable[int]) -> None:

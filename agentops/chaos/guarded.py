@@ -1,6 +1,5 @@
 """What guard promises, under load and faults: judged by what the provider itself saw and by what the log says."""
 
-import math
 import signal
 import time
 from collections.abc import Generator
@@ -10,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 import django_rq
 
 from agentops import people as accounts
+from agentops.chaos import verdicts
 from agentops.chaos.faults import Fault, Injected, owned_by
 from agentops.chaos.fleet import send
 from agentops.chaos.measured import (
     CALLS_EACH,
-    MOST_CALLS,
     PARTS,
-    between,
-    calls_at_once,
     given_up,
+    held_back,
     longest_cancel,
-    most_calls,
     p95,
+    spans,
     utilisation,
+    waited,
 )
-from agentops.chaos.proof import judge, until
+from agentops.chaos.proof import counted, until
 from agentops.chaos.provider import Provider
 from reviews import decisions
 from reviews.models import Review
-from runs import commands, dependencies
+from runs import commands, dependencies, event_log
 from runs.models import BreakerChange, Run
 from runs.models.run import ENDED
 from runs.reliability import guard, terms
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
 NAME = guard.declare("card-processor", kind="api")
 MANY, RARE, HANGING, SPENDING, PART = "chaos-call", "chaos-rare", "chaos-hang", "chaos-spend", "chaos-part"
+DEGRADING = "chaos-degrade"
 PLAIN: dict[str, Any] = {
     "connect_timeout_seconds": 2, "read_timeout_seconds": 5, "attempt_timeout_seconds": 8,
     "limit_requests": None, "limit_period_seconds": 60, "concurrency": None,
@@ -47,33 +47,24 @@ PLAIN: dict[str, Any] = {
     "retry_attempts": 20, "retry_first_wait_seconds": 0.5, "retry_longest_wait_seconds": 4,
 }  # fmt: skip
 WARM_UP = 8  # calls, until every process is there
-LEAST_UTILISATION = 0.95
-MOST_COST_MS = 2.0
-NOTICED_SECONDS = 0.25  # twice a wait shorter than this is no harm
-SETTLED_SECONDS = 0.3  # what had entered when the breaker opened has arrived by then
-MOST_FAILURES = 20  # until a breaker opens
-SLOTS_BACK_SECONDS = 30.0
-CANCELLED_SECONDS = 30.0
 
 
 def rate_limit(world: "World") -> Injected:
     """Far more calls than the limit allows; Redis forgets everything half-way."""
     limit, period, runs, calls = (20, 3.0, 25, 2) if world.quick else (50, 4.0, 75, 4)
     there = yield from provided(world, limit_requests=limit, limit_period_seconds=period)
-    world.figures["a call costs p50 ms"] = cost = _cost_ms(50 if world.quick else 1000)
+    cost = _cost_ms(50 if world.quick else 1000)
     start(world, MANY, runs, calls=calls)
     yield from until(world, lambda: there.count() >= runs * calls / 2)
     flushed = time.time()
     django_rq.get_connection("default").flushall()
     yield from until(world, lambda: _all_ended(world))
     visits = there.visits()
-    used = utilisation(visits, limit, period, flushed)
-    _keeps(world, visits, limit, period)
     world.count(len(visits))
-    world.figures |= {} if world.quick else {"utilisation": round(used, 3)}
-    judge(world, len(visits) >= runs * calls, f"the provider saw {len(visits)} calls of {runs * calls}")
-    judge(world, world.quick or used >= LEAST_UTILISATION, f"of what the limit allows {used:.0%} were used")
-    judge(world, world.quick or cost <= MOST_COST_MS, f"a call costs {cost} ms")
+    verdicts.keeps(world, visits, limit, period)
+    share, held = utilisation(visits, limit, period, flushed), held_back(world.people.phase)
+    waiting = waited(spans(visits, limit, period, flushed), held)
+    verdicts.used(world, share, cost, made=len(visits), wanted=runs * calls, waiting=waiting)
 
 
 def fairness(world: "World") -> Injected:
@@ -89,14 +80,10 @@ def fairness(world: "World") -> Injected:
     yield from until(world, lambda: _all_ended(world))
     visits = there.visits()
     waits, steps = _waits(world, visits)
-    alone, beside = p95(waits[:times]), p95(waits[times:])
     world.count(len(visits))
-    world.figures |= {"p95 wait alone": alone, "p95 wait beside": beside, "calls still waiting": left}
-    world.figures |= {"its step alone": p95(steps[:times]), "its step beside": p95(steps[times:])}
-    _keeps(world, visits, limit, period)
-    judge(world, len(waits) == 2 * times, f"{len(waits)} of {2 * times} rare calls were made")
-    fair = beside <= 2 * max(alone, NOTICED_SECONDS)
-    judge(world, fair, f"rare calls waited {beside} s beside many others, {alone} s alone")
+    verdicts.shared(world, waits[:times], waits[times:], times=times)
+    world.figures |= {"calls still waiting": left, "its step alone": p95(steps[:times]), "its step beside": p95(steps[times:])}
+    verdicts.keeps(world, visits, limit, period)
 
 
 def dead_holders(world: "World") -> Injected:
@@ -110,15 +97,11 @@ def dead_holders(world: "World") -> Injected:
         world.count(_kill_one(world))
         yield 0.3
     last = time.time()
-    yield from until(world, lambda: not _dead(world) or time.time() - last > SLOTS_BACK_SECONDS)
-    dead, took = len(_dead(world)), time.time() - last
+    yield from until(world, lambda: not _held_since_before(last) or time.time() - last > verdicts.SLOTS_BACK_SECONDS)
+    dead, took = _held_since_before(last), time.time() - last
     there.recover()
     yield from until(world, lambda: _all_ended(world))
-    visits = there.visits()
-    most = calls_at_once(visits)
-    world.figures |= {"slots": limit, "most calls at once": most, "slots of the dead": dead, "free again after s": round(took, 1)}
-    judge(world, not dead, f"{dead} slots were held by dead processes {SLOTS_BACK_SECONDS:g} s after the last kill")
-    judge(world, most <= limit, f"the provider had {most} calls at once, and there are {limit} slots")
+    verdicts.come_back(world, there.visits(), limit, dead=dead, took=took)
 
 
 def outage(world: "World") -> Injected:
@@ -134,10 +117,8 @@ def outage(world: "World") -> Injected:
     for kind in kinds:
         yield window  # so that no good calls are left in it
         yield from _one_outage(world, there, kind, runs=runs, lasts=lasts, opened=opened, per_second=limit / period)
-    _keeps(world, there.visits(), limit, period)
-    gave_up = given_up(world.people.phase)
-    world.figures["failed or escalated that had tries left"] = gave_up
-    judge(world, not gave_up, f"{gave_up} steps were given up although they had tries left")
+    verdicts.keeps(world, there.visits(), limit, period)
+    verdicts.not_given_up(world, given_up(world.people.phase))
 
 
 def _one_outage(
@@ -145,32 +126,32 @@ def _one_outage(
 ) -> Injected:
     begun = time.time()
     there.fault(kind, 120.0)
+    yield from _degrade(world, kind)
     start(world, MANY, runs)
-    yield from until(world, lambda: time.time() - begun > lasts)
+    yield from until(world, lambda: time.time() - begun > lasts and (_was_tried(begun) or time.time() - begun > 4 * lasts))
     over = there.recover()
+    world.people.leave_alone.discard(DEGRADING)
     left = Run.objects.filter(agent=MANY, input__phase=world.people.phase).exclude(status__in=ENDED).count()
     yield from until(world, lambda: _all_ended(world))
     visits, drained = there.visits(since=begun), time.time() - over
     changes = [(change.at.timestamp(), change.new) for change in reversed(BreakerChange.objects.filter(at__gte=_moment(begun)))]
-    first = next((at for at, new in changes if new == "open"), math.inf)
-    closed = next((at for at, new in changes if new == "closed" and at >= over), math.inf)
-    failures = between(visits, begun, first + SETTLED_SECONDS)
-    canaries = [visit for visit in visits if first + SETTLED_SECONDS <= visit.at < min(over, closed)]
-    ideal = opened + left / per_second
-    ramp = [between(visits, closed + second, closed + second + 1) for second in range(3)]
     world.count(runs)
-    world.figures |= {
-        f"{kind}: calls until it opened": failures,
-        f"{kind}: canaries in any {opened:g} s": most_calls(canaries, 0.95 * opened),
-        f"{kind}: runs that waited": left,
-        f"{kind}: drained after s": round(drained, 1),
-        f"{kind}: ideal s": round(ideal, 1),
-    } | {f"{kind}: calls in second {number} after it": calls for number, calls in enumerate(ramp, start=1)}
-    judge(world, closed < math.inf, f"{kind}: the breaker did not open and close again")
-    judge(world, failures <= MOST_FAILURES, f"{kind}: the breaker opened after {failures} calls")
-    judge(world, most_calls(canaries, 0.95 * opened) <= 1, f"{kind}: more than one call in {opened:g} s while it was open")
-    judge(world, ramp[0] < per_second / 2, f"{kind}: {ramp[0]} calls in the first second after the outage")
-    judge(world, world.quick or drained <= 2 * ideal, f"{kind}: it took {drained:.0f} s to drain, the ideal is {ideal:.0f} s")
+    verdicts.rides_out(world, verdicts.Outage(kind, begun, over, left, drained, opened, per_second, changes), visits)
+
+
+def _degrade(world: "World", kind: str) -> Injected:
+    """The first to call have one try each, and something else instead: it is taken, and the log says so."""
+    world.people.leave_alone.add(DEGRADING)
+    runs = {way: start(world, DEGRADING, 1, way=way)[0] for way in verdicts.DEGRADED}
+    yield from until(world, lambda: not Run.objects.filter(pk__in=runs.values(), status__in=["queued", "running"]).exists())
+    came_to = {way: (Run.objects.get(pk=pk).status, {row.kind for row in event_log.rows(pk)}) for way, pk in runs.items()}
+    verdicts.degrades(world, kind, came_to)
+
+
+def _was_tried(begun: float) -> bool:
+    """Whether one call has been let in since the breaker opened, and came to its end."""
+    changes = list(BreakerChange.objects.filter(at__gte=_moment(begun)).order_by("at", "pk").values_list("new", flat=True))
+    return "half-open" in changes and changes[-1] == "open"
 
 
 def budget(world: "World") -> Injected:
@@ -189,18 +170,11 @@ def budget(world: "World") -> Injected:
         decisions.decide(review.pk, actor=by, kind="raise", seen=review.fingerprint, value=str(PARTS * CALLS_EACH))
     yield from until(world, lambda: _all_ended(world))
     there.recover()
-    wanted, all_made = PARTS * CALLS_EACH, there.count()
+    wanted, status = PARTS * CALLS_EACH, Run.objects.get(pk=runs[0]).status
     world.count(wanted)
-    world.figures |= {
-        "budget in calls": MOST_CALLS,
-        "calls made": made,
-        "questions": questions,
-        "calls when it was raised": all_made,
-    }
-    judge(world, made == MOST_CALLS, f"{made} calls were made of a budget of {MOST_CALLS}")
-    judge(world, questions == 1, f"{questions} questions were asked about one budget")
-    judge(world, all_made == wanted, f"{all_made} of {wanted} calls were made when it was raised")
-    judge(world, Run.objects.get(pk=runs[0]).status == "succeeded", "the run did not succeed when its budget was raised")
+    verdicts.stays_within(
+        world, made=made, questions=questions, made_when_raised=there.count(), wanted=wanted, status=status
+    )  # fmt: skip
 
 
 def cancelled(world: "World") -> Injected:
@@ -215,17 +189,15 @@ def cancelled(world: "World") -> Injected:
         yield 0
     yield from until(world, lambda: _all_ended(world))
     there.recover()
-    took = longest_cancel(world.people.phase)
     left = Run.objects.filter(pk__in=runs).exclude(status="cancelled").count()
     world.count(len(runs))
-    world.figures |= {"longest from asked to ended s": round(took, 1), "not cancelled": left}
-    judge(world, not left, f"{left} runs did not end as cancelled")
-    judge(world, took <= CANCELLED_SECONDS, f"a run was {took:.0f} s being cancelled")
+    took = {agent: longest_cancel(world.people.phase, agent) for agent in (HANGING, MANY)}
+    verdicts.all_end(world, left=left, hanging=took[HANGING], calling=took[MANY])
 
 
 # In the quick form only what no test of the suite tries by itself: it has 90 s.
 GUARDED = [
-    Fault(f"guard: {name}", proof, inject, times, runs=(0, 0), every=(0, 0), alone=True, target=target)
+    Fault(f"guard: {name}", proof, counted(inject), times, runs=(0, 0), every=(0, 0), alone=True, target=target)
     for name, proof, inject, times, target in (
         ("rate limit", "L1", rate_limit, (0, 1), 10_000),
         ("fairness between agents", "L2", fairness, (0, 1), 0),
@@ -262,13 +234,6 @@ def _now_and_then(world: "World", times: int, every: float) -> Injected:
 
 def _all_ended(world: "World") -> bool:
     return not Run.objects.filter(input__phase=world.people.phase).exclude(status__in=ENDED).exists()
-
-
-def _keeps(world: "World", visits: "list[Visit]", limit: int, period: float) -> None:
-    """Never more than the limit, in any window."""
-    most = most_calls(visits, period)
-    world.figures |= {"limit": limit, f"most calls in any {period:g} s": most}
-    judge(world, most <= limit, f"the provider saw {most} calls within {period:g} s, and the limit is {limit}")
 
 
 # --- what the figures come from -----------------------------------------------------------------------------------
@@ -318,10 +283,9 @@ def _held() -> set[str]:
     return {holder.name.partition(":")[0] for holder in holders(NAME)}
 
 
-def _dead(world: "World") -> set[str]:
-    """Those of them that no living process carries."""
-    alive = {str(run_id) for run_id, _ in owned_by([worker.pid for worker in world.fleet.workers if worker.alive])}
-    return _held() - alive
+def _held_since_before(moment: float) -> int:
+    """Slots: whoever lives is done with a call long before anybody asks."""
+    return sum(holder.since.timestamp() < moment for holder in holders(NAME))
 
 
 def _hang(runs: list[int]) -> int:

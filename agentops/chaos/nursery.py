@@ -21,7 +21,7 @@ SKEW_SECONDS = "AGENTOPS_CHAOS_SKEW_SECONDS"  # how far the clock of a process i
 
 
 class Nursery:
-    """What its processes have in common is the environment that it was started with."""
+    """Its processes have the environment that it was started with, and what each is given besides."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self._log = log
@@ -37,9 +37,10 @@ class Nursery:
                 preexec_fn=lambda: process.die_with_parent(signal.SIGKILL),
             )
 
-    def bear(self, arguments: Sequence[str], *, skew_seconds: float = 0) -> int:
+    def bear(self, arguments: Sequence[str], environment: Mapping[str, str], *, skew_seconds: float = 0) -> int:
         """Start a process with these arguments of manage.py; return its id."""
-        wanted, answer = {"arguments": list(arguments), "skew_seconds": skew_seconds}, b""
+        wanted = {"arguments": list(arguments), "environment": dict(environment), "skew_seconds": skew_seconds}
+        answer = b""
         if self._process.stdin and self._process.stdout:
             self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
             self._process.stdin.flush()
@@ -57,10 +58,12 @@ def _main(log: str) -> None:
     import django
 
     django.setup()
+    from django.core.management import BaseCommand
     from django_rq.management.commands import rqworker  # noqa: F401 - loaded once for all of them
 
     from agentops.management.commands import sweeper  # noqa: F401
 
+    BaseCommand().check()  # once for all of them
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
     for line in sys.stdin.buffer:
         wanted = json.loads(line)
@@ -69,23 +72,37 @@ def _main(log: str) -> None:
         if pid := os.fork():
             os.write(1, f"{pid}\n".encode())
         else:
-            _become(wanted["arguments"], wanted["skew_seconds"], log)
+            _adopt(wanted["environment"])
+            become(wanted["arguments"], skew_seconds=wanted["skew_seconds"], log=log)
 
 
-def _become(arguments: list[str], skew_seconds: float, log: str) -> NoReturn:
+def _adopt(environment: Mapping[str, str]) -> None:
+    """The settings have been read already: where the database is they have to be told."""
+    from django.db import connection
+    from environ import Env
+
+    os.environ.update(environment)
+    if url := environment.get("DATABASE_URL"):
+        connection.settings_dict["OPTIONS"]["host"] = Env.db_url_config(url)["OPTIONS"]["host"]
+
+
+def become(arguments: Sequence[str], *, skew_seconds: float = 0, log: str = "") -> NoReturn:
+    """Make this fork that process of manage.py; what it says goes where its parent's errors go, unless there is a log."""
     from django.core import management
 
     code: object = 1
     try:
         os.setsid()
         process.die_with_parent(signal.SIGKILL)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGQUIT):  # a shell has the latter ignored by what it starts in the background
+            signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        says = os.open(log, os.O_WRONLY | os.O_APPEND) if log else 2
         for output in (1, 2):
-            os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), output)
+            os.dup2(says, output)
         if skew_seconds:
             _set_the_clock(skew_seconds)
-        management.execute_from_command_line(["manage.py", *arguments])
+        management.execute_from_command_line(["manage.py", *arguments, "--skip-checks"])
         code = 0
     except SystemExit as ended:
         code = ended.code

@@ -13,6 +13,7 @@ from agentops import people as accounts
 from agentops.chaos import ledger
 from agentops.chaos.agents import RELEASE
 from agentops.chaos.faults import Fault, Injected
+from agentops.chaos.people import ERRAND
 from reviews.models import Review
 from runs import commands, pen
 from runs.models import Run, Step
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DAY_SECONDS = 86_400.0
 SKEWS = (-DAY_SECONDS, -300.0, 0.0, 300.0, DAY_SECONDS)
 BACKLOG_SECONDS = 60.0  # it is as long as it has become by then
+FIRST = 10**6  # a number that no other run of its phase has
 PAGE_SECONDS = 0.5  # a page of a full installation, 95 of 100
 
 
@@ -52,7 +54,7 @@ def poison(world: "World") -> Injected:
 
 def long_pause(world: "World") -> Injected:
     """Runs wait for a person; a month passes on every clock but the database's, all processes begin anew, Redis is emptied."""
-    people, count = world.people, 40 if world.quick else 1000
+    people, count = world.people, 20 if world.quick else 1000
     people.leave_alone.add("chaos-wait")
     commands.configuration("chaos-wait")
     commands.configure("chaos-wait", by="chaos", reviews_per_agent=10 * count)  # else it would be paused meanwhile
@@ -71,6 +73,9 @@ def long_pause(world: "World") -> Injected:
     held = waiting.filter(lease_until__isnull=False).count() + len(jobs)
     if held:
         world.broken.append(f"Runs that wait for a person hold {held} leases or jobs.")
+    tick = {"phase": people.phase, "which": FIRST, "number": FIRST}  # the month is over when somebody is at work again
+    first = commands.start("chaos-tick", tick, by="operator").pk
+    yield from _until(world, lambda: Run.objects.filter(pk=first, status="succeeded").exists())
     while decided := people.decide_about("chaos-wait", 10):
         world.recovery.expect(decided)
         yield 0.1
@@ -81,7 +86,9 @@ def long_pause(world: "World") -> Injected:
 def deploy(world: "World") -> Injected:
     """A release that renames a step comes under running and waiting runs; who stops there goes on when it is taken back."""
     people, before = world.people, dict(world.fleet.environment)
-    people.at_once = 12 if world.quick else 250
+    others = Run.objects.filter(agent=ERRAND, status__in=OPEN).exclude(input__phase=people.phase)
+    yield from _until(world, lambda: not others.exists())  # who has not come by the step would take it from the release
+    people.at_once = 9 if world.quick else 250
     people.keep_busy()
     yield from _until(world, lambda: people.started >= people.at_once)
     past_it = Step.objects.filter(run__in=people.runs().filter(status__in=OPEN), name="fetch")
@@ -99,7 +106,7 @@ def deploy(world: "World") -> Injected:
 
 def backlog(world: "World") -> Injected:
     """Many runs are started before there is any job process; then they are carried in their order, and pages stay quick."""
-    count, end = 60 if world.quick else 10_000, time.monotonic() + BACKLOG_SECONDS
+    count, end = 30 if world.quick else 10_000, time.monotonic() + BACKLOG_SECONDS
     world.fleet.man(0)
     while world.hits < count and time.monotonic() < end:
         world.count(len(world.people.start_together("chaos-tick", min(500, count))))

@@ -26,6 +26,16 @@ def until(world: "World", condition: Callable[[], bool]) -> Injected:
         yield 0.1
 
 
+def counted(inject: Callable[["World"], Injected]) -> Callable[["World"], Injected]:
+    """The same fault; where it came over nothing, nothing was shown, and that does not hold."""
+
+    def phase(world: "World") -> Injected:
+        yield from inject(world)
+        judge(world, world.hits > 0, "nothing came of it, so nothing was shown")
+
+    return phase
+
+
 def judge(world: "World", holds: bool, sentence: str) -> None:
     if not holds:
         world.broken.append(f"{world.people.phase}: {sentence}.")

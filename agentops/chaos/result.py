@@ -34,6 +34,13 @@ def stamped(result: dict[str, Any]) -> dict[str, Any]:
     return {"at": datetime.now(UTC).isoformat(timespec="seconds")} | result
 
 
+def scale(result: dict[str, Any]) -> str:
+    """How much less than is wanted the full form has come to: what held, held at that."""
+    faults = [one for one in result["faults"] if one.get("target")] if result["form"] == "full" else []
+    less = sum(one["count"] < one["target"] for one in faults)
+    return f"On this machine {less} of {len(faults)} faults came less often than is wanted." if less else ""
+
+
 def table(result: dict[str, Any]) -> str:
     rows = [COLUMNS, *([_cell(fault[column]) for column in COLUMNS] for fault in result["faults"])]
     widths = [max(len(str(row[index])) for row in rows) for index in range(len(COLUMNS))]
@@ -41,7 +48,13 @@ def table(result: dict[str, Any]) -> str:
     lines += [f"{fault['fault']}: {name} {value:g}" for fault in result["faults"] for name, value in fault["figures"].items()]
     verdict = "Everything held." if result["held"] else "Not everything held."
     return "\n".join(
-        [*lines, "", *result["broken"], f"{verdict} Seed {result['seed']}, {result['seconds']:g} s, {result['form']}."]
+        [
+            *lines,
+            "",
+            *result["broken"],
+            *filter(None, [scale(result)]),
+            f"{verdict} Seed {result['seed']}, {result['seconds']:g} s, {result['form']}.",
+        ]
     )
 
 

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import Error as DatabaseError
 from django.db import connection
+from django.db.models import Sum
 
 from agentops import people as accounts
 from agentops.chaos import invariants, ledger
@@ -29,11 +30,13 @@ from agentops.chaos.people import People
 from agentops.chaos.provider import Provider, provider
 from agentops.chaos.recovery import Recovery
 from agentops.chaos.servers import DurablePostgres, MortalValkey, Proxy, servers
+from agentops.chaos.together import TOGETHER
 from runs import pen
 from runs.models import Run
 from runs.models.run import ENDED
 
 TICK_SECONDS = 0.03
+MOST_PATIENCE = 4  # times that of its form, where runs go on but do not end
 REFERENCE = "none"
 LATE_SECONDS = 600.0  # what begins later comes in the measure of the quick form: a slow machine ends in time too
 
@@ -73,6 +76,7 @@ class World:
     recovery: Recovery = field(default_factory=Recovery)
     stack: ExitStack = field(default_factory=ExitStack)  # what ends before the database is replaced
     hands: Hands | None = None
+    together: int | None = None  # how many runs are acted on together, where that is said
     hits: int = 0
     broken: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
@@ -125,12 +129,16 @@ class Row:
         return nothing_broken and (form is QUICK or (self.recovery_p95 or 0.0) <= self.limit_seconds)
 
 
-def conduct(directory: Path, *, form: Form, seed: int, only: str, say: Callable[[str], None]) -> dict[str, Any]:
+def conduct(
+    directory: Path, *, form: Form, seed: int, only: str, say: Callable[[str], None], together: int | None = None
+) -> dict[str, Any]:
     """Carry out every fault (or those with `only` in their name) and judge. The result says in `held` whether everything held."""
     begun = time.monotonic()
     with provider() as there, _started(directory, form, seed, there, hurried=not only) as world:
+        world.together = together
+        world.patience_seconds *= max(1.0, (together or 0) / 1000)
         reference = Fault(REFERENCE, "", _nothing, (0, 0), runs=(form.kinds, form.kinds))
-        every = (*FAULTS, *GUARDED, *CLOSED, *INBOX, *OPERATIONS)
+        every = (*FAULTS, *GUARDED, *CLOSED, *INBOX, *TOGETHER, *OPERATIONS)
         faults = [fault for fault in every if fault.times[form.index] and only in fault.name]
         rows = [_phase(world, fault, _still(form, begun), say) for fault in (reference, *faults)]
         broken = _judge(world, rows, say)
@@ -202,10 +210,24 @@ def disconnect() -> None:
 
 
 def _go_on_until(world: World, condition: Callable[[], bool]) -> None:
-    """The faults are over: it must come to that."""
-    end = time.monotonic() + world.patience_seconds
-    while not condition() and time.monotonic() < end:
+    """The faults are over: it must come to that. A slow machine has longer, as long as something goes on."""
+    latest = time.monotonic() + MOST_PATIENCE * world.patience_seconds
+    end, seen = 0.0, -1
+    while not condition():
+        if (came_to := _came_to()) != seen:
+            end, seen = min(latest, time.monotonic() + world.patience_seconds), came_to
+        if time.monotonic() >= end:
+            return
         world.go_on(TICK_SECONDS)
+
+
+def _came_to() -> int:
+    """It grows with every event of any run; 0 while the database cannot say."""
+    try:
+        return Run.objects.aggregate(events=Sum("last_seq"))["events"] or 0
+    except DatabaseError:
+        connection.close()
+        return 0
 
 
 def _row(world: World, fault: Fault, seconds: float) -> Row:

@@ -3,10 +3,12 @@
 import threading
 import time
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+MOST_KEPT = 100_000
 
 
 @dataclass(slots=True)
@@ -23,9 +25,9 @@ class Visit:
 
 @dataclass
 class Visits:
-    """All of them, in the order in which they came."""
+    """The latest of them, in the order in which they came."""
 
-    _all: list[Visit] = field(default_factory=list)
+    _all: deque[Visit] = field(default_factory=lambda: deque(maxlen=MOST_KEPT))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def came(self, path: str, key: str, port: int) -> Visit:
@@ -39,7 +41,7 @@ class Visits:
 
     def clear(self) -> None:
         with self._lock:
-            self._all = []
+            self._all.clear()
 
     def told(self, *, path: str, window: float) -> dict[str, Any]:
         """Counts of the requests whose path begins so, and the requests themselves."""

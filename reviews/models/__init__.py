@@ -4,7 +4,7 @@ from reviews.models.bulk import BulkDecision, BulkItem
 from reviews.models.claim import Claim
 from reviews.models.decision import Decision
 from reviews.models.draft import Draft
-from reviews.models.history import ReviewEvent
+from reviews.models.history import RemovedReview, ReviewEvent
 from reviews.models.notice import Channel, Notice, NoticeSettings, Pace
 from reviews.models.preference import Preference
 from reviews.models.presence import Presence
@@ -26,6 +26,7 @@ __all__ = [
     "Pace",
     "Preference",
     "Presence",
+    "RemovedReview",
     "Review",
     "ReviewEvent",
     "ReviewQuerySet",

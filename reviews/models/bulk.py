@@ -1,31 +1,26 @@
 """Reviews that one person decides together, and what came of each."""
 
-import uuid
-from datetime import timedelta
+from typing import Self
 
-from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django.urls import reverse
-from django.utils import timezone
 
 from reviews.models.decision import Decision
 from reviews.models.review import Review
+from runs.models import Bulk, BulkQuerySet
+from runs.models.content import ContentText
 
-SILENT_AFTER = timedelta(seconds=15)  # a process that carries it out says something of each review
 
+class BulkDecision(Bulk):
+    """One decision about many reviews."""
 
-class BulkDecision(models.Model):
-    """One decision about many reviews. Its id is that of the preview which the person saw: sent twice, it is the same."""
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     kind = models.CharField(max_length=20, choices=Decision.Kind)
-    reason = models.TextField(blank=True, default="")
+    reason = ContentText(blank=True, default="")
     tag = models.CharField(max_length=40, choices=Decision.Tag, blank=True, default="")
-    previewed_at = models.DateTimeField()
-    begun_at = models.DateTimeField()
+
+    objects = BulkQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} together by {self.actor}"
@@ -34,9 +29,10 @@ class BulkDecision(models.Model):
         return reverse("bulk_result", args=[self.pk])
 
     @property
-    def left(self) -> int:
-        """How many nobody has come to yet."""
-        return self.items.filter(outcome="").count()
+    def word(self) -> str:
+        """What was decided: of samples "It was right", of all else "Approved"; they have one cause."""
+        first = self.items.select_related("review").order_by("pk").first()
+        return Decision(review=first.review, kind=self.kind).get_kind_display() if first else self.get_kind_display()
 
     @property
     def can_be_undone(self) -> bool:
@@ -44,11 +40,12 @@ class BulkDecision(models.Model):
         taken = Decision.objects.filter(bulk=self.pk, revoked_at=None, effective_at__gt=Now())
         return taken.exists() or self.left > 0
 
-    @property
-    def is_silent(self) -> bool:
-        """Nothing has been heard for so long that whoever carried it out must have ended."""
-        latest = self.items.aggregate(at=models.Max("at"))["at"] or self.begun_at
-        return bool(latest < timezone.now() - SILENT_AFTER)
+
+class BulkItemQuerySet(models.QuerySet["BulkItem"]):
+    def untouched(self) -> Self:
+        """Those that nobody has come to; one is not among them whose process decided it and ended before it said so."""
+        decided = Decision.objects.filter(bulk=OuterRef("bulk"), review=OuterRef("review"), revoked_at=None)
+        return self.filter(~Exists(decided), outcome="")
 
 
 class BulkItem(models.Model):
@@ -65,8 +62,10 @@ class BulkItem(models.Model):
     review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="+")
     seen = models.CharField(max_length=64)
     outcome = models.CharField(max_length=10, choices=Outcome, blank=True, default="")
-    said = models.TextField(blank=True, default="", help_text="Why it was not decided.")
+    said = ContentText(blank=True, default="", help_text="Why it was not decided.")
     at = models.DateTimeField(null=True)
+
+    objects = BulkItemQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["bulk", "review"], name="bulk_item_once")]

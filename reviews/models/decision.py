@@ -6,6 +6,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from reviews.models.review import Cause, Review
+from runs.engine.comparison import Change, changes, number_of_changes
+from runs.models.content import ContentJSON, ContentText
 
 
 class Decision(models.Model):
@@ -38,14 +40,15 @@ class Decision(models.Model):
         OTHER = "other", "Other"
 
     OF_A_SAMPLE = {Kind.APPROVE: "It was right", Kind.EDIT: "Corrected", Kind.REJECT: "It was wrong"}
+    CHANGES = (Kind.EDIT, Kind.APPROVE)  # an approval of what another edited carries its value
     CARRIES_VALUE = (Kind.EDIT, Kind.ANSWER, Kind.HAPPENED, Kind.TAKE_OVER)
 
     is_repeated = False  # as decide() returns it: the same had been decided already
     review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="decisions")
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
     kind = models.CharField(max_length=20, choices=Kind)
-    value = models.JSONField(null=True, help_text="The edited or answered value.")
-    reason = models.TextField(blank=True, default="")
+    value = ContentJSON(null=True, help_text="The edited or answered value.")
+    reason = ContentText(blank=True, default="")
     tag = models.CharField(max_length=40, choices=Tag, blank=True, default="", help_text="The reason's class, for counting.")
     seen_fingerprint = models.CharField(max_length=64)
     decided_at = models.DateTimeField()
@@ -77,6 +80,21 @@ class Decision(models.Model):
     def can_be_taken_back(self) -> bool:
         """It is not carried out yet."""
         return self.revoked_at is None and self.effective_at is not None and self.effective_at > timezone.now()
+
+    @property
+    def changes(self) -> list[Change]:
+        """How it differs from the proposal; an answer from the agent's draft, where it had one."""
+        return changes(self.review.proposal, self.value) if self._may_differ else []
+
+    @property
+    def number_of_changes(self) -> int:
+        """The same without comparing words, for lists."""
+        return number_of_changes(self.review.proposal, self.value) if self._may_differ else 0
+
+    @property
+    def _may_differ(self) -> bool:
+        has_draft = self.review.cause == Cause.QUESTION and self.review.proposal is not None
+        return self.value is not None and (self.kind in self.CHANGES or has_draft)
 
     def get_kind_display(self) -> str:  # type: ignore[no-redef]  # Django leaves ours alone
         """A sample was not held up, so nothing was approved or rejected."""

@@ -4,6 +4,7 @@ from django.conf import settings
 from django.db import models
 
 from reviews.models.review import Review
+from runs.models.content import ContentJSON
 
 
 class Draft(models.Model):
@@ -12,7 +13,7 @@ class Draft(models.Model):
     review = models.ForeignKey(Review, on_delete=models.CASCADE, related_name="drafts")
     reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     kind = models.CharField(max_length=20)
-    data = models.JSONField(default=dict)
+    data = ContentJSON(default=dict)
     saved_at = models.DateTimeField()
 
     class Meta:

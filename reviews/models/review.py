@@ -11,7 +11,8 @@ from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 
-from runs.models import Run
+from runs import sdk
+from runs.models import Run, content
 
 if TYPE_CHECKING:
     from reviews.models.claim import Claim
@@ -88,15 +89,15 @@ class Review(models.Model):
     run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="reviews")
     agent = models.SlugField(max_length=80, db_index=False, default="", help_text="Of the run, for filters.")
     position = models.PositiveIntegerField()
-    step_name = models.CharField(max_length=120)
+    step_name = content.ContentChar(max_length=120)
     worker = models.CharField(max_length=120)
-    title = models.CharField(max_length=200)
+    title = content.Title(max_length=200)
     cause = models.CharField(max_length=20, choices=Cause)
     subject = models.CharField(max_length=10, help_text="What is decided about: the step's input or its output.")
-    proposal = models.JSONField(null=True)
-    schema = models.JSONField()
+    proposal = content.ContentJSON(null=True)
+    schema = content.ContentJSON()
     allowed = models.JSONField(help_text="The decisions that this step allows.")
-    why = models.TextField()
+    why = content.ContentText()
     confidence = models.FloatField(null=True)
     threshold = models.FloatField(null=True)
     fingerprint = models.CharField(max_length=64)
@@ -163,6 +164,14 @@ class Review(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state == self.State.OPEN
+
+    @property
+    def is_high_risk(self) -> bool:
+        """As it was asked, or as the code declares that would carry it out now; what a sample is of was carried out long ago."""
+        if self.risk == Risk.HIGH or not self.is_open or self.cause == Cause.SAMPLE:
+            return self.risk == Risk.HIGH
+        worker = sdk.find_worker(self.worker)
+        return worker is not None and sdk.risk(worker) == "high"
 
     @property
     def why_closed(self) -> str:

@@ -4,6 +4,7 @@ from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
 from reviews.models.review import Review
+from runs.models.content import ContentText
 
 
 class SearchText(models.Model):
@@ -16,7 +17,7 @@ class SearchText(models.Model):
     review = models.OneToOneField(
         Review, on_delete=models.CASCADE, primary_key=True, related_name="search_text", db_constraint=False
     )
-    text = models.TextField()
+    text = ContentText()
 
     class Meta:
         indexes = [
@@ -25,4 +26,4 @@ class SearchText(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.text[:80]
+        return str(self.text)[:80]

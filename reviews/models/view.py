@@ -1,21 +1,11 @@
 """Filters that somebody kept under a name."""
 
-from typing import Self
-
 from django.conf import settings
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group
 from django.db import models
-from django.db.models import Q
 from django.urls import reverse
 
-
-class SavedViewQuerySet(models.QuerySet["SavedView"]):
-    """Named questions about saved views."""
-
-    def for_viewer(self, viewer: User) -> Self:
-        """Their own, and those that were shared with a group they are in."""
-        shared = Group.objects.filter(user=viewer).values("pk")
-        return self.filter(Q(owner=viewer) | Q(group__in=shared)).select_related("owner", "group").order_by("name", "pk")
+from runs.models import SavedViewQuerySet
 
 
 class SavedView(models.Model):

@@ -17,7 +17,7 @@ from reviews.listing import Filters
 from reviews.models import BulkDecision, BulkItem, Decision, Review
 from reviews.presentation import ReviewPage
 from reviews.views.common import actor, found
-from runs import access, commands
+from runs import access, commands, sealed
 
 NONE_CHOSEN = "You have chosen no review. Tick some in the list, then decide them together."
 OUT_OF_DATE = "What was to be decided is shown once more, because you saw it more than an hour ago: look again, then decide."
@@ -62,7 +62,7 @@ def decide_bulk(request: HttpRequest) -> HttpResponse:
     kind, form = request.POST.get("decision", ""), BulkForm(request.POST)
     try:
         seen = selection.opened(request.POST.get("seen", ""), actor(request))
-    except selection.OutOfDate:
+    except sealed.OutOfDate:
         messages.warning(request, OUT_OF_DATE)
         return redirect(_inbox(request))
     if not form.is_valid():
@@ -116,7 +116,11 @@ def undo_bulk(request: HttpRequest, bulk_id: uuid.UUID) -> HttpResponse:
     """Take back what is not carried out yet."""
     decided = _own(request, bulk_id)
     if request.method == "POST":
-        bulk.undo(decided, actor=actor(request))
+        count, left = bulk.undo(decided, actor=actor(request))
+        again = ["1 review is open again" if count == 1 else f"{count:,} reviews are open again"] if count else []
+        stays = [f"{left:,} that nobody had come to {'stays' if left == 1 else 'stay'} open"] if left else []
+        said = f"Taken back: {' and '.join(again + stays)}." if count or left else "It was too late: all of them are carried out."
+        messages.success(request, said)
     return redirect(f"{decided.get_absolute_url()}?{Filters.read(request.GET, actor(request)).query}")
 
 
@@ -144,7 +148,7 @@ def _ids(given: list[str]) -> list[int]:
     return [int(one) for one in given if one.isdecimal() and len(one) < 19]
 
 
-def _again(request: HttpRequest, seen: selection.Seen, form: BulkForm) -> HttpResponse:
+def _again(request: HttpRequest, seen: sealed.Seen, form: BulkForm) -> HttpResponse:
     """The preview of what was seen, as it is now, with what does not fit."""
     reviews = Review.objects.filter(pk__in=[pk for pk, _ in seen.shown]).in_turn().with_people()
     return _shown(request, selection.preview(reviews, actor(request)), form, status=422)

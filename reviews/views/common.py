@@ -9,7 +9,7 @@ from reviews import decisions
 from reviews.listing import Filters, listing
 from reviews.models import Cause, Review
 from reviews.models.preference import single_keys
-from runs import access, sdk
+from runs import access, payloads, sdk
 
 HURRIED = "hurried"  # in the session: the word to whoever decides without looking, as of their last decision
 
@@ -32,7 +32,9 @@ def only_opened(request: HttpRequest, review: Review) -> HttpResponse:
 def beside(request: HttpRequest) -> dict[str, object]:
     """What every page of the inbox shows beside the review: the list and its filters."""
     person = actor(request)
-    shown = {"listing": listing(request.GET, person), "causes": Cause.choices, "agents": sdk.agents()}
+    with payloads.of_other_runs(person):
+        rows = listing(request.GET, person)
+    shown = {"listing": rows, "causes": Cause.choices, "agents": sdk.agents()}
     return shown | {"single_keys": single_keys(person), "undoable": decisions.undoable(person)}
 
 

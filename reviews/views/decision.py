@@ -7,19 +7,21 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils.html import format_html
 from django.views.decorators.http import require_http_methods
 
 from reviews import claims, confirmation, decisions, drafts, numbers, presence
 from reviews.choices import Choice, choices
-from reviews.comparison import changes
-from reviews.eligibility import lets_go_on
+from reviews.eligibility import HIDDEN_FROM_YOU, lets_go_on
 from reviews.listing import Filters
-from reviews.models import Decision, Review, Risk
+from reviews.models import Decision, Review
 from reviews.presentation import done
 from reviews.views.common import HURRIED, actor, address, found, only_opened
 from reviews.views.review import answer
 from reviews.views.signed_out import keeps_what_was_typed
 from runs import access, commands
+from runs.engine.comparison import changes
+from runs.models.content import are_hidden
 
 FIRST_OF_TWO = "Review {id}: 1 of 2 approvals. Somebody else must approve it too."
 ALREADY = "You have already decided review {id}."
@@ -35,6 +37,8 @@ def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
     review, kind = found(review_id), request.POST.get("decision", "")
     if request.method == "GET":
         return only_opened(request, review)
+    if are_hidden():
+        return answer(request, review, None, status=403)
     offered = choices(review, chosen=kind, data=request.POST, actor=actor(request))
     choice = next((choice for choice in offered if choice.kind == kind), None)
     if choice and review.is_open and not choice.is_valid():
@@ -79,6 +83,8 @@ def draft_review(request: HttpRequest, review_id: int) -> HttpResponse:
     review = found(review_id)
     if request.method == "GET":
         return only_opened(request, review)
+    if are_hidden():
+        return HttpResponse(HIDDEN_FROM_YOU, status=403)
     if "discard" in request.POST:
         drafts.discard(review, actor(request))
         return redirect(address(review, request.GET))
@@ -107,7 +113,7 @@ def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | N
         undo_seconds=settings.UNDO_SECONDS,
         opened_at=presence.signed_at(request.POST.get("opened", ""), review.pk, actor(request)),
     )
-    messages.success(request, _said(decision))
+    messages.success(request, format_html('{} <a href="{}">Show it</a>', _said(decision), address(review, request.GET)))
     _count_seconds(request)
     following = Filters.read(request.GET, actor(request)).next(review)
     return redirect(address(following, request.GET) if following else reverse("inbox"))
@@ -157,7 +163,7 @@ def _is_checked(request: HttpRequest, review: Review, choice: Choice) -> bool:
 
 
 def _must_confirm(request: HttpRequest, review: Review, kind: str) -> bool:
-    return review.risk == Risk.HIGH and lets_go_on(review, kind) and not confirmation.is_recent(request)
+    return review.is_high_risk and lets_go_on(review, kind) and not confirmation.is_recent(request)
 
 
 def _to_password(request: HttpRequest, review: Review, offered: list[Choice]) -> HttpResponse:

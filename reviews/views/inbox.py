@@ -4,12 +4,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from reviews.filters import Filters, is_id
+from reviews.filters import Filters
 from reviews.listing import Listing, changed_rows, listing
 from reviews.models import Review, SavedView
 from reviews.numbers import GENTLE
 from reviews.views.common import HURRIED, actor, beside
 from runs import access
+from runs.filters import is_id
 
 
 @require_GET

@@ -1,7 +1,10 @@
 """How people decide, in numbers."""
 
+from datetime import timedelta
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 from reviews import numbers
@@ -16,5 +19,6 @@ def numbers_page(request: HttpRequest) -> HttpResponse:
     me = actor(request)
     found = list(numbers.of(None if access.may_configure(me) else me.pk))
     mine = next((one for one in found if one.reviewer == me.get_username()), numbers.Numbers(me.get_username()))
-    shown = {"mine": mine, "everybody": found if access.may_configure(me) else [], "days": numbers.DAYS, "gentle": numbers.GENTLE}
+    shown = {"mine": mine, "everybody": found if access.may_configure(me) else [], "gentle": numbers.GENTLE}
+    shown |= {"days": numbers.DAYS, "since": timezone.now() - timedelta(days=numbers.DAYS), "quick": numbers.QUICK_SECONDS}
     return render(request, "reviews/numbers.html", shown)

@@ -6,12 +6,13 @@ from django.views.decorators.http import require_GET
 
 from reviews import decisions, drafts, presence
 from reviews.choices import Choice, choices
-from reviews.comparison import changes
 from reviews.eligibility import Eligibility
 from reviews.models import Decision, Review
 from reviews.presentation import ReviewPage
 from reviews.views.common import actor, beside, found
-from runs import access
+from runs import access, payloads
+from runs.engine.comparison import changes
+from runs.models.content import are_hidden
 
 
 @require_GET
@@ -35,11 +36,20 @@ def answer(
     request: HttpRequest, review: Review, offered: list[Choice] | None, *, status: int = 200, **more: object
 ) -> HttpResponse:  # fmt: skip
     """The page of a review, whatever just happened to it; without choices those that this person has, with their draft."""
+    if are_hidden():
+        shown = {"page": ReviewPage(review, []), "why_not": Eligibility(review, actor(request)).why_not()}
+        shown |= {"may_decide": access.may_decide(request.user)}
+        return render(request, "reviews/review.html", beside(request) | shown | more, status=status)
     typed = drafts.of(review, actor(request))
     first = decisions.pending(review) if review.is_open and review.approvals > 1 else None
     if offered is None:
         offered = choices(review, drafts=typed if review.is_open else (), actor=actor(request))
-    shown = {"page": ReviewPage(review, offered, first), "may_decide": access.may_decide(request.user), "drafts": typed}
+    page = ReviewPage(review, offered, first)
+    if not access.may_see_payloads(request.user):
+        with payloads.of_other_runs(request.user):
+            _ = page.precedents  # kept for the template
+    shown = {"page": page, "may_decide": access.may_decide(request.user), "drafts": typed}
+    shown |= {"may_control": access.may_control(request.user), "may_look": access.may_look(request.user)}
     shown |= {"why_not": Eligibility(review, actor(request)).why_not(), "first": first}
     shown |= {"first_changes": changes(review.proposal, first.value) if first and first.kind == Decision.Kind.EDIT else []}
     shown |= {"typed_before": [drafts.typed(draft) for draft in typed]}

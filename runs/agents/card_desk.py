@@ -90,7 +90,7 @@ class Plan(BaseModel, title="What to do"):
 class Done(BaseModel, title="What was done"):
     """The reply says this and nothing else."""
 
-    deed: Deed = Field(default="nothing", title="Done")
+    deed: Deed = Field(title="Done")  # without a default: who does it in the place of the desk must say what it was
     reference: str = Field(default="", title="Reference", description="The card processor's.")
     amount_cents: int = Field(default=0, title="Amount in cents")
 
@@ -134,7 +134,7 @@ def card_desk(run: Run[CardDeskConfig], message: CustomerMessage) -> DeskAnswer:
     topic = run.step("classify", classify, message=text)
     account = who_wrote(run, message.customer or message_gateway.sender(text), text=text)
     plan = plan_for(run, topic, account=account, text=text)
-    done = act(run, plan, customer=account.customer)
+    done = act(run, plan, account=account)
     reply = write_reply(run, topic, account=account, plan=plan, done=done, text=text)
     run.step("queue_reply", queue_reply, customer=account.customer, queue=topic.queue, done=done, reply=reply)
     return DeskAnswer(queue=topic.queue, action=done.deed, reference=done.reference, reply=reply)
@@ -166,41 +166,59 @@ def plan_for(run: Run[CardDeskConfig], topic: Topic, *, account: Account, text: 
     return run.step("decide", decide, queue=topic.queue, message=text, account=account)
 
 
-def act(run: Run[CardDeskConfig], plan: Plan, *, customer: str) -> Done:
+def act(run: Run[CardDeskConfig], plan: Plan, *, account: Account) -> Done:
     """Carry the plan out. What a person refuses is not done, and the reply will say so."""
+    customer = account.customer
     try:
         match plan.action:
             case "freeze_card":
-                return run.step("freeze_card", freeze_card, customer=customer, card=plan.card)
+                freeze = freeze_card.gated(f"{freeze_card.gate} {whose(plan.card, account)}")
+                return run.step("freeze_card", freeze, customer=customer, card=plan.card)
             case "replace_card":
-                return run.step("replace_card", replace_card, customer=customer, card=plan.card)
+                replace = replace_card.gated(f"{replace_card.gate} {whose(plan.card, account)}")
+                return run.step("replace_card", replace, customer=customer, card=plan.card)
             case "refund_fee":
-                refund, amount = refund_fee.gated(over_limit(plan, run.config)), plan.amount_cents
+                refund, amount = refund_fee.gated(over_limit(plan, run.config, account)), plan.amount_cents
                 return run.step("refund_fee", refund, customer=customer, transaction=plan.transaction, amount_cents=amount)
             case "reverse_charge":
-                reverse, amount = reverse_charge.gated(over_limit(plan, run.config)), plan.amount_cents
+                reverse, amount = reverse_charge.gated(over_limit(plan, run.config, account)), plan.amount_cents
                 return run.step("reverse_charge", reverse, customer=customer, transaction=plan.transaction, amount_cents=amount)
             case "hand_over":
                 return Done(deed="answered_by_a_person")
             case "explain":
-                return Done()
+                return Done(deed="nothing")
     except Rejected:
         return Done(deed="left_to_a_colleague")
 
 
-def over_limit(plan: Plan, config: CardDeskConfig) -> str:
+def whose(card: str, account: Account) -> str:
+    """Whose card it is, for who approves what is done to it."""
+    last_four = next((one.last_four for one in account.cards if one.number == card), "")
+    ending = f", which ends in {last_four}," if last_four else ""
+    return f"Card {card}{ending} is that of {account.name} ({account.customer})."
+
+
+def over_limit(plan: Plan, config: CardDeskConfig, account: Account) -> str:
     """Why a person must approve this amount, or "" when none must."""
     if plan.amount_cents <= config.refund_limit_eur * 100:
         return ""
-    return f"{plan.amount_cents / 100:.2f} EUR is above the limit of {config.refund_limit_eur:.2f} EUR."
+    above = f"{plan.amount_cents / 100:.2f} EUR is above the limit of {config.refund_limit_eur:.2f} EUR."
+    return f"{above} {account.name} ({account.customer}) would get it, and the desk cannot take it back."
 
 
 def write_reply(run: Run[CardDeskConfig], topic: Topic, *, account: Account, plan: Plan, done: Done, text: str) -> str:
     """A person writes what the desk hands over; a worker drafts the rest."""
     if plan.action == "hand_over":
         question = f"{plan.why} Please answer {account.name or 'the sender'} ({account.customer}), who wrote: {text}"
-        return run.step("hand_over", ask_human(HandOver, title="Answer the customer"), question=question).reply
+        answer = ask_human(HandOver, title="Answer the customer", draft=standard_reply(topic, account))
+        return run.step("hand_over", answer, question=question).reply
     return run.step("draft", draft, queue=topic.queue, name=account.name, message=text, done=done).reply
+
+
+def standard_reply(topic: Topic, account: Account) -> HandOver:
+    """The desk's text for the queue, for a person to begin with."""
+    name, done = account.name or "customer", "answered_by_a_person"
+    return HandOver(reply=reply_templates.render(topic.queue, name=name, done=done, amount_cents=0, reference=""))
 
 
 # --- workers that find out ----------------------------------------------------------------------------------------
@@ -292,7 +310,7 @@ def freeze_card(customer: Customer, card: str) -> Done:
 
 
 @worker(
-    title="Replace the card", effect="idempotent", critical=True, fallback=ask_human,
+    title="Replace the card", effect="idempotent", risk="high", critical=True, fallback=ask_human,
     gated="Replacing a card blocks the old one for good.", uses=("bank", "card-processor"),
     says="Block card {card} of customer {customer} for good and send a new one",
 )  # fmt: skip
@@ -303,7 +321,8 @@ def replace_card(customer: Customer, card: str) -> Done:
 
 
 @worker(
-    title="Refund the fee", effect="idempotent", critical=True, fallback=ask_human, uses=("bank", "card-processor"),
+    title="Refund the fee", effect="idempotent", risk="high", critical=True, fallback=ask_human,
+    uses=("bank", "card-processor"),
     says="Refund {amount_cents:money} EUR to customer {customer}",
 )  # fmt: skip
 def refund_fee(customer: Customer, transaction: str, amount_cents: Cents) -> Done:
@@ -313,7 +332,8 @@ def refund_fee(customer: Customer, transaction: str, amount_cents: Cents) -> Don
 
 
 @worker(
-    title="Reverse the charge", effect="idempotent", critical=True, fallback=ask_human, uses=("bank", "card-processor"),
+    title="Reverse the charge", effect="idempotent", risk="high", critical=True, fallback=ask_human,
+    uses=("bank", "card-processor"),
     says="Give {amount_cents:money} EUR back to customer {customer}",
 )  # fmt: skip
 def reverse_charge(customer: Customer, transaction: str, amount_cents: Cents) -> Done:

@@ -4,15 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 from .step import StepState
 
 # Counted in rows, because steps, children and processes share them.
 COUNTED = ("money", "tokens", "calls")
-# Counted in the run's own log: seconds of its attempts, its steps, and steps with the same worker and input.
+# Counted in logs: the seconds that a run and those it started take without people (RunState.seconds), its own steps, and
+# those with the same worker and input.
 CEILINGS = ("seconds", "steps", "repeats")
 UNITS = COUNTED + CEILINGS
+# Of the runs that it starts, and of those that start runs in turn, below the first; an admin does not set these for an agent.
+STARTS = ("children", "depth")
+WORDS = {"seconds": "s", "repeats": "times", "children": "runs", "depth": "levels"}
 DAILY = (*COUNTED, "seconds")  # of all runs of an agent; its seconds are counted in a row where they are limited
 RUN, DAY = "run:", "day:"  # with what a scope begins
 WHOLE_RUN = "run"  # the scope of what is counted in the run's own log
@@ -52,9 +57,9 @@ def shown(unit: str, number: Decimal | None, currency: str) -> str:
         return "no limit"
     if unit == "money":
         return f"{_rounded(number)} {currency}"
-    word = {"seconds": "s of work", "repeats": "times"}.get(unit, unit)
+    word = WORDS.get(unit, unit)
     whole = f"{number:,.0f}"
-    return f"{whole} {word.removesuffix('s') if whole == '1' and unit in ('calls', 'steps', 'tokens') else word}"
+    return f"{whole} {word.removesuffix('s') if whole == '1' and unit not in ('seconds', 'repeats') else word}"
 
 
 def _rounded(number: Decimal) -> str:
@@ -100,7 +105,9 @@ def no_room(scope: str, asked: Question) -> str:
     """Why the call was not made."""
     currency, unit = asked["currency"], asked["unit"]
     limit, used, needs = (shown(unit, Decimal(asked[name]), currency) for name in ("limit", "used", "needs"))
-    what = "" if unit == "seconds" else f" This call may need {needs}."  # nobody knows how long it will work
+    what = f" This call may need {needs}."
+    if unit == "seconds":  # of a day: nobody knows how long a step will be worked at
+        limit, used, what = f"{limit} of work", f"{used} of work", ""
     whose = f"The budget of run {scope.partition(':')[2]}" if scope.startswith(RUN) else f"Today's budget of {agent_of(scope)}"
     return f"{whose} is {limit}. Used or reserved: {used}.{what}"
 
@@ -118,19 +125,37 @@ def over(
     position: int,
     *,
     limits: Mapping[str, Any],
-    worked_seconds: float,
+    seconds: float,
     given: tuple[str, Any] | None,
 ) -> Over | None:
     """Whether the step at this position would go beyond a limit of its run; `given` is its worker and input."""
-    most = {unit: Decimal(str(limits[unit])) for unit in CEILINGS if limits.get(unit) is not None}
+    most = _ceilings(*(limits.get(unit) for unit in CEILINGS))
     if "steps" in most and position > most["steps"]:
         return _over("steps", most, position - 1)
-    if "seconds" in most and worked_seconds >= most["seconds"]:
-        return _over("seconds", most, int(worked_seconds))
+    if "seconds" in most and seconds >= most["seconds"]:
+        return _over("seconds", most, int(seconds))
     if "repeats" in most and given and (times := repeated(steps, position, *given)) >= most["repeats"]:
         why = f"{given[0]} was executed {times} times with the same input, which looks like a loop."
         return Over(why, _question("repeats", most, times))
     return None
+
+
+def over_starts(step: str, *, begun: int, more: int, depth: int, limits: Mapping[str, Any]) -> Over | None:
+    """Whether this step would start runs beyond what a run may: it has begun so many, and is itself so deep below the first."""
+    most = {unit: Decimal(str(limits[unit])) for unit in STARTS}
+    if depth + 1 > most["depth"]:
+        told = f"Step {step!r} would start a run {depth + 1} below the first; {most['depth']} is the most."
+        return Over(f"{told} Runs that start runs like themselves look like this.", _question("depth", most, depth))
+    if begun + more > most["children"]:
+        told = f"With step {step!r} this run would have {begun + more:,} children; {most['children']:,} is the most."
+        asked = question(WHOLE_RUN, "children", limit=most["children"], used=Decimal(begun), needs=Decimal(more), currency="")
+        return Over(told, asked)
+    return None
+
+
+@lru_cache
+def _ceilings(*limits: Any) -> dict[str, Decimal]:
+    return {unit: Decimal(str(limit)) for unit, limit in zip(CEILINGS, limits, strict=True) if limit is not None}
 
 
 def is_asked_by(step: StepState) -> bool:
@@ -145,8 +170,10 @@ def repeated(steps: Mapping[int, StepState], position: int, worker: str, given: 
 
 
 def _over(unit: str, most: dict[str, Decimal], used: int) -> Over:
-    limit = shown(unit, most[unit], "")
-    return Over(f"This run may do {limit} by itself, and has done {shown(unit, Decimal(used), '')}.", _question(unit, most, used))
+    do, done = ("take", "taken") if unit == "seconds" else ("do", "done")
+    limit, number = shown(unit, most[unit], ""), shown(unit, Decimal(used), "")
+    of_what = ": of work and of waits for no person" if unit == "seconds" else ""
+    return Over(f"This run may {do} {limit}, and has {done} {number}{of_what}.", _question(unit, most, used))
 
 
 def _question(unit: str, most: dict[str, Decimal], used: int) -> Question:

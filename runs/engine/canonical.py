@@ -21,12 +21,12 @@ def normalise(value: Any) -> Any:
 
     Accepts None, bool, int, float, str, list, tuple and dict with text keys, nested.
     """
-    if value is None or isinstance(value, bool | int):
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
         return _number(value)
-    if isinstance(value, str):
-        return _text(value)
     if isinstance(value, list | tuple):
         return [normalise(item) for item in value]
     if isinstance(value, dict):
@@ -58,10 +58,14 @@ dumps_plainly = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_a
 def stored(value: Any) -> Any:
     """Normalise the value and check its size; raise Unstorable when it is over the limit."""
     clean = normalise(value)
-    size = len(dumps(clean).encode())
+    size = _bytes(dumps(clean))
     if size > PAYLOAD_LIMIT_BYTES:
         raise Unstorable(f"The value is {size:,} bytes; the limit is {PAYLOAD_LIMIT_BYTES:,} bytes.")
     return clean
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def digest(*parts: Any) -> str:
@@ -112,7 +116,7 @@ def _text(value: str) -> str:
     if "\x00" in value:
         raise Unstorable("Text with a NUL character cannot be stored.")
     try:
-        value.encode()
+        value.isascii() or value.encode()
     except UnicodeEncodeError as error:
         raise Unstorable("Text with half a surrogate pair cannot be stored.") from error
     return value

@@ -30,6 +30,10 @@ class HeldBack(TryLater):
         self.cause, self.dependency = cause, dependency
 
 
+class LeftTooLate(HeldBack):
+    """It was let in, and did not leave in time: its place in the window, or its slot, may be another's by now."""
+
+
 class NoBudget(HeldBack):
     """A budget has no room for this call: this step asks a person (`asks`), or waits for who does.
 

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .canonical import dumps, dumps_plainly, sha256
 
 GENESIS = "0" * 64  # the hash before the first event of a run
+NOBODY = '""'  # the actor of what the system itself does, as text
 
 
 class Kind(StrEnum):
@@ -53,8 +54,7 @@ class Draft:
     actor: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """A written event: its place in the run's log, its time (UTC) and its hash."""
 
     seq: int
@@ -69,15 +69,16 @@ class Fact:
 
 def write(draft: Draft, *, run_id: int, seq: int, at: datetime, prev_hash: str, text: str = "") -> Fact:
     """Give the draft its place in the chain; `text` is the canonical text of its data, where the caller has it."""
-    chained = chain(run_id, seq, draft.kind, draft.step, draft.actor, text or dumps(draft.data), at, prev_hash)
-    return Fact(seq, str(draft.kind), draft.data, draft.step, draft.actor, at, prev_hash, chained)
+    kind = str(draft.kind)
+    chained = chain(run_id, seq, kind, draft.step, draft.actor, text or dumps(draft.data), at, prev_hash)
+    return Fact(seq, kind, draft.data, draft.step, draft.actor, at, prev_hash, chained)
 
 
 def chain(run_id: int, seq: int, kind: str, step: int | None, actor: str, data: str, at: datetime, prev_hash: str) -> str:
     """SHA-256 over everything the event says (its data as canonical text), and over the hash before it."""
-    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-    place = "null" if step is None else step
-    return sha256(f'["{prev_hash}",{run_id},{seq},"{kind}",{place},{dumps(actor)},{data},"{moment}"]')
+    moment = (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="microseconds")
+    place, who = "null" if step is None else step, dumps(actor) if actor else NOBODY
+    return sha256(f'["{prev_hash}",{run_id},{seq},"{kind}",{place},{who},{data},"{moment}"]')
 
 
 def first_broken(run_id: int, facts: list[Fact], *, after: int = 0, prev_hash: str = GENESIS) -> str:

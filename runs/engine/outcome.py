@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .backoff import USUAL, clamp_seconds, wait_seconds
-from .errors import GiveUp, HeldBack, TryLater
+from .errors import GiveUp, HeldBack, LeftTooLate, TryLater
 from .events import Draft, Kind
 
 SHORT_WAIT_SECONDS = 2.0  # waits up to this may sleep in the process; longer ones park the run
@@ -30,10 +30,12 @@ class NotYet:
     why: str
     cause: str = "later"
     dependency: str = ""
+    late: bool = False  # it was let in, and did not leave in time
 
     @property
     def parks(self) -> bool:
-        return self.wait_seconds > SHORT_WAIT_SECONDS
+        """What others share is waited for without a process, however short it is."""
+        return self.cause != "later" or self.wait_seconds > SHORT_WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def after_failure(
 
 def _not_yet(error: TryLater, seconds: float) -> NotYet:
     if isinstance(error, HeldBack):
-        return NotYet(clamp_seconds(seconds), error.why, error.cause, error.dependency)
+        return NotYet(clamp_seconds(seconds), error.why, error.cause, error.dependency, isinstance(error, LeftTooLate))
     return NotYet(clamp_seconds(seconds), error.why)
 
 

@@ -63,6 +63,9 @@ class Verdict:
     rule: str = ""  # of the policy that says it
 
 
+PASSES = Verdict(False)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """As a run keeps it. Of a `worker`, or where that is "" of every worker of the agent that has none of its own."""
@@ -142,9 +145,10 @@ def after(policy: Policy, result: Any, *, judged: bool, confidence: float | None
     return verdict
 
 
-def after_remark(policy: Policy, verdict: Verdict, effect: str) -> Verdict:
+def after_remark(policy: Policy, verdict: Verdict, effect: str, *, declared: str = "normal") -> Verdict:
     """Of a result whose worker was given a person's remark: where one is not enough, no confidence takes their place."""
-    if verdict.needs_person or not (policy.approvals > 1 or risk_of(policy, verdict.cause, effect) == "high"):
+    is_high = risk_of(policy, verdict.cause, effect, declared=declared) == "high"
+    if verdict.needs_person or not (policy.approvals > 1 or is_high):
         return verdict
     why = "It was sent back for changes, so a person decides about it again, however sure its worker is."
     return Verdict(True, why, Cause.GATED, rule=policy.rule)
@@ -159,14 +163,14 @@ def _applied(policy: Policy, value: Any, subject: Subject) -> Verdict:
     """What "always" and the condition say of the value. What nobody can evaluate goes to a person."""
     known = policy.when in WHENS and policy.subject in SUBJECTS
     if known and (policy.subject != subject or policy.when in (When.THRESHOLD, When.NEVER)):
-        return Verdict(False)
+        return PASSES
     if policy.when == When.ALWAYS:
         return Verdict(True, f"{policy.name}: always.", Cause.GATED, rule=policy.rule)
     try:
         if not known:
             raise Unclear("it is of a newer version of agentops")
         if not condition.holds(value, policy.path, policy.operator, policy.value):
-            return Verdict(False)
+            return PASSES
     except Unclear as unclear:
         why = f"{policy.name} could not be evaluated: {unclear}. What cannot be evaluated goes to a person."
         return Verdict(True, why, Cause.GATED, is_unclear=True, rule=policy.rule)
@@ -179,17 +183,18 @@ def worst(effects: Collection[str]) -> str:
     return max(effects, key=lambda effect: EFFECTS.index(effect) if effect in EFFECTS else len(EFFECTS))
 
 
-def risk_of(policy: Policy, cause: str, effect: str) -> str:
-    """Of a question: what may be done twice is always risky, else the policy says it, else what the step does."""
-    if cause == Cause.OUTCOME_UNKNOWN:
+def risk_of(policy: Policy, cause: str, effect: str, *, declared: str = "normal") -> str:
+    """Of a question: what may be done twice, and what the code declares so, is always risky; else the policy says it, else
+    what the step does."""
+    if cause == Cause.OUTCOME_UNKNOWN or declared == "high":
         return "high"
     return policy.risk if policy.risk in RISKS else "high" if effect == "once" else "normal"
 
 
-def default_of(policy: Policy, cause: str, effect: str, *, can_skip: bool) -> Default:
+def default_of(policy: Policy, cause: str, effect: str, *, can_skip: bool, declared: str = "normal") -> Default:
     """What happens at the deadline: nothing irreversible or risky is ever approved by the clock."""
     match policy.default:
-        case Default.APPROVE if may_approve(cause, effect, risk_of(policy, cause, effect)):
+        case Default.APPROVE if may_approve(cause, effect, risk_of(policy, cause, effect, declared=declared)):
             return Default.APPROVE
         case Default.SKIP if can_skip and cause in MAY_BE_SKIPPED:
             return Default.SKIP
@@ -214,7 +219,8 @@ def judge(confidence: float | None, threshold: float) -> Verdict:
     if not 0 <= confidence <= 1:
         return Verdict(True, f"The worker gave the confidence {confidence}, which is not between 0 and 1.")
     if confidence < threshold:
-        return Verdict(True, f"Confidence {confidence:.2f} is under the threshold of {threshold:.2f}.")
+        places = next((some for some in range(2, 6) if f"{confidence:.{some}f}" != f"{threshold:.{some}f}"), 6)
+        return Verdict(True, f"Confidence {confidence:.{places}f} is under the threshold of {threshold:.{places}f}.")
     return Verdict(False, f"Confidence {confidence:.2f} reaches the threshold of {threshold:.2f}.")
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from .budget import WHOLE_RUN
 from .events import Fact, Kind
-from .outcome import unseen
 from .step import BEGINNINGS, Status, StepState, begun, cancelled, copied, moment, position_of, restored, tried_again, woken
 from .step import CHANGES as STEP_CHANGES
 
 __all__ = ["CHANGE_EVERY_STEP", "ENDED", "RunState", "Status", "StepState", "apply", "copied", "fold"]
 
 
+PAUSES = ("person", "undo", "reviews", "budget", "children")  # causes of waits in which the clock of a run stands
 UNDO = "undo"  # the cause of a wait until a decision can no longer be taken back
 ENDED = frozenset({Status.SUCCEEDED, Status.PARTIAL, Status.FAILED, Status.CANCELLED})
 
@@ -42,7 +42,8 @@ class RunState:
     override: dict[str, Any] | None = None  # what a person gave that step: worker, input
     parent_id: int | None = None
     depth: int = 0  # how many runs stand above it
-    worked_seconds: float = 0.0  # of all attempts
+    took_seconds: float = 0.0  # while its clock went, and since when it goes: see `seconds`
+    clock_since: datetime | None = None
     raised: dict[str, str] = field(default_factory=dict)  # unit -> the limit to which a person raised it for this run
     started_by: str = ""
     requested_at: datetime | None = None
@@ -57,6 +58,10 @@ class RunState:
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+    def seconds(self, now: datetime) -> float:
+        """Since its first start, without the time in which it waited for people, or for the runs that it started."""
+        return self.took_seconds + ((now - self.clock_since).total_seconds() if self.clock_since else 0.0)
 
     def copy(self) -> "RunState":
         """With the same dict of steps."""
@@ -81,8 +86,6 @@ def apply(state: RunState, fact: Fact) -> None:
         position = position_of(fact)
         before = state.steps[position]
         state.steps[position] = change_step(before, fact)
-        if before.status == Status.RUNNING:
-            state.worked_seconds += _worked(before, fact)
         if fact.kind == Kind.STEP_DECIDED:
             _step_decided(state, fact, before)
         if fact.kind == Kind.DECISION_REVOKED and state.status != Status.RUNNING:
@@ -90,13 +93,6 @@ def apply(state: RunState, fact: Fact) -> None:
     elif fact.kind in BEGINNINGS:
         state.steps[position_of(fact)] = begun(fact)
     state.seq, state.head_hash, state.last_at = fact.seq, fact.hash, fact.at
-
-
-def _worked(step: StepState, fact: Fact) -> float:
-    """Seconds of the attempt that ends with this fact; of a process whose end nobody saw only that it is gone is known."""
-    if step.attempted_at is None or (fact.kind == Kind.ATTEMPT_CRASHED and unseen(fact.data)):
-        return 0.0
-    return (fact.at - step.attempted_at).total_seconds()
 
 
 def _step_decided(state: RunState, fact: Fact, asked: StepState) -> None:
@@ -142,6 +138,7 @@ def _run_taken(state: RunState, fact: Fact) -> None:
     _moves(state, Status.RUNNING)
     state.fence = fact.data.get("fence", 0)
     state.started_at = state.started_at or fact.at
+    state.clock_since = state.clock_since or fact.at
 
 
 def _run_released(state: RunState, fact: Fact) -> None:
@@ -162,6 +159,13 @@ def _run_parked(state: RunState, fact: Fact) -> None:
     state.status = Status.RETRYING if fact.data["cause"] == "retry" else Status.WAITING
     state.wake_at = moment(fact.data.get("wake_at"))
     state.waiting_runs = fact.data.get("runs")
+    if fact.data["cause"] in PAUSES:
+        _stop_clock(state, fact.at)
+
+
+def _stop_clock(state: RunState, at: datetime) -> None:
+    """Until it is taken again."""
+    state.took_seconds, state.clock_since = state.seconds(at), None
 
 
 def _run_woken(state: RunState, fact: Fact) -> None:
@@ -181,6 +185,7 @@ def _run_ended(status: str) -> Callable[[RunState, Fact], None]:
         state.output, state.error = fact.data.get("output"), fact.data.get("error")
         state.set_apart |= frozenset(fact.data.get("large", ())) & {"output"}
         state.failed_step = fact.step
+        _stop_clock(state, fact.at)
         if status == Status.CANCELLED:
             _cancel_open_steps(state, fact)
 

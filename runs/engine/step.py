@@ -70,6 +70,7 @@ class StepState:
     attempted_at: datetime | None = None
     wake_at: datetime | None = None  # before that it is not tried again
     budget: int | None = None  # whose exhaustion held it back when it last was held back
+    held: dict[str, Any] = field(default_factory=dict)  # by what, and why: what was said when it last was held back
     sent_back: int = 0  # how often a person sent its result back for changes
     approved: str = ""  # what exactly a person approved, as a fingerprint (see `action`)
     effective_at: datetime | None = None  # the last decision is carried out then; until then it can be taken back
@@ -136,7 +137,7 @@ def _attempt_started(step: StepState, fact: Fact) -> StepState:
 
 def _attempt_failed(step: StepState, fact: Fact) -> StepState:
     status = Status.FAILED if fact.data["wait_seconds"] is None else Status.RETRYING
-    return replace(step, status=status, error=fact.data["error"], wake_at=moment(fact.data.get("wake_at")))
+    return replace(step, status=status, error=fact.data["error"], wake_at=moment(fact.data.get("wake_at")), held={})
 
 
 def _attempt_crashed(step: StepState, fact: Fact) -> StepState:
@@ -153,7 +154,8 @@ def after_crash(step: StepState, crash: dict[str, Any]) -> tuple[int, int]:
 def _step_deferred(step: StepState, fact: Fact) -> StepState:
     """Not yet, said the worker: the attempt does not count."""
     step = replace(step, status=Status.RETRYING, attempt=step.attempt - 1, tries=step.tries - 1, error=None)
-    return replace(step, wake_at=moment(fact.data["wake_at"]), budget=fact.data.get("budget"))
+    held = fact.data | {"late": step.held.get("late", 0) + fact.data.get("late", False)} if "dependency" in fact.data else {}
+    return replace(step, wake_at=moment(fact.data["wake_at"]), budget=fact.data.get("budget"), held=held)
 
 
 def _step_parked(step: StepState, fact: Fact) -> StepState:
@@ -171,8 +173,8 @@ def _fallback_taken(step: StepState, fact: Fact) -> StepState:
 
 
 def _step_succeeded(step: StepState, fact: Fact) -> StepState:
-    step = replace(step, status=Status.SUCCEEDED, finished_at=fact.at, error=None)
-    return replace(step, output=fact.data["output"], **_judgement(fact))
+    said = {"output": fact.data["output"], "error": None} | _judgement(fact)
+    return replace(step, status=Status.SUCCEEDED, finished_at=fact.at, **said)
 
 
 def _step_skipped(step: StepState, fact: Fact) -> StepState:
@@ -259,7 +261,7 @@ def copied(step: StepState) -> dict[str, Any]:
 # Where it stands, and what only matters until it has ended.
 NOT_COPIED = frozenset({
     "position", "tries", "crashes", "losses", "alone", "crash", "attempted_at", "escalation", "displaced", "resume_status",
-    "cancelled_status", "wake_at", "withdrawn", "budget", "pending", "sent_back", "approved", "effective_at", "before",
+    "cancelled_status", "wake_at", "withdrawn", "budget", "held", "pending", "sent_back", "approved", "effective_at", "before",
 })  # fmt: skip
 UNSAID = {one.name: one.default for one in fields(StepState) if one.default is not MISSING}
 UNSAID |= {one.name: one.default_factory() for one in fields(StepState) if one.default_factory is not MISSING}

@@ -1,6 +1,8 @@
 """The bank's own database: what the card desk may read in it, and the one table it may write to."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from math import ceil
 from typing import Any, Literal
@@ -14,7 +16,7 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel, Field
 
 from runs.engine.errors import GiveUp
-from runs.integrations import bank_world
+from runs.integrations import bank_world, deadline
 from runs.reliability import guard
 
 BANK = guard.declare("bank", kind="database")
@@ -131,7 +133,7 @@ def queue_reply(*, key: str, customer: str, queue: str, action: str, reference: 
 
 
 def _read(customer: str) -> Account | None:
-    with _connect() as connection:
+    with _connected() as connection:
         cursor = connection.cursor(row_factory=dict_row)
         person = cursor.execute("SELECT number, name FROM customers WHERE number = %s", [customer]).fetchone()
         if person is None:
@@ -150,14 +152,14 @@ def _read(customer: str) -> Account | None:
 
 
 def _cards_of(customer: str) -> list[str]:
-    with _connect() as connection:
+    with _connected() as connection:
         found = connection.execute("SELECT number FROM cards WHERE customer = %s ORDER BY number", [customer]).fetchall()
     return [number for (number,) in found]
 
 
 def _transaction_of(number: str, customer: str) -> dict[str, Any] | None:
     """However old it is: an account shows only the latest."""
-    with _connect() as connection:
+    with _connected() as connection:
         return connection.cursor(row_factory=dict_row).execute(
             "SELECT t.amount_cents, t.fee_cents FROM transactions t JOIN cards c ON c.number = t.card"
             " WHERE t.number = %s AND c.customer = %s",
@@ -167,12 +169,21 @@ def _transaction_of(number: str, customer: str) -> dict[str, Any] | None:
 
 def _insert_reply(values: dict[str, str]) -> None:
     # No conflict target: naming the key's column would take the right to read it, which the desk does not have.
-    with _connect() as connection:
+    with _connected() as connection:
         connection.execute(
             "INSERT INTO replies (key, customer, queue, action, reference, body) VALUES"
             " (%(key)s, %(customer)s, %(queue)s, %(action)s, %(reference)s, %(body)s) ON CONFLICT DO NOTHING",
             values,
         )
+
+
+@contextmanager
+def _connected() -> Iterator[psycopg.Connection[Any]]:
+    """For one call, which ends in time however the bank answers."""
+    with deadline.kept(psycopg.OperationalError), _connect() as connection:
+        deadline.watch(connection.fileno())
+        guard.connected()
+        yield connection
 
 
 def _connect() -> psycopg.Connection[Any]:

@@ -1,18 +1,17 @@
 """One request of our own HTTP clients: its answer has an end, in seconds and in bytes, however the other side sends it."""
 
-import socket  # noqa: TID251 - ends what drips
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 
 from runs.engine.errors import GiveUp
+from runs.integrations import deadline
 from runs.reliability import guard
 
 MOST_BYTES = 1_000_000
 MOST_REDIRECTS = 5
+SENDING = "send_request_headers.started"
 OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")  # as it was sent
 
 
@@ -21,12 +20,10 @@ def post(
 ) -> httpx2.Response:
     """The answer, read. Within a guarded call, and for no longer than an attempt may take.
 
-    A read timeout alone is for each part: who sends a byte every few seconds would keep thread, socket and slot for ever.
     Redirects are followed to the same origin with `own_headers`, to another without them, and never from https to http.
     """
-    seconds = guard.terms().attempt_timeout_seconds
-    with _cut_off(seconds) as trace:
-        request = client.build_request("POST", url, headers=own_headers, extensions={"trace": trace}, **sent)
+    with deadline.kept(httpx2.TransportError):
+        request = client.build_request("POST", url, headers=own_headers, extensions={"trace": _trace()}, **sent)
         for _ in range(MOST_REDIRECTS + 1):
             response = client.send(request, stream=True, follow_redirects=False)
             try:
@@ -57,32 +54,15 @@ def _next(last: httpx2.Request, request: httpx2.Request, own_headers: dict[str, 
     return request
 
 
-@contextmanager
-def _cut_off(seconds: float) -> Iterator[Any]:
-    """Ends the connections of a block after so many seconds; to be given to each request as its `trace`."""
-    sockets: list[socket.socket] = []
-    over = threading.Event()
+def _trace() -> Callable[[str, dict[str, Any]], None]:
+    """Hears what happens to a request, and to those it is sent on by: only the first of them counts as a call."""
+    left: list[str] = []
 
     def trace(event: str, info: dict[str, Any]) -> None:
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            sockets.append(info["return_value"].get_extra_info("socket"))
-            if over.is_set():
-                end()
+        if event == "connection.connect_tcp.complete":
+            deadline.watch(info["return_value"].get_extra_info("socket").fileno())
+        elif event.endswith(SENDING) and not left:
+            left.append(event)
+            guard.connected()
 
-    def end() -> None:
-        over.set()
-        for one in sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield trace
-    except httpx2.TransportError as error:
-        if over.is_set():
-            raise httpx2.ReadTimeout(f"the answer was not complete within {seconds:g} s") from error
-        raise
-    finally:
-        timer.cancel()
+    return trace

@@ -1,17 +1,20 @@
 """Writes through a language model: any provider of pydantic-ai, or a server that speaks OpenAI's dialect."""
 
 import asyncio
+import json
 import os
 import re
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from django.conf import settings
 from pydantic import BaseModel
 
-from runs.integrations import prices
+from runs.engine.errors import HeldBack
+from runs.integrations import conversation, exchange, prices
 from runs.reliability import guard
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger()
 MODEL = guard.declare("model", kind="model")
-LETTERS_A_TOKEN, ANSWER_TOKENS = 3, 1000  # what a call is counted with until the model says what it used
+BYTES_A_TOKEN, ANSWER_TOKENS = 3, 1000  # what a call is counted with until the model says what it used
 
 T = TypeVar("T")
 Output = TypeVar("Output", bound=BaseModel)
@@ -80,15 +83,26 @@ def load() -> None:
 
 def write(output_type: type[Output], *, instructions: str, prompt: str) -> Output:
     """Have the model write a value of the given type."""
-    tokens_in = (len(instructions) + len(prompt)) // LETTERS_A_TOKEN
-    tokens = tokens_in + ANSWER_TOKENS
-    most = guard.Spending(tokens, prices.cost(name(), tokens_in, ANSWER_TOKENS))
+    before = tokens_in(f"{instructions}{prompt}", output_type)
+    tokens = before + ANSWER_TOKENS
+    most = guard.Spending(tokens, prices.cost(name(), before, ANSWER_TOKENS))
     return guard.call(MODEL, lambda: _written(output_type, instructions, prompt), tokens=tokens, most=most)
+
+
+def tokens_in(text: str, output_type: type[BaseModel]) -> int:
+    """About the most that the model will count for it: bytes, because in some scripts a letter is a token or two."""
+    return len(f"{text}{_schema(output_type)}".encode()) // BYTES_A_TOKEN
+
+
+@lru_cache(maxsize=256)
+def _schema(output_type: type[BaseModel]) -> str:
+    """It is sent along."""
+    return json.dumps(output_type.model_json_schema())
 
 
 def _written(output_type: type[Output], instructions: str, prompt: str) -> Output:
     # Imported here: it takes seconds, and a process that only serves pages never needs it.
-    from pydantic_ai import Agent, NativeOutput
+    from pydantic_ai import Agent, NativeOutput, capture_run_messages
     from pydantic_ai.exceptions import ModelHTTPError
     from pydantic_ai.usage import RunUsage
 
@@ -96,27 +110,44 @@ def _written(output_type: type[Output], instructions: str, prompt: str) -> Outpu
     wanted: Any = NativeOutput(output_type) if settings.AGENTOPS_MODEL_BASE_URL else output_type
     agent: Agent[None, Output] = Agent(
         _home.model(), output_type=wanted, instructions=instructions, name="draft", retries=0,
-        model_settings={"max_tokens": ANSWER_TOKENS},
+        model_settings={"max_tokens": ANSWER_TOKENS}, capabilities=_traced(),
     )  # fmt: skip
-    usage = RunUsage()
+    usage, messages = RunUsage(), list[Any]()
     try:
-        return _home.done(agent.run(prompt, usage=usage)).output
+        with capture_run_messages() as messages:
+            return _home.done(agent.run(prompt, usage=usage)).output
     except Exception as error:
-        if isinstance(error, ModelHTTPError) or not _was_sent(error):
+        causes = list(_causes(error))
+        if held := next((one for one in causes if isinstance(one, HeldBack)), None):
+            raise held from None  # of guard.connected: the client takes it for an error of the way
+        if isinstance(error, ModelHTTPError) or any(type(one).__name__ in UNSENT for one in causes):
             guard.unspent()
         raise
     finally:
+        tokens = (usage.input_tokens, usage.output_tokens)
+        cost = prices.cost(name(), *tokens) if usage.total_tokens else None
         if usage.total_tokens:  # what says nothing, or 0, counts as it was reserved
-            guard.used(usage.total_tokens, prices.cost(name(), usage.input_tokens, usage.output_tokens))
+            guard.used(usage.total_tokens, cost)
+        conversation.record(name(), messages, tokens=tokens, cost=cost)
 
 
-def _was_sent(error: BaseException | None) -> bool:
-    """False where there was no connection to send anything by."""
+def _traced() -> list[Any]:
+    """Where traces are wanted (agentops/tracing.py): never what was written."""
+    if not settings.OTEL_EXPORTER_OTLP_ENDPOINT:
+        return []
+    from pydantic_ai.capabilities import Instrumentation
+    from pydantic_ai.models.instrumented import InstrumentationSettings
+
+    return [Instrumentation(settings=InstrumentationSettings(include_content=False))]
+
+
+UNSENT = ("ConnectError", "ConnectTimeout")  # there was no connection to send anything by
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if type(error).__name__ in ("ConnectError", "ConnectTimeout"):
-            return False
+        yield error
         error = error.__cause__
-    return True
 
 
 def _model() -> "Model":
@@ -129,7 +160,23 @@ def _model() -> "Model":
 
 
 def _provider(provider: str) -> "Provider[Any]":
-    """Clients without retries of their own: a step's attempts are counted in one place."""
+    """Its client says when it has a connection: the call counts from then on."""
+    found = _without_retries(provider)
+    if client := getattr(found.client, "_client", None):
+        client.event_hooks["request"].append(_listen)
+    return found
+
+
+async def _listen(request: Any) -> None:
+    async def trace(event: str, info: dict[str, Any]) -> None:
+        if event.endswith(exchange.SENDING) and guard.is_calling():
+            await asyncio.to_thread(guard.connected)
+
+    request.extensions["trace"] = trace
+
+
+def _without_retries(provider: str) -> "Provider[Any]":
+    """A step's attempts are counted in one place."""
     key = settings.AGENTOPS_MODEL_API_KEY or None
     if provider in ("openai", "openai-chat", "openai-responses"):
         from openai import AsyncOpenAI, Timeout
@@ -163,7 +210,7 @@ class _Home:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._kept: tuple[object, Any] | None = None
+        self._kept: tuple[object, Any, float] | None = None  # what it was made for, the model, the time of an attempt
 
     def done(self, call: Coroutine[Any, Any, T]) -> T:
         """What it comes to within the time of an attempt: who waits may be given up, and the call ends all the same."""
@@ -177,7 +224,9 @@ class _Home:
         wanted = (name(), settings.AGENTOPS_MODEL_BASE_URL, settings.AGENTOPS_MODEL_API_KEY, timeouts)
         with self._lock:
             if self._kept is None or self._kept[0] != wanted:
-                self._kept = wanted, _model()
+                before, self._kept = self._kept, (wanted, _model(), terms.attempt_timeout_seconds)
+                if before and self._loop:
+                    self._loop.call_soon_threadsafe(_close_later, before[1], max(before[2], terms.attempt_timeout_seconds))
             found: Model = self._kept[1]
             return found
 
@@ -189,6 +238,14 @@ class _Home:
             return self._loop
 
 
+def _close_later(model: Any, seconds: float) -> None:
+    """In the loop: once the calls under way by its client are over."""
+    loop, close = asyncio.get_running_loop(), getattr(getattr(model, "client", None), "close", None)
+    if close:
+        loop.call_later(seconds, lambda: _closing.add(loop.create_task(close())))
+
+
+_closing: set[asyncio.Task[None]] = set()  # a loop alone does not keep its tasks
 _home = _Home()
 
 

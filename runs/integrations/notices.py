@@ -8,15 +8,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+from django.conf import settings
 from django.core.mail import EmailMessage, get_connection  # noqa: TID251 - the adapter of mail
 from django.utils.module_loading import import_string
 
 from runs.engine.errors import GiveUp, TryLater
-from runs.integrations import exchange
+from runs.integrations import deadline, exchange
 from runs.reliability import addresses, guard, terms
 
 MAIL = guard.declare("mail", kind="mail")
 CHANNELS = guard.declare("channels", kind="api")
+BY_SMTP = "django.core.mail.backends.smtp.EmailBackend"
 WEBHOOKS = ("json", "jsons")
 # Services whose host stands in apprise. A webhook names its own: it goes through our client, which checks where that leads.
 SERVICES = {
@@ -95,13 +97,19 @@ def _target(service: Any) -> str:
 
 
 def _mailed(to: str, subject: str, text: str) -> None:
-    connection = get_connection(timeout=guard.terms().read_timeout_seconds)
-    EmailMessage(subject, text, to=[to], connection=connection).send()
+    own = "runs.integrations.mail.Backend" if settings.EMAIL_BACKEND == BY_SMTP else None
+    connection = get_connection(own, timeout=guard.terms().read_timeout_seconds)
+    with deadline.kept(OSError), connection:  # errors of smtplib are of these
+        guard.connected()
+        EmailMessage(subject, text, to=[to], connection=connection).send()
 
 
 def _posted(service: Any, title: str, text: str) -> None:
     from apprise import LogCapture, NotifyType
 
+    from runs.integrations import services  # likewise: it takes a while
+
+    services.watch()
     timeouts = guard.terms()
     service.socket_connect_timeout, service.socket_read_timeout = (
         timeouts.connect_timeout_seconds, timeouts.read_timeout_seconds,
@@ -111,15 +119,15 @@ def _posted(service: Any, title: str, text: str) -> None:
             service._send = partial(service._send, rate_limit=0)  # else it sends again by itself
         case "NotifyOpsgenie":
             service.action = "new"  # else it would add to an alert that is not there, which is nothing
-    with LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
-        sent = service.notify(body=text, title=title, notify_type=NotifyType.INFO)
+    captured = LogCapture(level=logging.WARNING, fmt="%(message)s")  # type: ignore[no-untyped-call]
+    with deadline.kept(TryLater), captured as said:
+        if service.notify(body=text, title=title, notify_type=NotifyType.INFO):
+            return
         lines = said.getvalue().strip().splitlines()
-    if sent:
-        return
-    line = lines[-1] if lines else f"{service.service_name} did not take the message."
-    if answered := STATUS.search(line):
-        raise _refused(httpx2.Response(int(answered[1]), request=httpx2.Request("POST", "https://service")), line)
-    raise TryLater(line)
+        line = lines[-1] if lines else f"{service.service_name} did not take the message."
+        if answered := STATUS.search(line):
+            raise _refused(httpx2.Response(int(answered[1]), request=httpx2.Request("POST", "https://service")), line)
+        raise TryLater(line)
 
 
 def _posted_by_us(service: Any, title: str, text: str) -> None:

@@ -28,6 +28,10 @@ class Budget(models.Model):
     closed_at = models.DateTimeField(null=True)
 
     class Meta:
+        indexes = [
+            # runs list by cost
+            models.Index(fields=["used"], name="budget_run_cost", condition=Q(unit="money", scope__startswith="run:")),
+        ]
         constraints = [
             # what one call reserves, and what a page shows, is one row
             models.UniqueConstraint(fields=["scope", "unit"], name="budget_once"),

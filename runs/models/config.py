@@ -14,6 +14,7 @@ RUN_LIMITS = tuple(f"run_{unit}" for unit in UNITS)
 REVIEW_CAPS = ("reviews_per_run", "reviews_per_agent")
 DAY_LIMITS = tuple(f"day_{unit}" for unit in DAILY)
 LIMITS = (*RUN_LIMITS, *DAY_LIMITS, *REVIEW_CAPS)
+CHANGEABLE = ("enabled", "threshold", "attempts", "values", *REVIEW_CAPS, *RUN_LIMITS, *DAY_LIMITS)
 LEAST_MONEY = Decimal("0.01")
 ABOVE_ZERO = "A limit must allow something: %(limit_value)s is the least. Leave it empty for no limit."
 
@@ -49,7 +50,10 @@ class AgentConfig(models.Model):
     run_money = _money("What one run may spend on models, in the currency of the installation. Empty: no limit.")
     run_tokens = _limit("Most tokens of models for one run. Empty: no limit.")
     run_calls = _limit("Most calls of models for one run. Empty: no limit.")
-    run_seconds = _limit("Seconds for which one run may work; waits do not count. Empty: no limit.")
+    run_seconds = _limit(
+        "Seconds that one run may take, with the runs it starts, looked at before each of its own steps; "
+        "waits for people do not count. Empty: no limit."
+    )
     run_steps = _limit("Most steps of one run. Empty: no limit.", default=1000)
     run_repeats = _limit("A step that was executed so often with the same input looks like a loop. Empty: no limit.", default=20)
     day_money = _money("What all runs of this agent together may spend on models in a day (UTC). Empty: no limit.")

@@ -66,6 +66,9 @@ def said(given: Iterable[Run]) -> dict[int, dict[str, Any]]:
 
 
 def for_a_moment(running: Iterable[Run]) -> list[tuple[int, int, dict[str, Any]]]:
-    """Run, step and what was said of it, of those whose last event held a step back without parking them."""
+    """Run, step and what was said of it, of those whose last event held a step back without parking them.
+
+    So it is where a worker itself asks for a moment; for a dependency only among steps side by side, while others are at work.
+    """
     last = Event.objects.filter(run__in=[run.pk for run in running], seq=F("run__last_seq"), kind=Kind.STEP_DEFERRED)
     return [(run_id, step or 0, data) for run_id, step, data in last.values_list("run_id", "step", "data")]

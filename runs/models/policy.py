@@ -46,7 +46,7 @@ class Policy(models.Model):
         EMPTY = "is empty", "is empty"
 
     class Risk(models.TextChoices):
-        BY_STEP = "", "by the step: high where it may happen only once, else normal"
+        BY_STEP = "", "by the step: high where it may happen only once or the code says so, else normal"
         LOW = "low", "low"
         NORMAL = "normal", "normal"
         HIGH = "high", "high"
@@ -75,7 +75,10 @@ class Policy(models.Model):
         default=0.0, validators=[MinValueValidator(0), MaxValueValidator(1)],
         help_text="Share, from 0 to 1, of the steps that pass and are shown to a person afterwards. 0.05: one in twenty.",
     )  # fmt: skip
-    risk = models.CharField(max_length=10, choices=Risk, blank=True, default="", help_text="What is riskier comes first.")
+    risk = models.CharField(
+        max_length=10, choices=Risk, blank=True, default="",
+        help_text="What is riskier comes first. What the code says is of high risk stays so.",
+    )  # fmt: skip
     approvals = models.PositiveSmallIntegerField(
         default=1, choices=[(1, "one person"), (2, "two different people (four eyes)")], help_text="How many must approve."
     )

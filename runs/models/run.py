@@ -1,14 +1,18 @@
 """One execution of an agent on one input, as its events left it, and the lease of who advances it now."""
 
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
+from django.apps import apps
+from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Coalesce, JSONObject, Now
 from django.urls import reverse
+
+from runs.models import content
 
 
 class RunStatus(models.TextChoices):
@@ -26,6 +30,7 @@ COMPLETED = (RunStatus.SUCCEEDED, RunStatus.PARTIAL)  # with an output
 ENDED = (*COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.RETRYING)
 HELD_BACK = ("limit", "slot", "breaker", "switched_off", "budget")  # causes of a wait for a dependency
+REVEALS_SHOWN = 10
 ADVANCEABLE = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.RETRYING)
 
 
@@ -88,16 +93,6 @@ class RunQuerySet(models.QuerySet["Run"]):
     def ended(self) -> Self:
         return self.filter(status__in=ENDED)
 
-    def matching(self, *, agent: str = "", status: str = "", text: str = "") -> Self:
-        runs = self.filter(agent=agent) if agent else self
-        runs = runs.filter(status=status) if status else runs
-        return runs.filter(input_text__icontains=text) if text else runs
-
-    def related_to(self, *, original: int | None = None, parent: int | None = None) -> Self:
-        """The forks of one run, the children of another."""
-        runs = self if original is None else self.filter(forked_from=original)
-        return runs if parent is None else runs.filter(parent=parent)
-
     def top_level(self) -> Self:
         """Without the runs that other runs started."""
         return self.filter(parent__isnull=True)
@@ -124,6 +119,18 @@ class RunQuerySet(models.QuerySet["Run"]):
         waits = Q(status__in=ADVANCEABLE) | Q(status=RunStatus.WAITING)  # each from an index of its own
         return self.filter(waits, wake_at__gt=since, wake_at__lte=until).order_by("wake_at")
 
+    def with_hold(self) -> Self:
+        """With who holds each, in the same query."""
+        said = JSONObject(by="by", reason="reason", at="at")
+        open_ = apps.get_model("runs", "Hold").objects.filter(run=OuterRef("pk"), released_at=None)
+        return self.annotate(held=Subquery(open_.values(said=said)[:1]))
+
+    def with_reveals(self) -> Self:
+        """With to whom its content was revealed, the newest first, in the same query."""
+        said = JSONObject(by="by", reason="reason", at="at")
+        made = apps.get_model("runs", "Reveal").objects.filter(run=OuterRef("pk")).order_by("-at", "-pk")
+        return self.annotate(reveals_made=ArraySubquery(made.values(said=said)[:REVEALS_SHOWN]))
+
     def orphaned(self) -> Self:
         """Open runs whose parent was cancelled, and which nobody has cancelled, retried or taken over since."""
         with_parent = self.filter(status__in=OPEN, cancel_requested=False, parent__status=RunStatus.CANCELLED)
@@ -135,45 +142,55 @@ class Run(models.Model):
 
     agent = models.SlugField(max_length=80, db_index=False)  # the index by agent and time serves
     agent_version = models.CharField(max_length=40)
-    config_version = models.PositiveIntegerField(default=1)
-    input = models.JSONField(null=True)
-    input_text = models.TextField(default="", help_text="The input in one sentence, for lists and search.")
+    config_version = models.IntegerField(default=1)
+    input = content.ContentJSON(null=True)
+    input_text = content.ContentText(default="", help_text="The input in one sentence, for lists and search.")
     status = models.CharField(max_length=12, choices=RunStatus, default=RunStatus.QUEUED)
     waiting_cause = models.CharField(max_length=20, blank=True, default="")
-    waiting_step = models.PositiveIntegerField(null=True)
+    waiting_step = models.IntegerField(null=True)
     wake_at = models.DateTimeField(null=True)
     waiting_runs = ArrayField(models.BigIntegerField(), null=True, help_text="Those of its children that it waits for.")
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="children", db_index=False)
-    output = models.JSONField(null=True)
-    error = models.JSONField(null=True)
+    output = content.ContentJSON(null=True)
+    error = content.Error(null=True)
     cancel_requested = models.BooleanField(default=False)
-    step_count = models.PositiveIntegerField(default=0)
+    step_count = models.IntegerField(default=0)
     started_by = models.CharField(max_length=150, blank=True, default="")
     forked_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="forks")
-    forked_step = models.PositiveIntegerField(null=True, help_text="The first step that it executes itself.")
+    forked_step = models.IntegerField(null=True, help_text="The first step that it executes itself.")
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
-    last_seq = models.PositiveIntegerField(default=0)
+    last_seq = models.IntegerField(default=0)
     head_hash = models.CharField(max_length=64, default="")
     # -------- who advances it: the lease (by the database's clock) and the fence that each taking raises
     lease_owner = models.CharField(max_length=120, blank=True, default="")
     lease_until = models.DateTimeField(null=True)
-    fence = models.PositiveIntegerField(default=0)
+    fence = models.IntegerField(default=0)
     lost_owner = models.CharField(max_length=120, blank=True, default="", help_text="From whom it was last taken over.")
 
     objects = RunQuerySet.as_manager()
 
     class Meta:
-        permissions = [("start_run", "May start runs"), ("control_run", "May cancel and retry runs")]
-        # No CHECK on its columns: PostgreSQL reads each anew for every statement (docs/decisions/0012), and `manage.py verify`
-        # compares them with what the events fold to.
+        permissions = [
+            ("start_run", "May start runs"),
+            ("control_run", "May cancel and retry runs"),
+            ("hold_run", "May hold runs, so that retention keeps them"),
+        ]
+        # No CHECK on its columns, nor on those of steps and events, hence no PositiveIntegerField: PostgreSQL reads each anew for
+        # every statement (docs/decisions/0012), and `manage.py verify` compares them with what the events fold to.
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="run_newest"),  # runs list with children, keyset pages
             # runs list and dashboard: a run may have thousands of children, which are all newer than itself
             models.Index(fields=["-created_at", "-id"], name="run_top_newest", condition=Q(parent__isnull=True)),
             models.Index(fields=["agent", "-created_at", "-id"], name="run_agent_newest"),  # runs list by agent
             models.Index(fields=["status", "-created_at", "-id"], name="run_status_newest"),  # runs list by status
+            # runs list by the other filters: who started it, which version, how long it took, and why it waits
+            models.Index(fields=["started_by", "-created_at", "-id"], name="run_by_newest"),
+            models.Index(fields=["agent_version", "-created_at", "-id"], name="run_version_newest"),
+            # without a condition: PostgreSQL knows how the values of an expression lie only from an index of all rows
+            models.Index(F("finished_at") - F("created_at"), name="run_took"),
+            models.Index(fields=["waiting_cause", "-created_at", "-id"], name="run_waits_newest", condition=~Q(waiting_cause="")),
             # the sweeper's question, asked every second: small, because ended and parked runs are not in it
             models.Index(fields=["wake_at"], name="run_due", condition=Q(status__in=ADVANCEABLE)),
             models.Index(fields=["wake_at"], name="run_wakes", condition=Q(status="waiting", wake_at__isnull=False)),
@@ -182,6 +199,8 @@ class Run(models.Model):
             models.Index(fields=["id"], name="run_held", condition=Q(status="waiting", waiting_cause__in=HELD_BACK)),
             # what waits for room among the open reviews: likewise
             models.Index(fields=["id"], name="run_no_room", condition=Q(status="waiting", waiting_cause="reviews")),
+            # those that ended within some minutes: what the monitoring reads of them (runs/alerts)
+            models.Index(fields=["finished_at"], name="run_ended", condition=Q(finished_at__isnull=False)),
             # what else a process had in hand that was lost
             models.Index(fields=["lost_owner"], name="run_lost_owner", condition=~Q(lost_owner="")),
             # its open children: asked at each child's end; and the children on its page
@@ -193,6 +212,20 @@ class Run(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("run", args=[self.pk])
+
+    @property
+    def hold(self) -> dict[str, Any]:
+        """Who keeps it from retention now, why and since when, as it was read along (with_hold); empty: nobody."""
+        said = getattr(self, "held", None) or {}
+        reason = {"reason": content.HIDDEN} if content.are_hidden() else {}
+        return said | reason | {"at": datetime.fromisoformat(said["at"])} if said else {}
+
+    @property
+    def revealed(self) -> list[dict[str, Any]]:
+        """To whom its content was lately revealed, when and why, as it was read along (with_reveals)."""
+        made: list[dict[str, Any]] = getattr(self, "reveals_made", None) or []
+        reason = {"reason": content.HIDDEN} if content.are_hidden() else {}
+        return [one | reason | {"at": datetime.fromisoformat(one["at"])} for one in made]
 
     @property
     def ended(self) -> bool:

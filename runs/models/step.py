@@ -4,6 +4,7 @@ from typing import Any
 
 from django.db import models
 
+from runs.models import content
 from runs.models.run import Run
 
 
@@ -31,24 +32,24 @@ class Step(models.Model):
     proposal: Any
     # checking the run of each step would lock a row that the same statement has just changed; its unique index serves joins
     run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="steps", db_constraint=False, db_index=False)
-    position = models.PositiveIntegerField()
-    name = models.CharField(max_length=120)
+    position = models.IntegerField()
+    name = content.ContentChar(max_length=120)
     worker = models.CharField(max_length=120)
-    title = models.CharField(max_length=200)
+    title = content.Title(max_length=200)
     fingerprint = models.CharField(max_length=64)
     status = models.CharField(max_length=12, choices=StepStatus)
     effect = models.CharField(max_length=12, default="none")
     confidence = models.FloatField(null=True)
     threshold = models.FloatField(null=True)
-    why = models.TextField(blank=True, default="")
-    source = models.CharField(max_length=120, blank=True, default="")
-    alternatives = models.JSONField(default=dict)
-    attempt = models.PositiveIntegerField(default=0)
-    error = models.JSONField(null=True)
+    why = content.ContentText(blank=True, default="")
+    source = content.ContentChar(max_length=120, blank=True, default="")
+    alternatives = content.ContentJSON(default=dict)
+    attempt = models.IntegerField(default=0)
+    error = content.Error(null=True)
     cause = models.CharField(max_length=20, blank=True, default="")
     decision = models.CharField(max_length=20, blank=True, default="")
     decided_by = models.CharField(max_length=150, blank=True, default="")
-    reason = models.TextField(blank=True, default="")
+    reason = content.ContentText(blank=True, default="")
     fallback = models.CharField(max_length=120, blank=True, default="")
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

@@ -21,6 +21,8 @@ from runs import pen, values
 from runs.engine import budget
 from runs.engine.budget import COUNTED
 from runs.engine.errors import HeldBack, NoBudget
+from runs.engine.events import Kind
+from runs.engine.state import PAUSES
 
 logger = structlog.get_logger()
 AWAY_SECONDS = 5.0  # between two looks whether the database is back
@@ -219,6 +221,12 @@ def count_lost() -> int:
     return int(pen.execute(COUNT_LOST, {})[0][0])
 
 
+def seconds_below(run_id: int) -> float:
+    """What the runs that it started, and theirs, have taken, each by its own clock (RunState.seconds)."""
+    asked = {"run_id": run_id, "taken": list(TAKEN), "ended": list(ENDINGS), "pauses": list(PAUSES)}
+    return float(pen.execute(SECONDS_BELOW, asked)[0][0])
+
+
 # --- statements: budgets are always locked in the order of their numbers, so that no two lock each other out ----------
 
 TODAY = "{today}"
@@ -282,6 +290,21 @@ WITH asking AS (
 )
 SELECT EXISTS (SELECT FROM asking), (SELECT closed_by FROM runs_budget WHERE id = %(id)s),
   (SELECT max(closed_by) FROM runs_budget WHERE scope = ANY(%(runs)s::text[]))
+"""
+TAKEN = (Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER)
+ENDINGS = (Kind.RUN_SUCCEEDED, Kind.RUN_FAILED, Kind.RUN_CANCELLED)
+SECONDS_BELOW = """
+WITH RECURSIVE below AS (
+  SELECT id FROM runs_run WHERE parent_id = %(run_id)s
+  UNION ALL SELECT run.id FROM runs_run AS run JOIN below ON run.parent_id = below.id
+), told AS (
+  SELECT kind, data ->> 'cause' AS cause,
+    coalesce(lead(at) OVER (PARTITION BY run_id ORDER BY seq), clock_timestamp()) - at AS took
+  FROM runs_event JOIN below ON run_id = below.id
+  WHERE kind = 'RunParked' OR kind = ANY(%(taken)s::text[]) OR kind = ANY(%(ended)s::text[])
+)
+SELECT coalesce(sum(extract(epoch FROM took)), 0) FROM told
+WHERE kind = ANY(%(taken)s::text[]) OR (kind = 'RunParked' AND NOT cause = ANY(%(pauses)s::text[]))
 """
 SETTLE = """
 WITH gone AS (

@@ -1,5 +1,6 @@
 """The way in and out of a dependency: breaker, slot and window in one round trip before a call, and one after it."""
 
+import secrets
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -41,6 +42,11 @@ class Entered:
         return Lease(self.dependency, self.grant, self.ticket, slot=self.holds_slot) if has_one else None
 
 
+def fair_key(agent: str, tenant: str) -> str:
+    """Who shares fairly with others: an agent, or each tenant of it."""
+    return f"{agent} {tenant}" if tenant else agent
+
+
 def enter(
     dependency: str,
     key: str,
@@ -56,8 +62,8 @@ def enter(
 ) -> Entered | HeldBack:
     """Ask breaker, slots and windows at once; nothing is taken where one of them refuses.
 
-    The key (an agent) shares fairly with others; the ticket (run:step) names who waits. So long an attempt may take: those that
-    began without slots are waited for. `held_open`: who opened the breaker by hand, and why, where nobody has closed it.
+    The key (see `fair_key`) shares fairly with others; the ticket (run:step) names who waits. So long an attempt may take: those
+    that began without slots are waited for. `held_open`: who opened the breaker by hand, and why, where nobody has closed it.
     """
     check(limits, tokens, dependency)
     asked_at = time.monotonic()
@@ -66,6 +72,7 @@ def enter(
         dependency,
         key=key,
         ticket=ticket,
+        grant=f"{time.time_ns()}-{secrets.token_hex(4)}",  # chosen here: asked twice, because an answer was lost, it takes once
         windows=True,
         tokens=tokens,
         **_told(limits),
@@ -145,8 +152,8 @@ def leave(
 
 
 def free(entered: Entered) -> None:
-    """A call that was given up is over: give its slot back."""
-    store.ask("leave", entered.dependency, grant=entered.grant, slot=True)
+    """A call that was given up is over: give its slot back; if it tried an open breaker, the next one may."""
+    store.ask("leave", entered.dependency, grant=entered.grant, slot=entered.holds_slot or None)
 
 
 def give_up(dependency: str, key: str, ticket: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from runs import values
-from runs.engine.errors import GiveUp, HeldBack, TryLater
+from runs.engine.errors import GiveUp, HeldBack, LeftTooLate, TryLater
 from runs.reliability import budget, entry, renewer, store, waits
 from runs.reliability import terms as known
 from runs.reliability.budget import NOT_SAID, Payer, Spending
@@ -23,10 +23,11 @@ from runs.reliability.classify import classify
 from runs.reliability.limiter import TooLarge
 from runs.reliability.terms import Terms, declare
 
-__all__ = ["Spending", "call", "declare", "is_calling", "terms", "unspent", "used"]
+__all__ = ["Spending", "call", "connected", "declare", "is_calling", "terms", "unspent", "used"]
 T = TypeVar("T")
 logger = structlog.get_logger()
 IN_SUPERVISOR = "The supervisor called {} itself, and it would do so on every replay: nothing was sent. Call it in a @worker."
+MOST_LATE = 5  # times that a step is let in and does not leave in time: then that is an attempt, which failed
 LOOK_SECONDS = 0.5  # a thread that only waits hears no CutOff
 
 
@@ -59,6 +60,16 @@ class _Call:
         with self._lock:
             self._over = True
             self.runs_on = self.left_at is not None and not self.answer.done()
+
+    def stay(self) -> None:
+        """Of its thread: it has not left after all."""
+        with self._lock:
+            self.left_at = None
+
+    def is_awaited(self) -> bool:
+        """Its caller has neither got an answer nor given up."""
+        with self._lock:
+            return not self._over
 
     def is_over(self) -> bool:
         """Nothing is held for it any more, also where its caller was cut off before it could say so."""
@@ -100,6 +111,8 @@ def call(dependency: str, function: Callable[[], T], *, tokens: int = 0, most: S
                 step.called.append(dependency)
             return _answer(made, function)
     except HeldBack as held:
+        if isinstance(held, LeftTooLate) and (step is None or step.late + 1 >= MOST_LATE):
+            raise waits.always_too_late(wanted, MOST_LATE if step else 1) from None  # who is no step counts attempts alone
         raise (_after_another(held, step, before) if step and before else held) from None
 
 
@@ -111,6 +124,21 @@ def terms() -> Terms:
 def is_calling() -> bool:
     """Whether this is within a call."""
     return _call.get(None) is not None
+
+
+def connected() -> None:
+    """Say within a call that its connection is made, and what it asks goes out now: where that took long, it counts from now on.
+
+    Raises HeldBack, and nothing is to be sent, where its place in the window has passed meanwhile, or nobody waits any more.
+    """
+    made = _call.get()
+    try:
+        if not made.is_awaited():
+            raise waits.left_too_late(made.terms)
+        _leave_in_time(made)
+    except HeldBack:
+        made.stay()
+        raise
 
 
 def used(tokens: int, money: Decimal | None = None) -> None:
@@ -150,7 +178,7 @@ def _enter(wanted: Terms, step: values.StepContext | None, tokens: int) -> entry
     try:
         answer = entry.enter(
             wanted.name,
-            step.agent if step else "",
+            entry.fair_key(step.agent, step.tenant) if step else "",
             _ticket(step),
             limits=wanted.limits,
             terms=wanted.breaker,
@@ -217,8 +245,9 @@ def _inside(wanted: Terms, entered: entry.Entered | None, step: values.StepConte
     except Exception:
         works = True  # it answered: that it refused, or that its answer is not understood, is no outage
         raise
-    except BaseException:  # its step was cut off: while it tried for all, or after longer than an answer may take
-        works = False if (entered and entered.canary) or made.seconds > wanted.read_timeout_seconds else None
+    except BaseException as error:  # its step was cut off: while it tried for all, or after longer than an answer may take
+        tried = entered and entered.canary and not getattr(error, "by_person", False)
+        works = False if tried or made.seconds > wanted.read_timeout_seconds else None
         raise
     finally:
         if entered:
@@ -252,10 +281,10 @@ def _ended_at_last(made: _Call, entered: entry.Entered) -> None:
     """Of a call that was given up, by its own thread."""
     renewer.let_go(entered.lease)
     try:
-        if entered.holds_slot:
+        if entered.holds_slot or entered.canary:
             entry.free(entered)
     except store.Unavailable as error:
-        logger.warning("slot_not_given_back", dependency=entered.dependency, error=str(error))
+        logger.warning("call_not_given_back", dependency=entered.dependency, error=str(error))
 
 
 def _answer(made: _Call, function: Callable[[], T]) -> T:
@@ -288,7 +317,7 @@ def _is_over(made: _Call) -> None:
 
 
 def _leave_in_time(made: _Call) -> None:
-    """Where this machine was slow meanwhile, the call counts from now on: else the other side might see too many at once."""
+    """Where this machine, or the way there, was slow, it counts from now on: else the other side might see too many at once."""
     try:
         while made.entered and made.entered.is_late:
             restamped = entry.restamped(made.entered)

@@ -22,8 +22,8 @@ def leave(run_id: int, state: RunState) -> None:
     step = held_step(state)
     said = held.said([Run.objects.get(pk=run_id)]).get(run_id, {}) if step else {}
     if step and (name := said.get("dependency")):
-        agent, ticket = state.agent, f"{run_id}:{step.name}"
-        transaction.on_commit(lambda: _give_up(name, agent, ticket))
+        key, ticket = entry.fair_key(state.agent, said.get("tenant", "")), f"{run_id}:{step.name}"
+        transaction.on_commit(lambda: _give_up(name, key, ticket))
 
 
 def _give_up(name: str, key: str, ticket: str) -> None:

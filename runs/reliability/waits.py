@@ -3,7 +3,7 @@
 import random
 from datetime import UTC, datetime, timedelta
 
-from runs.engine.errors import HeldBack, TryLater
+from runs.engine.errors import HeldBack, LeftTooLate, TryLater
 from runs.reliability.breaker import Open
 from runs.reliability.entry import HeldBack as Refused
 from runs.reliability.limiter import NoRoom
@@ -24,10 +24,21 @@ def switched_off(wanted: Terms) -> HeldBack:
     return HeldBack("switched_off", wanted.name, _staggered(seconds), why)
 
 
-def left_too_late(wanted: Terms) -> HeldBack:
+def left_too_late(wanted: Terms) -> LeftTooLate:
     """Its place in the window passed, or its slot went to another, before it was called."""
-    why = f"{wanted.name} was not called, because this job process was too slow to leave in time."
-    return HeldBack("limit", wanted.name, _staggered(1.0), why)
+    why = f"{wanted.name} was not called, because connecting, or this job process, took too long."
+    return LeftTooLate("limit", wanted.name, _staggered(1.0), why)
+
+
+def always_too_late(wanted: Terms, times: int) -> TryLater:
+    """So often in a row: that is no longer a wait for room, so it counts as an attempt."""
+    often = "" if times == 1 else f" {times} times"
+    error = TryLater(
+        f"{wanted.name} was not called: a call that is let in must leave before its place is another's, and{often} connecting,"
+        " or this job process, took longer. Look whether the way there is slow; a longer period of its limit gives more time"
+    )
+    error.terms = wanted.retry
+    return error
 
 
 def unknown(wanted: Terms) -> HeldBack:
@@ -55,9 +66,14 @@ def refused(wanted: Terms, answer: Refused) -> HeldBack:
 
 def _no_room(wanted: Terms, answer: NoRoom) -> str:
     period = 60.0 if answer.what == "tokens" else wanted.limits.period_seconds
+    taken = f"{wanted.name} takes {_counted(answer.limit, answer.what)} in {period:g} s"
     if answer.used < answer.limit:
-        return f"{wanted.name} takes {answer.limit:,} {answer.what} in {period:g} s, and has no room for this run yet."
-    return f"{wanted.name} takes {answer.limit:,} {answer.what} in {period:g} s, and {answer.used:,} are used."
+        return f"{taken}, and has no room for this run yet."
+    return f"{taken}, and {answer.used:,} {'is' if answer.used == 1 else 'are'} used."
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what.removesuffix('s') if number == 1 else what}"
 
 
 def _no_slot(wanted: Terms, answer: NoSlot) -> str:
@@ -65,7 +81,7 @@ def _no_slot(wanted: Terms, answer: NoSlot) -> str:
     named = [f"{holder(one.name)}{GIVEN_UP if one.given_up else ''}" for one in answer.holders[:HOLDERS_NAMED]]
     others = len(answer.holders) - len(named)
     held = f", then held by {', '.join(named)}{f' and {others} more' if others > 0 else ''}" if named else ""
-    return f"{wanted.name} takes {most:,} {'call' if most == 1 else 'calls'} at once: no slot was free{held}."
+    return f"{wanted.name} takes {_counted(most, 'calls')} at once: no slot was free{held}."
 
 
 def holder(ticket: str) -> str:

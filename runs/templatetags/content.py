@@ -15,6 +15,7 @@ from runs import describe
 from runs.engine.canonical import Large
 from runs.engine.outcome import how_crashed
 from runs.forms.fields import Schema, label_for
+from runs.models.content import Hidden
 
 register = template.Library()
 
@@ -136,6 +137,8 @@ class Reader:
     def piece(self, name: str, value: Any, schema: Schema, level: int = 0) -> Piece:
         if value is None or value == "" or value == [] or value == {}:
             return Piece(name, "none" if value is None else "empty", nothing=True)
+        if isinstance(value, Hidden):
+            return Piece(name, "hidden", nothing=True)
         if isinstance(value, Large):
             return Piece(name, _size(value.bytes), large=value)
         if not isinstance(value, dict | list):

@@ -106,6 +106,9 @@ DECISIONS = {
     "finish": "Finished with what there is",
     "fork": "Forked",
     "cancel": "Run cancelled",
+    "take_over": "Taken over",
+    "send_back": "Sent back for changes",
+    "skip": "Skipped",
 }
 
 

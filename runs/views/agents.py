@@ -2,33 +2,37 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
-from runs import access, budgets, commands, sdk, waiting
+from runs import access, budgets, commands, requests, sdk, waiting
 from runs.engine import budget
 from runs.engine.canonical import Unstorable
 from runs.engine.policy import Policy as Terms
 from runs.forms import model_form
-from runs.models import AgentConfig, Policy, Run
-from runs.models.run import in_order
+from runs.latest import Latest, latest
+from runs.models import AgentConfig, Policy, Run, versions
+from runs.models.config import CHANGEABLE
+from runs.operations import operation, workers_of
+from runs.views import trends
 
 RECENT_RUNS = 10
+VERSIONS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRow:
-    """An installed agent, its configuration where one was made yet, and its runs by status."""
+    """An installed agent, its configuration where one was made yet, and its latest runs."""
 
     agent: sdk.Agent
     config: AgentConfig | None
-    counts: dict[str, int]
+    latest: Latest
 
     @property
     def enabled(self) -> bool:
@@ -43,22 +47,30 @@ class AgentRow:
 @access.permits(access.may_look)
 def agents(request: HttpRequest) -> HttpResponse:
     configs = AgentConfig.objects.in_bulk(field_name="slug")
-    counts = _counts()
-    rows = [AgentRow(one, configs.get(one.slug), counts.get(one.slug, {})) for one in sdk.agents()]
+    counted = latest([one.slug for one in sdk.agents()])
+    rows = [AgentRow(one, configs.get(one.slug), counted[one.slug]) for one in sdk.agents()]
     return render(request, "runs/agents.html", {"rows": rows, "may_start": access.may_start(request.user)})
 
 
 @require_GET
 @access.permits(access.may_look)
 def agent(request: HttpRequest, slug: str) -> HttpResponse:
-    found = _agent(slug)
-    row = AgentRow(found, commands.configuration(slug), _counts(slug).get(slug, {}))
-    recent = list(Run.objects.matching(agent=slug).with_child_count().order_by("-created_at", "-id")[:RECENT_RUNS])
+    """`?part=trends` answers with that part, for the page that is open."""
+    found, pictures = _agent(slug), trends.shown(request, slug)
+    if request.GET.get("part") == "trends":
+        return render(request, "dashboard/_trends.html", pictures)
+    row = AgentRow(found, requests.shown_configuration(slug), latest([slug])[slug])
+    recent = list(Run.objects.filter(agent=slug).with_child_count().order_by("-created_at", "-id")[:RECENT_RUNS])
     shown = {"row": row, "runs": recent, "waits": waiting.answers(recent)}
+    shown |= {
+        "operations": [operation(one) for one in workers_of(found)],
+        "versions": _versions(row.latest),
+        "history": _history(row),
+    }
     shown |= {"spent": budgets.spent_today(slug), "limits": _limits(row.config), "policies": _policies(slug)}
     may = {"may_start": access.may_start(request.user), "may_configure": access.may_configure(request.user)}
     may |= {"may_change_policies": access.may_change_policies(request.user)}
-    return render(request, "runs/agent.html", shown | {"input": _fields(found)} | may)
+    return render(request, "runs/agent.html", shown | pictures | {"input": _fields(found)} | may)
 
 
 @require_http_methods(["GET", "POST"])
@@ -78,7 +90,7 @@ def start_run(request: HttpRequest, slug: str) -> HttpResponse:
             return redirect(started)
     elif request.method == "POST":
         status = 200 if form.more else 422
-    config = commands.configuration(slug)
+    config = requests.shown_configuration(slug)
     return render(request, "runs/start.html", {"agent": found, "form": form, "config": config}, status=status)
 
 
@@ -92,6 +104,18 @@ def _about(row: Policy) -> str:
     """The title of its worker, as far as the code still has it."""
     worker = sdk.find_worker(row.worker)
     return worker.title if worker else row.worker or "Every other worker"
+
+
+def _versions(found: Latest) -> list[dict[str, Any]]:
+    """Of the agent, that ran lately: how many runs, and when the last of them began. The newest first."""
+    told = [{"agent_version": version, "runs": runs, "last": last} for version, (runs, last) in found.versions.items()]
+    return sorted(told, key=itemgetter("last"), reverse=True)[:VERSIONS_SHOWN]
+
+
+def _history(row: AgentRow) -> list[Any]:
+    """The last versions of its configuration, each with what changed."""
+    found = versions.versions(row.config, most=VERSIONS_SHOWN) if row.config else []
+    return [(one, list(versions.changes(one, CHANGEABLE))) for one in found]
 
 
 def _limits(config: AgentConfig | None) -> dict[str, list[str]]:
@@ -111,15 +135,6 @@ def _agent(slug: str) -> sdk.Agent:
         return commands.find_agent(slug)
     except commands.UnknownAgent as unknown:
         raise Http404(str(unknown)) from unknown
-
-
-def _counts(slug: str = "") -> dict[str, dict[str, int]]:
-    """Agent -> status -> number of runs."""
-    found: dict[str, dict[str, int]] = {}
-    rows = Run.objects.matching(agent=slug).order_by().values_list("agent", "status").annotate(Count("pk"))
-    for name, status, count in rows:
-        found.setdefault(name, {})[status] = count
-    return {name: in_order(counts) for name, counts in found.items()}
 
 
 def _fields(found: sdk.Agent) -> list[dict[str, Any]]:

@@ -75,6 +75,10 @@ class Present:
         return [(*waits.step_of(one.name), one) for one in held_by[:HOLDERS_SHOWN]]
 
     @property
+    def more_holders(self) -> int:
+        return self.reading.slots_held - len(self.holders) if self.reading else 0
+
+    @property
     def state(self) -> Look:
         """By word and shape."""
         if not self.row.enabled:
@@ -151,9 +155,10 @@ def dependency(request: HttpRequest, name: str) -> HttpResponse:
     said = held.said(waiting)
     shown = may | {
         "now": Present(row, held.behind(name).count(), _readings(row).get(name)),
-        "waiting": [(run, said.get(run.pk, {}).get("why", "")) for run in waiting],
+        "waiting": [(run, said.get(run.pk, {})) for run in waiting],
         "changes": _changes(row),
     }
+    shown["more_waiting"] = shown["now"].held - len(waiting)
     shown["away"] = "" if shown["now"].reading else AWAY
     return render(request, "dependencies/_now.html" if request.GET.get("part") == "now" else "dependencies/one.html", shown)
 

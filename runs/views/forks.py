@@ -17,6 +17,7 @@ from runs.engine.canonical import Large, Unstorable
 from runs.engine.policy import Subject
 from runs.forms import SchemaForm
 from runs.models import AgentConfig, Run, Step
+from runs.models.content import are_hidden
 from runs.views.runs import found_run
 
 RECORDED: Final = "recorded"
@@ -83,6 +84,9 @@ class ForkPage:
 def fork_run(request: HttpRequest, run_id: int, position: int) -> HttpResponse:
     """303 to the new run; 409 it cannot be forked, 422 what was typed does not fit."""
     original = found_run(run_id)
+    if are_hidden():
+        messages.error(request, "Content is hidden, and a fork shows it: you need the permission to see payloads.")
+        return redirect(original)
     step = _step(original, position)
     sent = request.POST if request.method == "POST" else None
     page = ForkPage(original, step, TermsForm(sent, initial={"config": RECORDED}), _editor(step, sent))

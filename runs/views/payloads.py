@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, StreamingHttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
@@ -20,6 +21,8 @@ LONGEST_ESCAPE = 6  # of JSON: \u001f
 @never_cache
 def run_payload(request: HttpRequest, run_id: int, hash_: str) -> StreamingHttpResponse:
     """Plain text where the value is one text, else JSON; never shown by the browser itself, because it is untrusted."""
+    if not access.sees_payloads(request.user, run_id):
+        raise PermissionDenied
     head = event_log.payload_slice(found_run(run_id).pk, hash_, 1, SLICE_LETTERS)
     if head is None:
         raise Http404(f"Run {run_id} has no such payload.")

@@ -1,58 +1,77 @@
-"""The list of runs, the page of one run, and what a person may do to it."""
+"""The page of one run, and what a person may do to it."""
 
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
-from runs import access, commands, sdk, timeline, waiting
-from runs.models import Run, RunStatus
-from runs.views import keyset
+from runs import access, commands, limited, sdk, timeline, travel
+from runs.cards import cards
+from runs.models import Run
+from runs.models.content import are_hidden
+from runs.views import files
 
 EVENTS_A_PAGE = 200
 LARGEST = 2**63 - 1  # a greater number fits no column and names no row
+QUOTED = re.compile('".+"')
 HEAD_PARTS = ("state", "waiting", "result", "actions", "facts", "related")
-FILTERS = ("agent", "status", "text")
-RELATIVES = ("original", "parent")  # of whose forks or children the list is
-
-
-@require_GET
-@access.permits(access.may_look)
-def runs(request: HttpRequest) -> HttpResponse:
-    """Newest first; filtered by agent, status and a text of the input. `?children=show` adds the runs that runs started."""
-    filters = {name: request.GET.get(name, "").replace("\x00", "").strip() for name in FILTERS}
-    given = {name: _number(request.GET.get(name)) for name in RELATIVES}
-    relatives = {name: number for name, number in given.items() if number is not None}
-    found = Run.objects.matching(**filters).related_to(**relatives)
-    with_children = "parent" in relatives or request.GET.get("children") == "show"
-    if not with_children:
-        found = found.top_level()
-    page = keyset.page(found.with_child_count(), ("created_at", "id"), request.GET)
-    shown = {
-        "page": page,
-        "waits": waiting.answers(page.rows),
-        "filters": filters | relatives,
-        "filtered": any(filters.values()) or bool(relatives),
-        "with_children": with_children,
-        "agents": sdk.agents(),
-        "statuses": RunStatus.choices,
-        "may_start": access.may_start(request.user),
-        "here": request.get_full_path(),
-    }
-    return render(request, "runs/_list.html" if _is_refresh(request) else "runs/list.html", shown)
 
 
 @require_GET
 @access.permits(access.may_look)
 def run(request: HttpRequest, run_id: int) -> HttpResponse:
-    """The timeline; `?before=7` shows the steps before the seventh, `?open=all` opens every one."""
+    """The timeline.
+
+    `?step=7` opens the seventh step, `?before=7` shows those before it, `?open=all` opens every one; `?find=refund` names
+    those in which that stands, `?find=7` opens the seventh, `?find="7"` looks for the text; `?until=40` is the run as its
+    fortieth event left it, `?until=now` as the last one did.
+    """
     found = found_run(run_id)
-    shown = timeline.page(found, before=_number(request.GET.get("before")))
-    shown |= viewer(request.user) | {"open_all": request.GET.get("open") == "all", "agent": sdk.AGENTS.get(found.agent)}
-    return render(request, "runs/run.html", shown)
+    if "until" in request.GET:
+        return _past(request, found, min(number_of(request.GET["until"]) or found.last_seq, found.last_seq))
+    text = request.GET.get("find", "").replace("\x00", "").strip()[:100]
+    is_step = 1 <= (wanted := number_of(text) or 0) <= found.step_count
+    look = timeline.Look(
+        before=number_of(request.GET.get("before")),
+        step=number_of(request.GET.get("step")),
+        open_all=request.GET.get("open") == "all",
+        idle=not _folds(request),
+    )
+    if is_step and look.step != wanted:
+        return redirect(f"{found.get_absolute_url()}?step={wanted}&find={wanted}#step-{wanted}")
+    if look.step is not None and not 1 <= look.step <= found.step_count:
+        messages.info(request, f"Run {run_id} has no step {look.step}: it has {found.step_count} so far.")
+        return redirect(found)
+    shown = timeline.page(found, look) | viewer(request.user) | {"text": text}
+    if text and not is_step:
+        shown |= _found_in(found, text[1:-1] if QUOTED.fullmatch(text) else text)
+    return render(request, "runs/run.html", shown | {"agent": sdk.AGENTS.get(found.agent)})
+
+
+def _found_in(run: Run, text: str) -> dict[str, Any]:
+    if are_hidden():
+        return {"found": []}
+    try:
+        return {"found": timeline.find(run, text)}
+    except limited.TookTooLong:
+        return {"found": [], "gave_up": True}
+
+
+def _past(request: HttpRequest, run: Run, until: int) -> HttpResponse:
+    look = timeline.Look(step=number_of(request.GET.get("step")), idle=not _folds(request))
+    past = travel.as_of(run, until, about=look.step)
+    timeline.lighten(past.shown.cards, look, past.shown.count)
+    (line,) = timeline.lines(run.pk, [past.fact])
+    shown = {"run": run, "past": past, "line": line, "look": look, "cards": past.shown.cards}
+    shown |= timeline.drawn(past.shown, fold=not look.idle, at=past.fact.at)
+    return render(request, "runs/past.html", shown | viewer(request.user))
 
 
 @require_GET
@@ -63,17 +82,39 @@ def run_part(request: HttpRequest, run_id: int, name: str) -> HttpResponse:
     kind, _, number = name.partition("-")
     if kind in HEAD_PARTS and not number:
         shown = timeline.head(found)
+    elif kind == "bars" and not number:
+        return render(request, "runs/_bars.html", {"run": found} | _bars(request, found))
+    elif kind == "nested":
+        child = get_object_or_404(found.children, pk=number_of(number))
+        return render(
+            request, "runs/_nested_steps.html", timeline.nested_steps(found, *_reach(request), child, fold=_folds(request))
+        )
     elif kind in ("step", "event"):
-        shown = _numbered_part(found, kind, _number(number) or 0)
+        shown = _numbered_part(found, kind, number_of(number) or 0)
     else:
         raise Http404(f"A run's page has no part {name}.")
     return render(request, f"runs/_{kind}.html", shown | viewer(request.user))
 
 
+def _bars(request: HttpRequest, run: Run) -> dict[str, Any]:
+    shown = timeline.bars(run, *_reach(request), fold=_folds(request))
+    return shown | {"look": timeline.Look(idle=not _folds(request))}
+
+
+def _reach(request: HttpRequest) -> tuple[int, int]:
+    """The first and the last step of the page that asks."""
+    first = number_of(request.GET.get("first")) or 1
+    return first, max(first, number_of(request.GET.get("last")) or 1)
+
+
+def _folds(request: HttpRequest) -> bool:
+    return request.GET.get("idle") != "show"
+
+
 def _numbered_part(run: Run, kind: str, number: int) -> dict[str, Any]:
     if kind == "step":
-        cards = timeline.cards(run, positions=[number])
-        found: dict[str, Any] = {"run": run, "card": cards[0]} if cards else {}
+        shown = cards(run, positions=[number])
+        found: dict[str, Any] = {"run": run, "card": shown[0]} if shown else {}
     else:
         lines = timeline.log(run.pk, after=number - 1, most=1) if number else []
         found = {"line": lines[0]} if lines else {}
@@ -84,18 +125,21 @@ def _numbered_part(run: Run, kind: str, number: int) -> dict[str, Any]:
 
 @require_GET
 @access.permits(access.may_look)
-def run_events(request: HttpRequest, run_id: int) -> HttpResponse:
-    """Every event, oldest first, a page at a time; `?format=json` is the raw record."""
-    found, after = found_run(run_id), _number(request.GET.get("after")) or 0
-    lines = timeline.log(run_id, after=after, most=EVENTS_A_PAGE)
+def run_events(request: HttpRequest, run_id: int) -> HttpResponseBase:
+    """Every event, or those of `?step=7`, oldest first, a page at a time; `?format=json` is the raw record, all of it."""
+    found, after, step = found_run(run_id), number_of(request.GET.get("after")) or 0, number_of(request.GET.get("step"))
     if request.GET.get("format") == "json":
-        return JsonResponse({"run": run_id, "events": [_raw(line) for line in lines]})
-    more = lines and lines[-1].fact.seq < found.last_seq
+        return StreamingHttpResponse(files.sent(_raw(run_id, after, step)), content_type="application/json")
+    lines = timeline.log(run_id, after=after, most=EVENTS_A_PAGE, step=step)
+    more = len(lines) == EVENTS_A_PAGE and lines[-1].fact.seq < found.last_seq
+    of_step = f"&step={step}" if step else ""
     shown = {
         "run": found,
         "lines": lines,
-        "newest": "?" if after else "",
-        "older": f"?after={lines[-1].fact.seq}" if more else "",
+        "step": step,
+        "after": after,
+        "newest": f"?{of_step}" if after else "",
+        "older": f"?after={lines[-1].fact.seq}{of_step}" if more else "",
     }
     return render(request, "runs/events.html", shown)
 
@@ -142,18 +186,18 @@ def _only_opened(request: HttpRequest, run: Run) -> HttpResponse:
 
 
 def found_run(run_id: int) -> Run:
-    return get_object_or_404(Run, pk=run_id if run_id <= LARGEST else 0)
+    return get_object_or_404(Run.objects.with_hold().with_reveals(), pk=run_id if run_id <= LARGEST else 0)
 
 
-def _number(text: str | None) -> int | None:
+def number_of(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def _is_refresh(request: HttpRequest) -> bool:
-    return request.headers.get("HX-Request") == "true"
-
-
-def _raw(line: timeline.EventLine) -> dict[str, Any]:
-    fact = line.fact
-    names = ("seq", "kind", "step", "actor", "data", "prev_hash", "hash")
-    return {name: getattr(fact, name) for name in names} | {"at": fact.at.isoformat()}
+def _raw(run_id: int, after: int, step: int | None) -> Iterator[str]:
+    """One object; a line for each event, of which so many are read at a time."""
+    names, before = ("seq", "kind", "step", "actor", "data", "prev_hash", "hash"), f'{{"run": {run_id}, "events": [\n'
+    while found := timeline.facts(run_id, after=after, most=files.PIECE, step=step):
+        raw = ({name: getattr(fact, name) for name in names} | {"at": fact.at.isoformat()} for fact in found)
+        yield before + ",\n".join(json.dumps(one, ensure_ascii=False) for one in raw)
+        before, after = ",\n", found[-1].seq
+    yield "\n]}\n" if before == ",\n" else f"{before}]}}\n"

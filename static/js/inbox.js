@@ -24,7 +24,7 @@
     if (fold) fold.open = true;
     const asked = control.matches("summary") ? field(fold) || fold.querySelector("button:not([hidden])") : field(control.form);
     if (asked) return asked.focus();
-    if (!pressed.includes(key) || (key === "a" && careful())) return control.focus();
+    if (!pressed.includes(key) || "ask" in control.dataset || (key === "a" && careful())) return control.focus();
     if (!fold && !control.offsetParent) return; // it does nothing as long as nobody can see it
     const looked = seen || key === "z"; // what was decided in error is taken back before the next is read
     if (looked && !busy && held.size === 1) control.click(); // a key that is held, or a second one, presses nothing

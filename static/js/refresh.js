@@ -10,15 +10,16 @@
   const soon = () => {
     if (!timer) timer = setTimeout(ask, Math.max(300, 1500 - (Date.now() - last)));
   };
-  document.addEventListener("socket:message", soon);
-  document.addEventListener("socket:back", soon);
+  for (const name of ["socket:message", "socket:back"]) {
+    document.addEventListener(name, () => { if (!document.getElementById("review-list")) soon(); }); // an inbox is told all
+  }
   setInterval(soon, 60_000); // a nudge can get lost; the list is then a minute old at most
   // what somebody is writing stays as it is
   document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { target, requestConfig, xhr } = event.detail;
     if (xhr.responseURL.includes("/accounts/login/")) event.detail.shouldSwap = false; // signed out meanwhile
-    const byItself = (requestConfig.triggeringEvent?.type || "changed") === "changed"; // what asks every few seconds has no event
+    const byItself = ["changed", "alerts"].includes(requestConfig.triggeringEvent?.type || "changed"); // what asks every few seconds has no event
     if (byItself && target.querySelector("form[data-touched], dialog[open]")) {
       event.detail.shouldSwap = false;
     }

@@ -5,6 +5,12 @@
   if (open) list().scrollTop = open.offsetTop - list().offsetTop - open.offsetHeight;
   // where a keyboard and a screen reader begin: at what does not fit, at a new row, else at the review
   (document.querySelector(".choices :is(.is-invalid, [autofocus])") || document.getElementById("review-title"))?.focus();
+  document.addEventListener("input", ({ target }) => { // what is being corrected is not said to be wrong
+    if (!target.classList.contains("is-invalid")) return;
+    target.classList.remove("is-invalid");
+    target.removeAttribute("aria-invalid");
+    for (const said of target.parentElement.querySelectorAll(":scope > .invalid-feedback")) said.hidden = true;
+  });
   const news = document.getElementById("review-news");
   if (!news) return;
   let timer = 0;

@@ -1,8 +1,7 @@
-// A run's page: puts in place the parts that the socket sends, moves the cursor, and says whether every event arrived.
+// A run's page: puts in place the parts that the socket sends, and moves the cursor.
 (() => {
   const place = document.querySelector("[data-socket]");
   if (!place) return;
-  const count = document.getElementById("run-count");
   const made = (html) => Object.assign(document.createElement("template"), { innerHTML: html.trim() }).content.firstElementChild;
   // what somebody opened or closed stays so, where the focus was it stays, and what somebody writes is not touched
   const everyOpen = new URLSearchParams(location.search).get("open") === "all";
@@ -15,33 +14,33 @@
       if (before?.dataset.chosen) [one.open, one.dataset.chosen] = [before.open, before.dataset.chosen];
       else if (everyOpen || (before?.contains(focused) && focused.tagName !== "SUMMARY")) one.open = true;
     }
+    const bar = old.querySelector(".bar[id]");
+    if (bar) next.querySelector(".bar[id]")?.replaceWith(bar); // until timeline.js has a new one
     old.replaceWith(next);
     htmx.process(next);
     if (focused) [...next.querySelectorAll("a, button, summary, input")][at]?.focus({ preventScroll: true });
   };
-  const asked = {}; // for each part: what came last counts, whichever answer is the quickest
-  const ask = async (id, url) => {
-    const mine = (asked[id] = {});
-    const answer = await fetch(url);
-    const html = await answer.text();
-    if (answer.ok && !answer.redirected && asked[id] === mine) show({ id, html });
+  const number = ({ id }) => Number(id.slice(id.indexOf("-") + 1));
+  // in its order; where an earlier page has it, it is left there
+  const insert = (list, row) => {
+    const after = [...list.children].find((one) => number(one) > number(row));
+    const isEarlier = after === list.firstElementChild && document.getElementById(`${list.id}-earlier`)?.hidden === false;
+    return !isEarlier && list.insertBefore(row, after ?? null);
   };
   const show = ({ id, html, into, url }) => {
     const old = document.getElementById(id);
-    if (url && !old && into) document.getElementById(into).append(Object.assign(document.createElement("li"), { id }));
-    if (url) return void ask(id, url);
+    const list = !old && document.getElementById(into);
+    if (!old && !list) return; // the bars: timeline.js
+    if (url && list && !insert(list, Object.assign(document.createElement("li"), { id }))) return;
+    if (url) return; // run-late.js
     const next = made(html);
-    delete asked[id];
     if (old) return replace(old, next);
     if (everyOpen) next.querySelector(":scope > details[id]")?.setAttribute("open", "");
     next.classList.add("arrived");
-    document.getElementById(into)?.append(next);
+    if (list) insert(list, next);
   };
-  const complete = (seq) => {
-    const seen = [...document.querySelectorAll("#events [data-seq]")].map((one) => Number(one.dataset.seq));
-    const whole = seen.every((one, index) => !index || one === seen[index - 1] + 1) && seen.at(-1) === seq;
-    count.textContent = whole ? seq === 1 ? "its one event received" : `all ${seq} events received` : "events are missing: reload the page";
-  };
+  const wanted = new URLSearchParams(location.search).get("step");
+  document.getElementById(`step-${wanted}-body`)?.setAttribute("data-chosen", "yes");
   document.addEventListener("click", ({ target }) => {
     const details = target.closest("summary")?.parentElement;
     if (details) details.dataset.chosen = "yes";
@@ -49,11 +48,9 @@
   document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
   document.addEventListener("socket:message", ({ detail }) => {
     detail.parts.forEach(show);
+    if (detail.seq !== null) place.dataset.after = detail.seq;
     document.dispatchEvent(new Event("parts:shown"));
-    if (detail.seq === null) return;
-    place.dataset.after = detail.seq;
-    complete(detail.seq);
   });
+  document.addEventListener("part:fetched", ({ detail }) => { if (detail.html) show(detail); });
   document.addEventListener("socket:back", () => htmx.trigger(document.body, "changed")); // the number in the menu
-  complete(Number(place.dataset.after));
 })();

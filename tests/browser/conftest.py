@@ -34,6 +34,7 @@ CHROMIUM = "/usr/bin/chromium"
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
 IN_DARK = ["color-contrast", "link-in-text-block"]  # what else axe judges does not depend on the theme
 VIOLATIONS = "rules => axe.run({ runOnly: rules, resultTypes: ['violations'] }).then(found => found.violations)"
+CHEAPLY = ["--no-sandbox", "--disable-gpu", "--renderer-process-limit=1"]  # pages are judged, not how Chromium parts them
 expect.set_options(timeout=15_000)
 
 
@@ -55,7 +56,7 @@ def chromium() -> Iterator[Browser]:
         pytest.fail(said) if os.environ.get("CI") == "true" else pytest.skip(said)
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # fixtures share the thread with Playwright's event loop
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHEAPLY)
         yield browser
         browser.close()
 

@@ -19,7 +19,6 @@ def test_a_limit_is_raised_and_the_run_goes_on(sign_in, act, carry, accessible):
     page.goto(review.run.get_absolute_url())
     expect(page.locator("#run-facts")).to_contain_text("0.20 of 0.20 USD, 200 tokens, 2 calls")
     page.goto(review.get_absolute_url())
-    accessible(page)
     limit = page.get_by_label("New limit (USD)")
     expect(limit).to_have_value("0.4")
     limit.fill("-1")

@@ -38,6 +38,7 @@ def test_edit_a_value_that_first_does_not_fit(sign_in, opened, output):
     expect(page.get_by_label("Amount")).to_have_value("a lot")
     expect(page.get_by_label("Amount")).to_have_attribute("aria-invalid", "true")
     page.get_by_label("Amount").fill("12.5")
+    expect(page.get_by_text("Enter a number.")).to_be_hidden()
     expect(page.locator(".difference del").first).to_have_text("9")  # while it is typed
     expect(page.locator(".difference ins").first).to_have_text("12.5")
     expect(page.locator("#choice-edit .saved")).to_contain_text("Saved")
@@ -169,8 +170,14 @@ def test_of_two_reviewers_the_second_who_heard_nothing_is_told_by_the_answer(sig
 
 def test_what_happened_while_the_connection_was_lost_is_shown_when_it_is_back(sign_in, opened, act, people):
     review = opened("guessing")
-    page, sockets = sign_in("reviewer"), []
-    page.route_web_socket("**/ws/**", lambda socket: (socket.connect_to_server(), sockets.append(socket)))
+    page, sockets, silent = sign_in("reviewer"), [], []
+
+    def let_through(socket):
+        sockets.append(socket)
+        socket.connect_to_server().on_message(lambda said: socket in silent or socket.send(said))
+
+    page.clock.install()
+    page.route_web_socket("**/ws/**", let_through)
     look_at(page, review)
     unfold(page, "reject").get_by_label("Reason", exact=True).fill("What I write stays.")
     sockets[0].close(code=1012)
@@ -180,6 +187,10 @@ def test_what_happened_while_the_connection_was_lost_is_shown_when_it_is_back(si
     expect(page.locator("#review-news")).to_contain_text("reviewer2 approved it")
     expect(page.locator("#choice-reject textarea")).to_have_value("What I write stays.")
     expect(page.get_by_role("button", name="Reject")).to_be_disabled()
+    silent += sockets  # the connection breaks, and neither end is told
+    page.clock.fast_forward(35_000)
+    expect(page.locator("#live")).to_have_text("Reconnecting, the page may be old")
+    expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
 
 
 def test_whoever_may_no_longer_decide_is_told_so_and_decides_nothing(sign_in, opened, act, people):

@@ -91,14 +91,13 @@ def test_a_key_that_is_held_or_pressed_too_soon_decides_nothing(sign_in, opened,
     assert decided() == [(first.pk, "approve"), (second.pk, "approve")]
 
 
-def test_keys_are_named_and_can_be_switched_off(sign_in, opened, decided, accessible):
+def test_keys_are_named_and_can_be_switched_off(sign_in, opened, decided):
     review = opened("asking")
     page = sign_in("reviewer")
     page.goto(review.get_absolute_url())
     seen(page, review)
     page.keyboard.press("Shift+Slash")
     sheet = page.get_by_role("dialog", name="Keys")
-    accessible(page)
     named = sheet.locator("dt:visible kbd").all_text_contents()
     assert {"j", "k", "q", "r", "c", "/", "Esc"} <= set(named)
     assert not {"e", "t", "b", "z"} & set(named)  # nothing of the kind is here

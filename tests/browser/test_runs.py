@@ -1,11 +1,13 @@
 """What a person sees of runs in a real browser: start, watch live, cancel, read; with and without scripts."""
 
+import re
+
 from playwright.sync_api import expect
 
-from runs import commands, executor, sdk
+from runs import commands, event_log, executor, sdk
+from runs.engine.events import Draft, Kind
 from runs.models import Run
 from tests import agents
-from tests.browser.pages import ATTACK
 from tests.cast import PASSWORD
 
 DARK, LIGHT = "rgb(14, 21, 29)", "rgb(247, 248, 250)"
@@ -53,6 +55,37 @@ def test_nothing_is_missed_or_doubled_in_two_tabs_late_and_after_a_lost_connecti
         assert seqs == list(range(1, last + 1))
 
 
+def test_steps_of_a_long_run_stay_in_their_order_whichever_ends_first(sign_in, act):
+    def begun(*positions, **more):
+        said = {"worker": "agents.count", "title": "Count", "fingerprint": "", "input": {}, "effect": "none", "attempt": 1} | more
+        return [Draft(Kind.STEP_STARTED, said | {"name": f"count_{place}"}, place) for place in positions]
+
+    def ended(*positions):
+        return [Draft(Kind.STEP_SUCCEEDED, {"output": place}, place) for place in positions]
+
+    log, opening = act(lambda: event_log.take(start().pk, owner="a process"))
+    act(log.append, opening, *begun(*range(1, 91)))
+    page = sign_in("operator")
+    page.goto(f"/runs/{log.run_id}/")
+    expect(page.locator("#live")).to_have_text("Live")
+    page.locator("#step-12-body > summary").press("Enter")
+    expect(page.locator("#step-12-body dl")).to_contain_text("Worker")
+    failures = iter([True])
+    page.route("**/parts/step-91/", lambda route: route.abort() if next(failures, False) else route.continue_())
+    act(log.append, *ended(3, 12, 88), *begun(91, input={"words": ["many words " * 30] * 150}), *begun(*range(92, 102)))
+    expect(page.locator("#step-88")).to_contain_text("Succeeded")
+    expect(page.locator("#step-91")).to_contain_text("Running")
+    expect(page.locator("#step-101")).to_be_visible()
+    assert next(failures, None) is None, "it was asked for twice"
+    expect(page.locator("#step-12-body > summary")).to_be_focused()
+    expect(page.locator("#step-12 rect")).to_have_count(0)
+    expect(page.locator("#steps-earlier")).to_have_text("Steps before step 22")
+    rows = page.locator("#steps > li").evaluate_all("rows => rows.map(row => row.id)")
+    assert rows == ["step-12", *(f"step-{n}" for n in range(22, 102))], "what somebody is at stays"
+    expect(page.locator("#bar-101 rect")).to_have_count(1)
+    expect(page.locator("#run-count")).to_have_text("all 106 events received")
+
+
 def test_what_was_opened_stays_open_while_the_page_is_live(sign_in, act, carry):
     run = act(start, "paying")
     page = sign_in("operator")
@@ -66,6 +99,49 @@ def test_what_was_opened_stays_open_while_the_page_is_live(sign_in, act, carry):
     expect(page.get_by_label("Reason")).to_have_value("Because I am writing")
 
 
+MANY_PARTS = """() => {
+  const parts = Array.from({ length: 501 }, (_, number) => ({ id: `event-${number + 1000}`, html: "" }));
+  const message = new CustomEvent("socket:message", { bubbles: true, detail: { seq: null, parts } });
+  document.querySelector("[data-socket]").dispatchEvent(message);
+}"""
+
+
+def test_following_can_be_paused_and_the_bars_come_up_to_date_when_one_goes_on(sign_in, act, carry):
+    run = act(start, number=4)
+    page = sign_in("operator")
+    page.goto(f"/runs/{run.pk}/")
+    expect(page.locator("#live")).to_have_text("Live")
+    page.get_by_role("button", name="Pause").click()
+    carry()
+    expect(page.get_by_role("button", name="Go on")).to_contain_text("new")
+    expect(page.locator("#steps > li")).to_have_count(0)
+    page.get_by_role("button", name="Go on").click()
+    last = act(Run.objects.get, pk=run.pk).last_seq
+    expect(page.locator("#run-count")).to_have_text(f"all {last} events received")
+    expect(page.locator("#bar-4 rect.work")).to_have_count(1)
+    expect(page.locator("#run-news")).to_have_text("The run succeeded.")
+    page.get_by_role("button", name="Pause").click()
+    page.evaluate(MANY_PARTS)
+    page.get_by_role("button", name="Go on (more than 500 new)").click()
+    expect(page.locator("#follow")).to_have_count(0)  # a new page, of a run that has ended
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for fold in ("body", "raw"):
+        page.locator(f"#step-4-{fold} > summary").click()
+    copy = page.locator("#step-4-raw [data-copy]")
+    copy.click()
+    expect(copy).to_have_text("Copied")
+    page.route("**/events/?step=4*", lambda route: route.fulfill(status=503, body="Not now"))
+    copy.click()
+    expect(copy).to_have_text("Not copied: download it")
+    page.get_by_role("link", name="Go back in time").click()
+    expect(page.get_by_role("slider", name="Event")).to_be_focused()
+    for seq in (last - 1, last - 2):
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#past")).to_contain_text(f"Event {seq} of {last}")
+    expect(page.locator("#step-4")).to_contain_text("Running")
+    expect(page).to_have_url(re.compile(rf"until={last - 2}$"))
+
+
 def test_a_live_page_opens_and_closes_steps_as_a_fresh_one_but_for_what_a_person_chose(sign_in, act, carry):
     run = act(start, "paying")
     carry()
@@ -76,11 +152,13 @@ def test_a_live_page_opens_and_closes_steps_as_a_fresh_one_but_for_what_a_person
         expect(page.locator("#step-1-body")).to_have_attribute("open", "")
     for _ in range(2):  # closed and opened again
         chosen.locator("#step-1-body > summary").press("Enter")
+    chosen.locator("#step-1-raw > summary").press("Enter")
     act(commands.cancel, run.pk, by="admin")
     for page in (live, chosen, every):
         expect(page.locator("#step-1")).to_contain_text("Cancelled")
     expect(live.locator("#step-1-body")).not_to_have_attribute("open", "")
-    expect(chosen.locator("#step-1-body")).to_have_attribute("open", "")
+    for part in ("body", "raw"):
+        expect(chosen.locator(f"#step-1-{part}")).to_have_attribute("open", "")
     expect(every.locator("#step-1-body")).to_have_attribute("open", "")
 
 
@@ -177,18 +255,6 @@ def test_a_run_can_be_started_and_cancelled_without_scripts(sign_in, act):
     page.get_by_role("button", name="Yes, cancel").click()
     expect(page.locator("#run-state")).to_contain_text("Cancelled")
     assert act(Run.objects.get).status == "cancelled"
-
-
-def test_markup_in_a_message_or_an_answer_is_text(sign_in, act, carry):
-    agents.FAILURES[ATTACK] = [agents.AskHuman(ATTACK)]
-    runs = [act(start, slug, text=ATTACK) for slug in ("guessing", "asking", "stumbling")]
-    carry()
-    page = sign_in("operator")
-    for path in ("/", "/runs/", *(f"/runs/{run.pk}/?open=all" for run in runs), *(f"/runs/{run.pk}/events/" for run in runs)):
-        page.goto(path)
-        page.wait_for_load_state("networkidle")
-        assert page.locator("main img, main script").count() == 0
-    # a dialog or a violation of the policy fails the test in sign_in
 
 
 def test_the_keyboard_reaches_what_matters(sign_in, act):

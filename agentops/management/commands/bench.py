@@ -20,6 +20,7 @@ from agentops.arguments import whole_number
 SUFFIX = "_bench"  # of this checkout's database, for the name of the one that is measured in
 REDIS_DATABASE = "9"
 INSIDE = "AGENTOPS_BENCH"  # set in the process that measures
+APPS, MORE_APPS = ["agentops.benchmarks"], {"migrate": ["agentops.benchmarks.tomorrow"]}
 FAST = {"LEASE_SECONDS": "3", "LEASE_RENEW_SECONDS": "1"}  # so that --quick need not wait for a lease to run out
 
 
@@ -29,28 +30,38 @@ Take = Callable[..., tuple[dict[str, Any], str]]
 class Command(BaseCommand):
     help = (
         "Measure the engine (steps per second beside the server's limit, latencies, counts, memory), the inbox when it is full, "
-        "or how long verify takes. "
-        "Rates are per second, times as their names say, with targets; docs/benchmark.md says how."
+        "pages on a long history, pages while old runs are removed, runs and pages while migrations are applied, or how long "
+        "verify takes. Rates are per second, times as their names say, with targets; docs/benchmark.md says how."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         count = whole_number(least=1)
-        parser.add_argument("what", choices=["engine", "inbox", "verify"])
+        parser.add_argument("what", choices=["engine", "inbox", "pages", "prune", "migrate", "verify"])
         parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
         parser.add_argument("--rounds", type=count, default=5, help="how often each figure is taken; medians (default 5)")
         parser.add_argument("--runs", type=count, default=150, help="runs of ten steps for one process (default 150; two: x4)")
         parser.add_argument("--quick", action="store_true", help="one small round: shows that it works, measures nothing well")
         parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this measure only; may be repeated")
-        parser.add_argument("--events", type=count, default=1_000_000, help="for verify: how many (default 1,000,000)")
+        parser.add_argument(
+            "--history",
+            type=count,
+            help="for pages, prune and migrate: how many runs (1,000,000, 50,000, 20,000; with --quick 100,000, 1,000, 200)",
+        )
+        parser.add_argument("--viewers", type=count, help="for watch, of pages: how many look at one run (default 200)")
+        parser.add_argument(
+            "--events", type=count, help="for verify: how many (default 1,000,000); for watch: how many a second (default 20)"
+        )
 
     def handle(self, *, what: str, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("bench makes a database and starts processes of its own: it is not for production.")
+        _check(options["only"], what)
         if not os.environ.get(INSIDE):
-            return self._in_a_database_of_its_own(quick=options["quick"])
+            return self._in_a_database_of_its_own(what, quick=options["quick"])
         django_rq.get_connection("default").flushdb()  # what a benchmark that was killed has left
         call_command("migrate", verbosity=0, interactive=False)
-        takes: dict[str, Take] = {"engine": self._engine, "inbox": self._inbox, "verify": self._verify}
+        takes: dict[str, Take] = {"engine": self._engine, "inbox": self._inbox, "pages": self._pages}
+        takes |= {"prune": self._prune, "migrate": self._migrate, "verify": self._verify}
         result, table = takes[what](**options)
         self.stdout.write(json.dumps(result) if options["json"] else table)
         return None
@@ -58,7 +69,6 @@ class Command(BaseCommand):
     def _engine(self, *, rounds: int, runs: int, quick: bool, only: list[str], **options: Any) -> tuple[dict[str, Any], str]:
         from agentops.benchmarks import engine, figures
 
-        _check(only, engine.MEASURES)
         form = engine.QUICK if quick else replace(engine.Form(), rounds=rounds, runs=runs)
         result = engine.measure(form, only=only, say=self.stderr.write)
         return result, figures.table(result)
@@ -66,24 +76,48 @@ class Command(BaseCommand):
     def _inbox(self, *, rounds: int, quick: bool, only: list[str], **options: Any) -> tuple[dict[str, Any], str]:
         from agentops.benchmarks import figures, inbox
 
-        _check(only, inbox.MEASURES)
         result = inbox.measure(inbox.QUICK if quick else inbox.Form(rounds), only=only, say=self.stderr.write)
         return result, figures.table(result)
 
-    def _verify(self, *, events: int, **options: Any) -> tuple[dict[str, Any], str]:
+    def _pages(
+        self, *, rounds: int, quick: bool, only: list[str], history: int | None, viewers: int | None, events: int | None,
+        **options: Any,
+    ) -> tuple[dict[str, Any], str]:  # fmt: skip
+        from agentops.benchmarks import figures, pages
+
+        form = pages.QUICK if quick else replace(pages.Form(), rounds=rounds)
+        form = replace(form, runs=history or form.runs, viewers=viewers or form.viewers, events=events or form.events)
+        result = pages.measure(form, only=only, say=self.stderr.write)
+        return result, figures.table(result)
+
+    def _verify(self, *, events: int | None, **options: Any) -> tuple[dict[str, Any], str]:
         from agentops.benchmarks import history
 
-        result = history.measure(events, say=self.stderr.write)
-        return result, "\n".join(f"{name:<32} {value:>14,}" for name, value in result.items())
+        result = history.measure(events or 1_000_000, say=self.stderr.write)
+        return result, _lines(result)
 
-    def _in_a_database_of_its_own(self, *, quick: bool) -> None:
+    def _prune(self, *, quick: bool, history: int | None, **options: Any) -> tuple[dict[str, Any], str]:
+        from agentops.benchmarks import pruning
+
+        form = pruning.QUICK if quick else pruning.Form()
+        result = pruning.measure(replace(form, runs=history or form.runs), say=self.stderr.write)
+        return result, _lines(result)
+
+    def _migrate(self, *, quick: bool, history: int | None, **options: Any) -> tuple[dict[str, Any], str]:
+        from agentops.benchmarks import migrating
+
+        form = migrating.QUICK if quick else migrating.Form()
+        result = migrating.measure(replace(form, history=history or form.history), say=self.stderr.write)
+        return result, _lines(result)
+
+    def _in_a_database_of_its_own(self, what: str, *, quick: bool) -> None:
         if not _alone():
             raise CommandError("Another bench runs here, in the same database: wait for its end, or stop it.")
         name = connection.settings_dict["NAME"] + SUFFIX
         environment = os.environ | {
             "DATABASE_URL": _with_path(os.environ["DATABASE_URL"], name),
             "REDIS_URL": _with_redis_database(os.environ["REDIS_URL"]),
-            "AGENT_APPS": "agentops.benchmarks",
+            "AGENT_APPS": ",".join(APPS + MORE_APPS.get(what, [])),
             "LOG_LEVEL": "ERROR",
             INSIDE: "1",
         }
@@ -96,7 +130,20 @@ class Command(BaseCommand):
             sys.exit(ended.returncode)
 
 
-def _check(only: list[str], measures: Iterable[str]) -> None:
+def _lines(result: dict[str, Any]) -> str:
+    return "\n".join(f"{name:<32} {value:>14,}" for name, value in result.items() if isinstance(value, int | float))
+
+
+def _check(only: list[str], what: str) -> None:
+    """Before a database is made."""
+    if not only:
+        return
+    from agentops.benchmarks import engine, inbox, pages
+
+    of_each: dict[str, Iterable[str]] = {"engine": engine.MEASURES, "inbox": inbox.MEASURES, "pages": pages.MEASURES}
+    measures = of_each.get(what, ())
+    if not measures:
+        raise CommandError(f"bench {what} takes one measure: leave --only out.")
     if unknown := set(only) - set(measures):
         raise CommandError(f"There is no measure {', '.join(sorted(unknown))}; there are {', '.join(measures)}.")
 

@@ -14,6 +14,7 @@ from runs import alone, executor, keeper, live
 
 
 class Command(BaseCommand):
+    requires_system_checks: list[str] = []  # the job process has carried them out
     help = "Carry a run whose lease the calling job process has. Job processes start this themselves."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

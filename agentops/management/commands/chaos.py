@@ -38,14 +38,16 @@ class Command(BaseCommand):
         parser.add_argument("--quick", action="store_true", help="some faults of each kind in at most 90 s, not 15 minutes")
         parser.add_argument("--only", default="", help="only the faults with this in their name; the result is not kept")
         parser.add_argument("--seed", type=whole_number(least=0), help="chooses moments and victims; the report names it")
+        many = "for many runs together: how many (1,000, which is too few for L7)"
+        parser.add_argument("--together", type=whole_number(least=10), help=many)
         parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
-    def handle(self, *, quick: bool, only: str, seed: int | None, **options: Any) -> None:
+    def handle(self, *, quick: bool, only: str, seed: int | None, together: int | None, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("chaos starts services of its own and kills them: it is not for production.")
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         if os.environ.get(INSIDE):
-            return self._conduct(quick, only, secrets.randbelow(10**6) if seed is None else seed)
+            return self._conduct(quick, only, secrets.randbelow(10**6) if seed is None else seed, together)
         result = _in_a_place_of_its_own()
         if not only:
             results.keep(result)
@@ -54,12 +56,12 @@ class Command(BaseCommand):
             sys.exit(1)
         return None
 
-    def _conduct(self, quick: bool, only: str, seed: int) -> None:
+    def _conduct(self, quick: bool, only: str, seed: int, together: int | None) -> None:
         from agentops.chaos import trial
 
         process.die_with_parent(signal.SIGTERM)
         form, directory = trial.QUICK if quick else trial.FULL, Path(os.environ[INSIDE])
-        result = trial.conduct(directory, form=form, seed=seed, only=only, say=_progress)
+        result = trial.conduct(directory, form=form, seed=seed, only=only, say=_progress, together=together)
         (directory / RESULT).write_text(json.dumps(results.stamped(result)))
 
 
@@ -80,7 +82,7 @@ def _in_a_place_of_its_own() -> dict[str, Any]:
             STEP_SECONDS: "0.03",
             INSIDE: str(directory),
         }
-        code = subprocess.run([sys.executable, *sys.argv], env=os.environ | FAST | own, check=False).returncode
+        code = subprocess.run([sys.executable, *sys.argv, "--skip-checks"], env=os.environ | FAST | own, check=False).returncode
         if code or not (directory / RESULT).exists():
             sys.exit(code or 1)
         result: dict[str, Any] = json.loads((directory / RESULT).read_text())

@@ -1,7 +1,8 @@
-"""The sample world: accounts, the demo's bank, and some runs to look at."""
+"""The sample world: accounts, the demo's bank, some runs to look at, and as much history as is wanted."""
 
 import csv
 import secrets
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agentops import people
 from agentops.arguments import whole_number
+from agentops.progress import Progress
+from agentops.seeding import filling
 from runs import commands, describe
 from runs.integrations import bank
 from runs.models import Run
@@ -20,20 +23,30 @@ RUNS = 20
 
 
 class Command(BaseCommand):
-    help = "Make the sample world: five accounts, a bank of its own, and some runs. For development only."
+    help = (
+        "Make the sample world: five accounts, a bank of its own, and some runs; with --runs, a history of so many more, "
+        "each with its whole log. For development only."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--if-empty", action="store_true", help="start runs only when there is no run yet")
-        parser.add_argument("--runs", type=whole_number(least=0), default=RUNS, help=f"how many runs to start (default {RUNS})")
+        number = whole_number(least=0)
+        parser.add_argument("--start", type=number, help=f"how many runs to start now (default {RUNS}; none with --runs)")
+        parser.add_argument("--runs", type=number, default=0, help="how many runs of the past to add; again adds more")
+        parser.add_argument("--days", type=whole_number(least=1), default=30, help="over how many days they are spread (30)")
+        parser.add_argument("--seed", type=int, default=1, help="the same tells the same stories (default 1)")
 
-    def handle(self, *, if_empty: bool, runs: int, **options: Any) -> None:
+    def handle(self, *, if_empty: bool, start: int | None, runs: int, days: int, seed: int, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("seed makes sample accounts and a sample bank: it is not for production.")
         people.ensure_groups()
         self._ensure_accounts(settings.AGENTOPS_LOCAL / "accounts.txt")
         bank.build()
-        if not (if_empty and Run.objects.exists()):
-            self._start(_messages(runs))
+        if if_empty and Run.objects.exists():
+            return
+        if runs:
+            self._fill(runs, days=days, seed=seed)
+        self._start(_messages(start if start is not None else 0 if runs else RUNS))
 
     def _ensure_accounts(self, file: Path) -> None:
         """Make the accounts that are missing, with one password for all; those that exist keep theirs."""
@@ -49,7 +62,15 @@ class Command(BaseCommand):
                 f"Look into accounts.txt of the checkout that made them, or set a new one: manage.py changepassword {there[0]}"
             )
 
+    def _fill(self, runs: int, *, days: int, seed: int) -> None:
+        progress = Progress(sys.stderr, "made", "runs")
+        filling.fill(runs, days=days, seed=seed, tell=progress.show)
+        progress.end()
+        self.stdout.write(f"Added {describe.runs(runs)} of the last {days} days.")
+
     def _start(self, messages: list[str]) -> None:
+        if not messages:
+            return
         try:
             for message in messages:
                 commands.start("card-desk", {"message": message}, by="operator")

@@ -5,6 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from runs import nightly
+from runs.alerts import watch
 from runs.sweeper import sweep_for_ever
 
 
@@ -15,4 +17,6 @@ class Command(BaseCommand):
         ended: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, frame: ended.append(received))
+        watch.start()
+        nightly.start()
         sweep_for_ever(lambda: bool(ended))

@@ -65,7 +65,7 @@ local function verdict(before)
 end
 
 local function begin_canary(grant)
-  local canary = {canary = grant, canary_until = now + q.lease}
+  local canary = {canary = grant, canary_until = now + q.lease, first = grant}
   if b.state ~= 'half-open' then return become('half-open', 'One call tries whether it works again.', canary) end
   redis.call('HSET', breaker, 'canary', grant, 'canary_until', canary.canary_until)
 end

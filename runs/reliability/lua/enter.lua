@@ -20,10 +20,26 @@ elseif q.windows then
   redis.call('HSET', state, 'slots:free', now)
 end
 
+local grant = q.grant .. SEP .. q.key
+-- So soon it is to leave, or it must be stamped anew: what it was given may else be another's by then.
+local function let_in(canary, change)
+  local within = canary and q.lease / 2 or math.huge
+  for _, meter in ipairs(meters) do within = math.min(within, meter.name == 'slots' and q.lease / 2 or meter.lag) end
+  return cjson.encode({grant = grant, canary = canary, change = change, within = within < math.huge and within or 0})
+end
+
+local has_it = b.canary == grant
+for _, meter in ipairs(meters) do has_it = has_it or redis.call('ZSCORE', meter.log or slots, grant) end
+if has_it then -- the answer was lost on the way, and it asks again
+  return let_in(b.canary == grant, b.first == grant and {old = 'open', new = 'half-open', why = b.why} or nil)
+end
+
+-- When a call of each key was last let in. Tenants come and go: the oldest are forgotten.
+local turns, KEYS_KNOWN = at('turns'), 10000
 local sides = {}
 local function side(key)
   if not sides[key] then
-    local found = {share = 0, last = number(at('last'), key) or 0}
+    local found = {share = 0, last = tonumber(redis.call('ZSCORE', turns, key)) or 0}
     for _, meter in ipairs(meters) do
       found.share = math.max(found.share, (number(meter.use, key) or 0) / meter.limit)
     end
@@ -101,6 +117,11 @@ if q.terms then says, seconds, next_try = verdict(position) end
 local function held_back(answer, moment)
   in_minute('h')
   answer.seconds = math.max(moment - now, SOON)
+  if answer.cause == 'slots' then -- nobody knows when a call ends
+    answer.seconds = guess(me, answer.seconds, 0.05, 1)
+  elseif moment <= now then -- there is room, for those who are to come now and go first, and have not been here yet
+    answer.seconds = guess(me, answer.seconds, 0.02, 0.2)
+  end
   if answer.seconds > LOOK then answer.seconds = LOOK * (0.5 + position * 0.618034 % 1 / 2) end
   come_back(math.max(moment, now + SOON), now + answer.seconds, tokens and tokens.cost)
   return cjson.encode(answer)
@@ -126,28 +147,20 @@ if free <= 0 then
   return held_back(answer, latest)
 end
 
-local grant = string.format('%.0f-%d', now * 1000000, redis.call('HINCRBY', state, 'calls', 1)) .. SEP .. q.key
-local answer = {grant = grant, canary = says == 'canary'}
+redis.call('HINCRBY', state, 'calls', 1)
 give_up_place(me)
-if answer.canary then
-  answer.change = begin_canary(grant)
+local is_canary, change = says == 'canary', nil
+if is_canary then
+  change = begin_canary(grant)
 elseif b.ramp_since then
   if ramping() then redis.call('HINCRBY', breaker, 'ramped', 1) else redis.call('HDEL', breaker, 'ramp_since', 'ramped') end
 end
 if #meters > 0 then
-  redis.call('HSET', at('last'), q.key, now)
-  redis.call('EXPIRE', at('last'), DAY)
+  redis.call('ZADD', turns, now, q.key)
+  redis.call('ZREMRANGEBYRANK', turns, 0, -KEYS_KNOWN - 1)
+  redis.call('EXPIRE', turns, DAY)
 end
--- So soon it is to leave, or it must be stamped anew: what it was given may else be another's by then.
-local within = answer.canary and q.lease / 2 or math.huge
 for _, meter in ipairs(meters) do
-  if meter.name == 'slots' then
-    take_slot(grant, q.ticket, q.lease)
-    within = math.min(within, q.lease / 2)
-  else
-    spend(meter, grant)
-    within = math.min(within, meter.lag)
-  end
+  if meter.name == 'slots' then take_slot(grant, q.ticket, q.lease) else spend(meter, grant) end
 end
-answer.within = within < math.huge and within or 0
-return cjson.encode(answer)
+return let_in(is_canary, change)

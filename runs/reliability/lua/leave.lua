@@ -37,7 +37,7 @@ elseif q.slot and redis.call('ZSCORE', slots, q.grant) then
   redis.call('SADD', given_up, q.grant)
 end
 if q.ok == nil then
-  if b.canary == q.grant then redis.call('HSET', breaker, 'canary_until', now) end
+  if b.canary == q.grant and not q.runs_on then redis.call('HSET', breaker, 'canary_until', now) end
   return '{}'
 end
 

@@ -1,6 +1,7 @@
 -- Those who were held back: a queue for each key, when each caller's turn will be (due), and when it was told to look (told).
 local LAPSE, PROTECT, KEEP, EARLY, SOON, LOOK, DAY = 60, 3, 10, 0.02, 0.005, 900, 86400
 local due, told, waiting, needs, line_of_tokens = at('due'), at('told'), at('waiting'), at('needs'), at('line')
+local guesses = at('guesses') -- how often each was told to look though nobody knows when there is room
 
 local function queue(key) return at('queue:' .. key) end
 
@@ -11,6 +12,7 @@ local function give_up_place(who)
   redis.call('ZREM', told, who)
   redis.call('ZREM', queue(key), ticket)
   redis.call('HDEL', needs, who)
+  redis.call('HDEL', guesses, who)
   if redis.call('HGET', line_of_tokens, 'who') == who then redis.call('DEL', line_of_tokens) end
   if redis.call('ZREM', due, who) == 1 then count(waiting, key, -1) end
 end
@@ -39,6 +41,14 @@ local function come_back(moment, look, tokens)
   redis.call('ZADD', told, look, who)
   if tokens then redis.call('HSET', needs, who, tokens) end
   for _, key in ipairs({mine, due, told, waiting, needs}) do redis.call('EXPIRE', key, DAY) end
+end
+
+-- Each look is written in a log: those of one wait come more and more seldom.
+local function guess(who, seconds, first, last)
+  if seconds >= last then return seconds end
+  local times = redis.call('HINCRBY', guesses, who, 1)
+  redis.call('EXPIRE', guesses, DAY)
+  return math.max(seconds, math.min(first * 1.5 ^ (times - 1), last))
 end
 
 -- The first in line for tokens, if it comes back: since when it has waited, and from when on room has been kept.

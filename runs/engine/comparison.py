@@ -1,4 +1,4 @@
-"""What a person changed in a proposal: field by field, word by word."""
+"""How two values differ, as a proposal and its edit, or the results of two runs: field by field, word by word."""
 
 import json
 import re
@@ -31,6 +31,11 @@ class Change:
 def changes(before: Any, after: Any) -> list[Change]:
     """The fields that differ, each by its path ("address.street"); for values without fields, the one change there is."""
     return [Change(path, words(_text(old), _text(new))) for path, old, new in _differing(before, after, "")]
+
+
+def number_of_changes(before: Any, after: Any) -> int:
+    """How many fields differ; their words are not compared."""
+    return sum(1 for _ in _differing(before, after, ""))
 
 
 def _differing(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

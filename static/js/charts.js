@@ -1,0 +1,50 @@
+// Draws [data-plot] with uPlot, in the colours of the page; anew when a part was fetched, the window or the theme changed.
+(() => {
+  const HEIGHT = 150;
+  const drawn = new Map(); // element -> plot
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const colour = (name) => { // light-dark() is resolved by the browser only where it is used
+    const probe = Object.assign(document.createElement("i"), { className: `tone-${name}` });
+    probe.style.color = name === "soft" || name === "line" ? `var(--${name})` : "var(--tone)";
+    document.body.append(probe);
+    const found = getComputedStyle(probe).color;
+    probe.remove();
+    return found;
+  };
+  const faint = (found) => found.replace(/^rgb\((.*)\)$/, "rgba($1, .45)");
+  const round = (value) => (value == null ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
+  const moments = (plot, ticks, axis, space, seconds) => ticks.map((at) => new Date(at * 1000).toLocaleString("en-GB",
+    seconds >= 86_400 ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" }));
+  const draw = (place) => {
+    const { unit, kind, times, lines } = JSON.parse(place.dataset.plot);
+    const said = (plot, value) => (value == null ? "–" : `${round(value)}${unit && ` ${unit}`}`);
+    const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `11px ${style("--tblr-font-sans-serif")}` };
+    const series = lines.map(({ word, tone }) => ({
+      label: word, stroke: colour(tone), width: kind === "bars" ? 0 : 1.5, value: said, spanGaps: true, points: { show: kind === "lines", size: 3 },
+      ...(kind === "bars" && { fill: tone === "red" ? colour(tone) : faint(colour(tone)), paths: uPlot.paths.bars({ size: [0.8, 40] }) }),
+    }));
+    const options = {
+      width: place.clientWidth, height: HEIGHT, legend: { live: true }, cursor: { y: false, drag: { x: false } },
+      scales: { y: { range: (plot, least, most) => [0, (most || 1) * 1.1] } },
+      axes: [{ ...axis, space: 60, values: moments, size: 26 }, { ...axis, size: 44, values: (plot, ticks) => ticks.map(round) }],
+      series: [{ label: "", value: (plot, at) => (at == null ? "" : new Date(at * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })) }, ...series],
+    };
+    drawn.get(place)?.destroy();
+    drawn.set(place, new uPlot(options, [times, ...lines.map(({ values }) => values)], place));
+    widths.observe(place);
+  };
+  const all = () => {
+    for (const [place, plot] of drawn) if (!place.isConnected) { plot.destroy(); drawn.delete(place); }
+    document.querySelectorAll("[data-plot]").forEach(draw);
+  };
+  const widths = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      const plot = drawn.get(target);
+      if (plot && Math.round(contentRect.width) !== plot.width) plot.setSize({ width: Math.round(contentRect.width), height: HEIGHT });
+    }
+  });
+  all();
+  document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => { if (target.id === "trends" || !document.querySelector(".uplot")) all(); });
+  new MutationObserver(all).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
+})();
