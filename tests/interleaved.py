@@ -9,6 +9,8 @@ from django.db import connection, connections, transaction
 
 from tests.processes import eventually
 
+WAITING = "pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"  # others test on this server too
+
 
 class Behind:
     """Somebody else's act, begun by `waits` and over when the block is."""
@@ -39,8 +41,14 @@ def behind(act: Callable[[], Any]) -> Iterator[Behind]:
 def somebody_waits() -> bool:
     """For a lock of ours."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+        cursor.execute(f"SELECT FROM {WAITING}")
         return bool(cursor.fetchall())
+
+
+def ends_who_waits() -> None:
+    """For a lock of ours: as PostgreSQL does by itself when it finds that nobody listens any more."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM {WAITING}")
 
 
 def _on_its_own(act: Callable[[], Any]) -> Any:

@@ -19,7 +19,7 @@ from reviews.models import BulkDecision, BulkItem, Decision
 from runs import dispatch, event_log
 from runs.engine.events import Kind
 from runs.models import Run
-from tests.interleaved import behind, somebody_waits
+from tests.interleaved import behind, ends_who_waits, somebody_waits
 from tests.processes import eventually, kill, process
 from tests.reviewing import signed_in
 from tests.test_bulk import decide, opened, outcomes, preview, states
@@ -150,8 +150,7 @@ def test_kill_9_in_the_middle_and_it_is_gone_on_with_by_itself(
         BulkItem.objects.select_for_update().get(pk=fourth.pk)
         eventually(somebody_waits)
         kill(victim)
-        with connection.cursor() as cursor:  # as PostgreSQL does by itself when it finds that nobody listens any more
-            cursor.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE NOT granted")
+        ends_who_waits()
     told = Counter(begun.items.values_list("outcome", flat=True))
     assert (told, Decision.objects.count()) == ({"decided": 3, "": 5}, 4)
     begun.items.update(at=F("at") - timedelta(minutes=1))  # it has been silent for long

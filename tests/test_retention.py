@@ -142,7 +142,7 @@ def test_the_database_lets_go_only_what_has_a_true_tombstone() -> None:
     holds.release(run.pk, by="ann")
     refuses(Hold.objects.get().delete, lambda: Hold.objects.update(released_by="eve"))
     holds.hold(run.pk, by="ann", reason="a lawyer asked again")
-    for moved in ({"run": other}, {"by": "eve"}, {"reason": "none"}, {"at": clock.now()}):
+    for moved in ({"run": other}, {"by": "eve"}, {"reason": "none"}, {"at": clock.now() - timedelta(days=1)}):
         refuses(lambda moved=moved: Hold.objects.filter(released_at=None).update(**moved))
     holds.release(run.pk, by="ann")
     tombstone.save(force_insert=True)

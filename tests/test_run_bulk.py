@@ -19,7 +19,7 @@ from django.utils import timezone
 from runs import bulk, commands, dispatch, event_log, executor, sealed, signals
 from runs.engine.events import Kind
 from runs.models import BulkAction, BulkActionItem, Run
-from tests.interleaved import somebody_waits
+from tests.interleaved import ends_who_waits, somebody_waits
 from tests.processes import eventually, kill, process
 
 pytestmark = pytest.mark.django_db
@@ -274,8 +274,7 @@ def test_kill_9_in_the_middle_of_a_retry_and_each_goes_on_exactly_once(
         Run.objects.select_for_update().get(pk=fourth.run)
         eventually(somebody_waits)
         kill(victim)
-        with connection.cursor() as cursor:  # as PostgreSQL does by itself when it finds that nobody listens any more
-            cursor.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE NOT granted")
+        ends_who_waits()
     assert Counter(action.items.values_list("outcome", flat=True)) == {"done": 3, "": 5}
     assert [retries(item.run) for item in action.items.order_by("pk")] == [1] * 3 + [0] * 5
     action.items.update(at=F("at") - timedelta(minutes=1))  # it has been silent for long
