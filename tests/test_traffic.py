@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
@@ -30,6 +31,18 @@ def test_it_starts_runs_decides_and_has_the_outside_fail(
     assert Decision.objects.get().actor.username in ("reviewer", "reviewer2", "operator")
     assert "1 reviews decided" in out.getvalue()
     assert ", 0 faults" not in out.getvalue()
+
+
+def test_it_finds_the_outside_where_up_has_put_it(
+    people: dict[str, User], outside: Outside, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "FAULT_EVERY_SECONDS", 0.01)
+    settings.AGENTOPS_LOCAL, settings.CARD_PROCESSOR_URL = tmp_path, "http://127.0.0.1:9"
+    (tmp_path / "outside.txt").write_text(outside.url)
+    out, err = StringIO(), StringIO()
+    call_command("traffic", rate=50, seconds=0.5, stdout=out, stderr=err)
+    assert ", 0 faults" not in out.getvalue()
+    assert err.getvalue() == ""
 
 
 def test_an_outside_that_is_not_there_is_said_and_stops_nothing(people: dict[str, User], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,7 @@ def test_everything_comes_up_heals_and_goes(local: Path, up: Up) -> None:
     assert accounts in "".join(up.lines)
     outside = next(line for line in up.lines if "fails on demand" in line).split(" is at ")[1].split()[0]
     assert urllib.request.urlopen(f"{outside}/seen", timeout=30).status == 200
+    assert (local / "outside.txt").read_text() == outside, "where `traffic` looks for it"
 
     assert process.wait_until(lambda: registered_job_processes(local) == 2, 60)
     killed = job_processes(local)[0]
@@ -127,6 +128,7 @@ def test_everything_comes_up_heals_and_goes(local: Path, up: Up) -> None:
 
     assert up.end(signal.SIGINT) == 0
     assert processes_of(local) == {}
+    assert not (local / "outside.txt").exists()
     assert pids(local) == [None, None], "PostgreSQL and Redis go last"
 
     again = Up(local)

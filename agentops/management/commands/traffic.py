@@ -16,6 +16,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pydantic import ValidationError
 
+from agentops.outside import noted
 from agentops.seeding import desk
 from reviews import decisions
 from reviews.models import Review
@@ -56,8 +57,8 @@ class Command(BaseCommand):
         parser.add_argument("--seconds", type=_amount, help="end after so long; without it, at Ctrl-C")
         parser.add_argument(
             "--outside",
-            default=settings.CARD_PROCESSOR_URL,
-            help="the stand-in for the outside world, as `up` prints it",
+            default="",
+            help="the stand-in for the outside world; without it, that of `up` in this checkout",
         )
 
     def handle(self, *, rate: float, decide: float, seconds: float | None, outside: str, **options: Any) -> None:
@@ -87,7 +88,11 @@ class Command(BaseCommand):
             time.sleep(min(10.0, CHANCE.expovariate(rate)))
 
     def _fail(self, outside: str) -> bool:
-        """Have some of the next calls fail. Where the stand-in cannot be reached, that is said, and the traffic goes on."""
+        """Have some of the next calls fail. Where the stand-in cannot be reached, that is said, and the traffic goes on.
+
+        It is looked up each time: `up` puts it on another port when it starts again.
+        """
+        outside = outside or noted() or settings.CARD_PROCESSOR_URL
         asked = {"kind": CHANCE.choice(FAULTS), "count": CHANCE.randint(2, 10), "seconds": 1.0}
         address = urlsplit(outside)
         try:

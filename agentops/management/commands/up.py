@@ -16,6 +16,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
+from agentops import outside
 from agentops.children import Child
 from agentops.services import process
 from agentops.services.places import PROJECT
@@ -57,6 +58,7 @@ class Command(BaseCommand):
         with self._progress("Bringing the database up to date"):
             _migrate()
         self._start("outside", "manage.py", "outside", "--port", os.environ["CARD_PROCESSOR_URL"].rpartition(":")[2])
+        outside.note(os.environ["CARD_PROCESSOR_URL"])
         self._start("web", *_web_server(self.port))
         self._say("Looking after the sample world ...")
         self._carry_out("seed", "--if-empty")
@@ -125,6 +127,7 @@ class Command(BaseCommand):
         self.stopping = True
         if not self.children:
             return
+        outside.forget()
         with self._progress("Stopping"):
             first, last = self._in_order_of_stopping()
             for group, seconds in ((first, SECONDS_FOR_JOBS), (last, SECONDS_FOR_WEB)):
