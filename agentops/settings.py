@@ -107,6 +107,7 @@ if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
 if env.bool("AGENTOPS_WEB", default=False):  # set by asgi.py: every request is a thread of its own there, and they share these
     shared = {"min_size": 1, "max_size": env.int("WEB_CONNECTIONS", default=20), "timeout": 5, "reconnect_timeout": 5}
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = shared
+    DATABASES["default"]["ENGINE"] = "agentops.web_database"
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"].setdefault("OPTIONS", {})["connect_timeout"] = 5
 DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0  # of the statements of runs/pen.py: Django's own are never prepared
