@@ -198,7 +198,8 @@ class _Maker:
         return Choice(kind, "Edit", EDITED[Subject(self.review.subject)], "success", "e", self.editor())
 
     def _reason(self, kind: str) -> ReasonForm:
-        return ReasonForm(kind, self.data, draft=self.draft, at_risk=needs_reason(self.review, kind))
+        at_risk, is_read = needs_reason(self.review, kind), consequences.reads_remark(self.review)
+        return ReasonForm(kind, self.data, draft=self.draft, at_risk=at_risk, is_read=is_read)
 
     def _why(self, kind: str) -> ReasonForm:
         """Unjudged where the form beside it only asks for more rows."""

@@ -19,7 +19,7 @@ LEFT_OUT = "“{title}” is left out: {note} The run goes on without it, and en
 OF_A_RESULT = {
     Kind.EDIT: "The run goes on with your correction in the place of the result.",
     Kind.REJECT: "The result is thrown away. " + ELSE_FAILS,
-    Kind.SEND_BACK: "The worker begins anew with your remark. It was sent back {sent_back} of {most} times that it may be.",
+    Kind.SEND_BACK: "The worker begins anew{remark}. It was sent back {sent_back} of {most} times that it may be.",
     Kind.SKIP: LEFT_OUT,
 }
 SAID: dict[tuple[str, str], str] = {
@@ -27,7 +27,7 @@ SAID: dict[tuple[str, str], str] = {
     (Cause.GATED, Kind.REJECT): "“{title}” is not carried out. " + ELSE_FAILS,
     (Cause.GATED, Kind.TAKE_OVER): "“{title}” is not carried out: you did it yourself. The run goes on with what you enter.",
     (Cause.GATED, Kind.SKIP): LEFT_OUT,
-    (Cause.FAILED, Kind.RETRY): "“{title}” is tried again, and its worker gets your remark.",
+    (Cause.FAILED, Kind.RETRY): "“{title}” is tried again{remark}.",
     (Cause.FAILED, Kind.TAKE_OVER): "“{title}” is not tried again. The run goes on with the result that you give here.",
     (Cause.FAILED, Kind.REJECT): "“{title}” is given up. " + ELSE_FAILS,
     (Cause.FAILED, Kind.SKIP): LEFT_OUT,
@@ -56,6 +56,8 @@ SAID: dict[tuple[str, str], str] = {
     (Cause.SAMPLE, Kind.EDIT): "You record what would have been right. The run went on with the result as it was.",
     (Cause.SAMPLE, Kind.REJECT): "You record that the result was wrong. The run went on with it.",
 }
+WITH_REMARK = (", and its worker gets your remark", " with your remark")
+WITHOUT_REMARK = ", as before: it takes no remarks, so what you write is for the history alone, and it may well come to the same"
 OF_THE_FIRST: dict[str | tuple[str, str], str] = {  # of two approvals: what the second lets happen
     (Kind.EDIT, Subject.INPUT): "“{title}” is carried out with the input below, as {who} edited it. Nothing has been done yet.",
     (Kind.EDIT, Subject.OUTPUT): "the run goes on with the result below, as {who} corrected it.",
@@ -78,12 +80,19 @@ def of(review: Review, kind: str) -> str:
     sentence = OF_A_RESULT.get(Kind(kind), "") if of_a_result else SAID.get((review.cause, kind), "")
     sentence = sentence.replace("{others}", OTHERS if _is_of_a_day(review) else "")
     about = {"title": review.title, "position": review.position, "prefix": _prefix(review.position), "version": _version(review)}
+    about["remark"] = WITH_REMARK[kind == Kind.SEND_BACK] if reads_remark(review) else WITHOUT_REMARK
     if kind == Kind.SEND_BACK:
         about |= {"sent_back": _sent_back(review), "most": MOST_SENT_BACK}
     if kind == Kind.SKIP:
         about |= {"note": _note(review)}
     lasting = " This cannot be taken back." if review.cause in NEVER_UNDONE else ""
     return (sentence.format(**about) + lasting).strip()
+
+
+def reads_remark(review: Review) -> bool:
+    """Whether what is written beside "send back" or "try again" reaches the code of its worker."""
+    worker = sdk.find_worker(review.worker)
+    return worker is not None and worker.remarks
 
 
 def of_second(review: Review, first: Decision) -> str:

@@ -26,7 +26,7 @@ LONGER = timedelta(minutes=5)  # the first of a bulk can be taken back for longe
 CARRIES_VALUE = Decision.CARRIES_VALUE
 NEEDS_REASON = {
     Kind.REJECT: "A rejection needs a reason: the supervisor and the run's history carry it.",
-    Kind.SEND_BACK: "Say what is to be changed: the worker begins anew with your remark.",
+    Kind.SEND_BACK: "Say what is to be changed: whoever sends a result back says why.",
 }
 
 

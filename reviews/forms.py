@@ -18,13 +18,14 @@ REASONS = {
     Kind.CANCEL: ("Reason", "The run's history carries it."),
     Kind.FINISH: ("Reason", "The run's history carries it."),
     Kind.SKIP: ("Reason", "The run's history carries it."),
-    Kind.RETRY: ("Remark for the worker", "What to do better. A worker that makes text or judgements takes it into account."),
+    Kind.RETRY: ("Remark for the worker", "What to do better. The worker reads it."),
     Kind.SEND_BACK: ("Remark for the worker", "What is to be changed. The worker reads it and begins anew."),
 }
+NOT_READ = ("Reason", "The worker takes no remarks: the run's history carries it.")
 AT_RISK = ("Why you decide so", "The risk is high, so the history carries your reason.")
 REQUIRED = {
     Kind.REJECT: "Say why: a rejection needs a reason.",
-    Kind.SEND_BACK: "Say what is to be changed: the worker begins anew with your remark.",
+    Kind.SEND_BACK: "Say what is to be changed: whoever sends a result back says why.",
 }
 
 
@@ -36,14 +37,16 @@ class ReasonForm(forms.Form):
 
     def __init__(
         self, kind: str, data: Mapping[str, Any] | None = None, *, draft: Mapping[str, Any] | None = None, name: str = "",
-        at_risk: bool = False,
+        at_risk: bool = False, is_read: bool = True,
     ) -> None:  # fmt: skip
-        """`at_risk`: it must be said why, because the risk is high."""
+        """`at_risk`: it must be said why, because the risk is high. `is_read`: the worker takes remarks."""
         super().__init__(data, auto_id=f"id_{name or kind}_%s", initial=dict(draft or {}))
         reason = self.fields["reason"]
         reason.widget = forms.Textarea({"class": "form-control", "rows": 2, "maxlength": REASON_LETTERS})
         is_no_remark = at_risk and kind == Kind.RETRY
-        reason.label, reason.help_text = AT_RISK if is_no_remark else REASONS.get(Kind(kind), AT_RISK)
+        is_unread = kind in (Kind.RETRY, Kind.SEND_BACK) and not is_read
+        told = NOT_READ if is_unread else REASONS.get(Kind(kind), AT_RISK)
+        reason.label, reason.help_text = AT_RISK if is_no_remark else told
         reason.error_messages["required"] = REQUIRED.get(Kind(kind), "Say why: the risk is high.")
         reason.required = reason.widget.is_required = at_risk or kind in REQUIRED
         self.fields["tag"].widget.attrs["class"] = "form-select"

@@ -54,6 +54,7 @@ class Worker(Generic[P, R]):
     total_timeout: float | None = None  # seconds for all of them, with the waits between
     masked: tuple[str, ...] = ()  # names of text fields that are never recorded
     uses: tuple[str, ...] = ()  # names of the dependencies that it may call
+    remarks: bool = False  # it reads current_step().remark: what a reviewer wrote with "send back" or "retry"
     asks: bool = False
     draft: Any = None  # of a question: the JSON value with which its form opens
     within: float | None = None  # seconds in which a person must have decided or answered

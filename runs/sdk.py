@@ -55,7 +55,7 @@ def worker(function: Callable[P, R | Result[R]], /) -> Worker[P, R]: ...
 def worker(
     *, title: str = "", effect: Effect = "none", risk: Risk = "normal", critical: bool = False, fallback: Any = None,
     gated: str = "", attempts: int | None = None, timeout: float | None = None, total_timeout: float | None = None,
-    masked: tuple[str, ...] = (), uses: str | tuple[str, ...] = (), says: str = "",
+    masked: tuple[str, ...] = (), uses: str | tuple[str, ...] = (), says: str = "", remarks: bool = False,
 ) -> "Decorator": ...  # fmt: skip
 def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a worker: annotated keyword parameters in, a Result[T] (judged) or a plain T (a fact) out.
@@ -71,6 +71,7 @@ def worker(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
 
 OPTIONS = (
     "title", "effect", "risk", "critical", "fallback", "gated", "attempts", "timeout", "total_timeout", "masked", "uses", "says",
+    "remarks",
 )  # fmt: skip
 
 

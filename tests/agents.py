@@ -66,7 +66,7 @@ def count(number: int, ledger: str = "", seconds: float = 0.0) -> int:
     return number + 1
 
 
-@worker
+@worker(remarks=True)
 def guess(text: str, confidence: float | None) -> Result[Choice]:
     remark = current_step().remark
     sure = 1.0 if remark else confidence

@@ -184,7 +184,7 @@ def give(text: str, number: int, ledger: str = "") -> str:
     return f"gave {text}"
 
 
-@worker
+@worker(remarks=True)
 def write(text: str) -> Result[str]:
     return Result(f"{text} {current_step().remark}".strip(), None, source="a pen")
 

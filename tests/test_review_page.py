@@ -184,3 +184,22 @@ def test_strangers_get_nothing_of_it(people, name):
         assert client.get(f"/reviews/{review.pk}/{part}/").status_code == 403
     assert client.post(f"/reviews/{review.pk}/diff/", {"decision": "edit"}).status_code == 403
     assert client.post("/reviews/keys/").status_code == 403
+
+
+@sdk.worker
+def deaf(text: str) -> sdk.Result[agents.Choice]:
+    return sdk.Result(agents.Choice(colour="red", amount=1), 0.3)
+
+
+@sdk.agent("deafness", title="Deafness", version="1", threshold=0.8)
+def deafness(run: sdk.Run, order: agents.Order) -> agents.Answer:
+    return agents.Answer(said=run.step("deaf", deaf, text=order.text).colour)
+
+
+def test_send_back_says_whether_the_worker_reads_the_remark(reviewer):
+    heard, unheard = (reviewer.get(stopped(slug).get_absolute_url()).content.decode() for slug in ("guessing", "deafness"))
+    assert "The worker begins anew with your remark. It was sent back 0 of 5" in heard
+    assert "Remark for the worker" in heard
+    assert "it takes no remarks, so what you write is for the history alone" in unheard
+    assert "The worker takes no remarks: the run&#x27;s history carries it." in unheard
+    assert "Remark for the worker" not in unheard

@@ -352,7 +352,7 @@ def draft_from_template(queue: Queue, name: str, message: str, done: Done) -> Dr
     return Draft(reply=reply)
 
 
-@worker(title="Draft the reply", critical=True, fallback=draft_from_template, uses="model")
+@worker(title="Draft the reply", critical=True, fallback=draft_from_template, uses="model", remarks=True)
 def draft(queue: Queue, name: str, message: str, done: Done) -> Draft | Result[Draft]:
     """By the model where one is configured; a person reads every word of it before it is sent."""
     template: Draft = draft_from_template(queue=queue, name=name, message=message, done=done)
