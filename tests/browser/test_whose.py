@@ -46,7 +46,8 @@ def test_a_page_that_is_left_gives_up_its_claim_soon_and_one_that_is_loaded_agai
     page.goto(review.get_absolute_url())
     page.get_by_role("button", name="Claim", exact=True).click()
     expect(page.get_by_role("button", name="Release")).to_be_visible()
-    page.reload()
+    with page.expect_response(lambda answer: "/here/" in answer.url and answer.request.resource_type != "ping"):
+        page.reload()
     expect(page.get_by_role("button", name="Release")).to_be_visible()
 
     def short():
