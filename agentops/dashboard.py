@@ -26,11 +26,12 @@ from runs.models import Alert, Run, RunStatus, held
 from runs.models.run import ENDED
 from runs.sweeper import BEAT
 from runs.views import alerts as alert_pages
-from runs.views import trends
+from runs.views import dependencies, trends
 
 OLDEST_REVIEWS = 6
 RECENT_RUNS = 10
 LAST_ALERTS = 5
+DEPENDENCIES = 8
 SILENT = "silent"
 LOOK_BACK = timedelta(hours=24)  # ended runs are counted this far back
 MOST_FAILURES = 1000  # jobs that are asked how they failed
@@ -79,7 +80,10 @@ class Machinery:
 @access.permits(access.may_look)
 def dashboard(request: HttpRequest) -> HttpResponse:
     """`?part=` answers with one part, for the page that is open."""
-    parts = {"people": _people, "runs": _runs, "machinery": _machinery, "trends": trends.shown, "alerts": _alerts}
+    parts = {
+        "people": _people, "runs": _runs, "machinery": _machinery, "dependencies": _dependencies, "trends": trends.shown,
+        "alerts": _alerts,
+    }  # fmt: skip
     part = request.GET.get("part", "")
     if part in parts:
         return render(request, f"dashboard/_{part}.html", parts[part](request))
@@ -124,6 +128,12 @@ def _alerts(request: HttpRequest) -> dict[str, Any]:
     """Open ones first, then those that ended last."""
     last = Alert.objects.order_by(F("ended_at").desc(nulls_first=True), "-pk")
     return {"alerts": list(last[:LAST_ALERTS]), "looks": alert_pages.LOOKS}
+
+
+def _dependencies(request: HttpRequest) -> dict[str, Any]:
+    """Those first that are not as they should be."""
+    found = sorted(dependencies.present(), key=lambda one: one.is_calm)
+    return {"dependencies": found[:DEPENDENCIES], "further_dependencies": len(found[DEPENDENCIES:])}
 
 
 def _machinery(request: HttpRequest) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rq.utils import utcformat
 
 from agentops import dashboard
 from reviews.models import Cause, Review
+from tests import test_pages_dependencies as shop
 from tests.test_pages_runs import carried
 
 pytestmark = pytest.mark.django_db
@@ -78,7 +79,20 @@ def test_an_empty_dashboard_says_what_to_do(signed_in):
     assert "No job process is alive" in page
 
 
-@pytest.mark.parametrize("part", ["people", "runs", "machinery"])
+def test_dependencies_are_there_those_in_trouble_first(signed_in):
+    shop.open_breaker()
+    run = shop.carried("buy")
+    assert run.status == "waiting"
+    page = signed_in().get("/").text
+    section = page[page.index('id="dependencies-title"') : page.index("</section>", page.index('id="dependencies-title"'))]
+    first = section[: section.index("</li>")]
+    assert "</svg>Open</span>" in first
+    assert 'href="/dependencies/shop/">shop</a>' in first
+    assert "1 run waits" in first
+    assert "</svg>Closed</span>" in section
+
+
+@pytest.mark.parametrize("part", ["people", "runs", "machinery", "dependencies"])
 def test_each_part_of_the_dashboard_can_be_asked_for(signed_in, part):
     answer = signed_in().get("/", {"part": part}).text
     assert f'id="{part}"' in answer
@@ -89,7 +103,7 @@ def test_the_dashboard_asks_the_database_little(signed_in, django_assert_max_num
     client = signed_in()
     for _ in range(12):
         carried("paying")
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(15):
         assert client.get("/").status_code == 200
 
 

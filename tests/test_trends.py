@@ -1,6 +1,7 @@
 """The dashboard's pictures over time: what they show of the readings, in which span, at what cost."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -93,6 +94,16 @@ def test_the_dashboard_draws_what_ended_and_what_waits(signed_in):
     ended, failed = (line["values"] for line in drawn["ended"]["lines"])
     assert (ended[-1], round(failed[-1], 6)) == (6.0, 0.6), "a minute"
     assert len(drawn["ended"]["times"]) == len(ended) == 36
+
+
+def test_each_agent_says_its_median_and_its_95th_percentile(signed_in):
+    carried("paying")
+    at = read("runs_ended", 20.0, count=20, subject="paying")
+    slow = [math.ceil(32 * math.log2(1000 * seconds)) for seconds in (4, 90)]  # as runs.alerts.spread keeps them
+    Reading.objects.create(measure="duration", subject="paying", at=at, value=4, count=20, bins=slow, in_bins=[18, 2])
+    known(since=timedelta(hours=3))
+    (agent,) = signed_in().get("/?span=3h").context["trends"]["agents"]
+    assert (agent["duration"], agent["longest"]) == ("4.0 s", "1 min 30 s")
 
 
 def test_the_page_asks_for_its_pictures_when_it_is_there(signed_in):

@@ -88,6 +88,11 @@ class Present:
         return STATES["ramp" if self.look.state == "closed" and self.look.ramp else self.look.state]
 
     @property
+    def is_calm(self) -> bool:
+        """Nothing about it needs to be looked at."""
+        return self.state is STATES["closed"] and not self.held
+
+    @property
     def version(self) -> str:
         """Of what may be done about it."""
         return f"{self.row.version}-{self.held}"
@@ -127,11 +132,8 @@ class Change:
 @access.permits(access.may_look)
 def dependency_list(request: HttpRequest) -> HttpResponse:
     """`?part=now` answers with the table alone, for the page that is open."""
-    counts = held.counts()
-    found = terms.rows()
-    read = _readings(*found)
-    rows = [Present(row, counts.get(row.name, 0), read.get(row.name)) for row in found]
-    away = "" if read or not rows else AWAY
+    rows = present()
+    away = "" if not rows or rows[0].reading else AWAY
     template = "dependencies/_table.html" if request.GET.get("part") == "now" else "dependencies/list.html"
     return render(request, template, {"rows": rows, "away": away})
 
@@ -232,6 +234,13 @@ def _acted(request: HttpRequest, name: str, act: Callable[[str], str]) -> HttpRe
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def present() -> list[Present]:
+    """All of them as they are now, by name."""
+    counts, found = held.counts(), terms.rows()
+    read = _readings(*found)
+    return [Present(row, counts.get(row.name, 0), read.get(row.name)) for row in found]
 
 
 def _readings(*rows: Dependency) -> dict[str, Reading]:

@@ -159,6 +159,7 @@ def _agent(read: trends.Trends, slug: str) -> dict[str, Any]:
         "asked": _said("escalation_rate", read, slug),
         "corrected": _said("correction_rate", read, slug),
         "duration": _said("duration", read, slug),
+        "longest": _said("duration_p95", read, slug),
         "cost": MEASURES["cost"].said(read.whole("cost", slug)) if read.whole("cost", slug) is not None else "",
         "bars": [(4 * place, 20 - height, height) for place, height in enumerate(heights) if height],
         "width": 4 * len(heights),
