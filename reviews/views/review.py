@@ -7,6 +7,7 @@ from django.views.decorators.http import require_GET
 from reviews import decisions, drafts, presence
 from reviews.choices import Choice, choices
 from reviews.eligibility import Eligibility
+from reviews.listing import Filters, Listing
 from reviews.models import Decision, Review
 from reviews.presentation import ReviewPage
 from reviews.views.common import actor, beside, found
@@ -29,7 +30,8 @@ def review_news(request: HttpRequest, review_id: int) -> HttpResponse:
     review = found(review_id)
     first = decisions.pending(review) if review.is_open and review.approvals > 1 else None
     is_new = str(first.pk if first else "") != request.GET.get("first", "")  # than what the page was shown with
-    return render(request, "reviews/_news.html", {"page": ReviewPage(review, [], first), "first_is_new": is_new})
+    shown = {"page": ReviewPage(review, [], first), "first_is_new": is_new, "may_decide": access.may_decide(request.user)}
+    return render(request, "reviews/_news.html", shown | {"listing": Listing(Filters.read(request.GET, actor(request)))})
 
 
 def answer(

@@ -27,8 +27,12 @@
     document.dispatchEvent(new CustomEvent("page:looked", { detail: { part: "news", answered } }));
     if (!answered) setTimeout(look, 5000);
   });
+  const fields = ".choices > .card-body > form :is(textarea, select, input:not([type=hidden]))";
+  const holds = (part) => part.matches("details[open]") || part.querySelector(`details[open], ${fields}`); // what may have been typed
   news.addEventListener("htmx:afterSwap", () => {
     const closed = Boolean(news.querySelector("[data-closed]")); // until it is taken back
-    for (const button of document.querySelectorAll(".choices [type=submit]:not([hidden])")) button.disabled = closed;
+    for (const button of document.querySelectorAll(".choices [type=submit]:not(form > button:first-of-type)")) button.disabled = button.hidden = closed;
+    for (const field of document.querySelectorAll(".choices :is(input, textarea)")) field.readOnly = closed; // to be read and copied
+    for (const part of document.querySelectorAll(".choices, .choices > *")) part.hidden = closed && !holds(part);
   });
 })();

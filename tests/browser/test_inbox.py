@@ -101,7 +101,7 @@ def test_a_failed_step_is_tried_again_or_taken_over(sign_in, opened, output):
     again, over = opened("stumbling", "tired"), opened("stumbling", "ill")
     page = look_at(sign_in("reviewer"), again)
     form = unfold(page, "retry")
-    form.get_by_label("Remark for the worker").fill("Once more.")
+    form.get_by_label("Reason (optional)").fill("Once more.")
     form.get_by_role("button", name="Try again").click()
     expect(page).to_have_url(re.compile(rf"/reviews/{over.pk}/"))
     form = unfold(page, "take_over")
@@ -148,7 +148,10 @@ def test_of_two_reviewers_the_second_is_told_live_and_keeps_what_was_typed(sign_
     expect(second.locator("#review-news")).to_contain_text("reviewer edited and approved it")
     expect(second.locator("#review-news")).to_contain_text(re.compile("Amount.*60.*instead of.*9"))
     expect(second.get_by_label("Amount")).to_have_value("77")
-    expect(second.get_by_role("button", name="Approve as corrected")).to_be_disabled()
+    decide = second.get_by_role("region", name="Your decision")
+    expect(decide.get_by_role("button")).to_have_count(0)
+    expect(decide.locator("summary:visible")).to_have_text(re.compile("Edit"))  # of all forms only what was typed is left
+    expect(second.locator("#review-news").get_by_role("button", name="Next review")).to_be_visible()
     assert output(review) == {"said": "red 60"}
 
 
@@ -164,6 +167,7 @@ def test_of_two_reviewers_the_second_who_heard_nothing_is_told_by_the_answer(sig
     assert answer.value.status == 409
     expect(page.get_by_role("alert")).to_contain_text("reviewer2 rejected it")
     expect(page.get_by_text("What you had typed")).to_be_visible()
+    expect(page.get_by_role("alert").get_by_role("button", name="Next review")).to_be_visible()
     expect(page.get_by_role("insertion")).to_have_text("77")
     expect(page.locator("article .content", has_text="Neither.")).to_be_visible()
 
@@ -186,7 +190,7 @@ def test_what_happened_while_the_connection_was_lost_is_shown_when_it_is_back(si
     expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
     expect(page.locator("#review-news")).to_contain_text("reviewer2 approved it")
     expect(page.locator("#choice-reject textarea")).to_have_value("What I write stays.")
-    expect(page.get_by_role("button", name="Reject")).to_be_disabled()
+    expect(page.get_by_role("button", name="Reject")).to_be_hidden()
     silent += sockets  # the connection breaks, and neither end is told
     page.clock.fast_forward(35_000)
     expect(page.locator("#live")).to_have_text("Reconnecting, the page may be old")
