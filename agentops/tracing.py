@@ -48,7 +48,7 @@ class Traces:
         self.resource = Resource.create({"service.name": "agentops", "service.version": _version()})
         self.provider = TracerProvider(resource=self.resource, id_generator=OfItsRun())
         self.provider.add_span_processor(InItsAttempt(self.sending))
-        signals.written.connect(self.tell)
+        signals.written.connect(self.tell, weak=False)  # nobody else keeps what has been started
 
     def tell(self, run_id: int, state: RunState, facts: Sequence[Fact], **_: Any) -> None:
         """What these events, which are committed, have ended."""

@@ -1,6 +1,8 @@
 """What a collector of traces receives of runs, by the real exporter over a real socket."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -52,16 +54,21 @@ class Received(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def collector(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Collector, tracing.Traces]]:
+def listening(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     with Collector() as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         settings.OTEL_EXPORTER_OTLP_ENDPOINT = f"http://127.0.0.1:{server.server_address[1]}"
-        traces = tracing.start()
-        yield server, traces
-        traces.stop()
+        yield server
         server.shutdown()
+
+
+@pytest.fixture
+def collector(listening: Collector) -> Iterator[tuple[Collector, tracing.Traces]]:
+    traces = tracing.start()
+    yield listening, traces
+    traces.stop()
 
 
 def attributes(span: Any) -> dict[str, Any]:
@@ -78,6 +85,18 @@ def draft(text: str) -> str:
 @agent("traced", title="Traced", version="7")
 def traced(run: Handle, order: Order) -> Answer:
     return Answer(said=run.step("draft", draft, text=order.text))
+
+
+def test_a_process_that_only_starts_them_sends_them(listening: Collector) -> None:
+    """As apps.py does, which keeps nothing of what it has started."""
+    begun = weakref.ref(tracing.start())
+    gc.collect()
+    run = commands.start("paying", {"text": "hello"}, by="operator")
+    commands.cancel(run.pk, by="operator", reason="")
+    executor.advance(run.pk, owner="test")
+    if traces := begun():
+        traces.stop()
+    assert len(listening.named("invoke_agent paying")) == 1
 
 
 def test_a_run_is_a_trace_and_nothing_is_told_twice(
