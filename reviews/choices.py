@@ -180,7 +180,7 @@ class _Maker:
             case Kind.TAKE_OVER:
                 return Choice(kind, "Take over", "Go on with this result", "success", "o", self.editor(Subject.OUTPUT))
             case Kind.ANSWER:
-                return Choice(kind, "Your answer", "Send the answer", "success", "q", self.editor(), is_open=True)
+                return Choice(kind, "Your answer", "Send the answer", "success", "q", self.editor(begun=False), is_open=True)
             case Kind.HAPPENED:
                 return Choice(kind, "It happened", "Go on with this result", "success", "h", self.editor())
             case Kind.NOT_HAPPENED:
@@ -210,8 +210,11 @@ class _Maker:
     def _why_approved(self) -> ReasonForm | None:
         return self._reason(Kind.APPROVE) if self.review.is_high_risk else None
 
-    def editor(self, subject: str = "") -> SchemaForm | None:
-        """A typed form of what is decided about; None when the code no longer has the worker that knows the type."""
+    def editor(self, subject: str = "", *, begun: bool = True) -> SchemaForm | None:
+        """A typed form of what is decided about, which begins with the proposal unless told otherwise.
+
+        None when the code no longer has the worker that knows the type.
+        """
         review, about = self.review, subject or self.review.subject
         worker = sdk.find_worker(review.worker)
         if worker is None:
@@ -222,5 +225,5 @@ class _Maker:
         def check(value: Any) -> Any:
             return commands.check_value(review.worker, about, value)
 
-        initial = review.proposal if about == review.subject else None
+        initial = review.proposal if begun and about == review.subject else None
         return SchemaForm(schema, data, check=check, initial=initial)

@@ -31,7 +31,7 @@ SAID: dict[tuple[str, str], str] = {
     (Cause.FAILED, Kind.TAKE_OVER): "“{title}” is not tried again. The run goes on with the result that you give here.",
     (Cause.FAILED, Kind.REJECT): "“{title}” is given up. " + ELSE_FAILS,
     (Cause.FAILED, Kind.SKIP): LEFT_OUT,
-    (Cause.QUESTION, Kind.ANSWER): "It begins with the agent's draft: read it, change what is wrong, and send it as your answer.",
+    (Cause.QUESTION, Kind.ANSWER): "The agent's suggestion is above, for what it is worth. What you send here is the answer.",
     (Cause.QUESTION, Kind.REJECT): "The question stays without an answer. " + ELSE_FAILS,
     (Cause.CODE_CHANGED, Kind.RETRY): (
         "The code is compared with this step once more. Choose it when the code is again as it was; else it stops here again."

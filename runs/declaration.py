@@ -56,7 +56,7 @@ class Worker(Generic[P, R]):
     uses: tuple[str, ...] = ()  # names of the dependencies that it may call
     remarks: bool = False  # it reads current_step().remark: what a reviewer wrote with "send back" or "retry"
     asks: bool = False
-    draft: Any = None  # of a question: the JSON value with which its form opens
+    draft: Any = None  # of a question: the JSON value that the agent suggests
     within: float | None = None  # seconds in which a person must have decided or answered
 
     def gated(self, reason: str | None, *, within: float | None = None) -> "Worker[P, R]":

@@ -90,8 +90,8 @@ def ask_human(
 ) -> Worker[..., R]:
     """A step that a person answers with the pydantic model `answer`; its one input is `question`.
 
-    The form of the answer opens with the `draft`, where there is one. When nobody has answered within so many seconds, the
-    supervisor gets Expired.
+    The `draft`, where there is one, is shown beside the form of the answer, which is empty: a person writes it. When nobody has
+    answered within so many seconds, the supervisor gets Expired.
     As `fallback=ask_human` it means: when every attempt has failed, a person supplies the result.
     """
     name = f"ask_human[{_place_of_answer(answer)}]"

@@ -245,7 +245,9 @@ def test_a_message_that_is_none_of_the_desk_s_business_is_answered_by_a_person(r
     review = Review.objects.open().get(run=run)
     assert review.proposal["reply"].startswith("Dear Omar Moreau,\n\nYour message is not about cards")
     page = signed_in(people["reviewer"]).get(review.get_absolute_url()).content.decode()
-    assert (page.count("Your message is not about cards"), "It begins with the agent" in page) == (1, True)
+    assert page.count("Your message is not about cards") == 1, "it is suggested, and typed into no field"
+    assert "What the agent suggests as the answer" in page
+    assert re.search(r'<textarea name="value.reply"[^>]*>\s*</textarea>', page)
     run = decided(run, "answer", value={"reply": "That is Mount Everest."})
     assert (run.status, run.output["action"], run.output["reply"]) == (
         "succeeded",
