@@ -8,9 +8,12 @@ from django.db.models import Q
 from django.http import HttpRequest
 
 from reviews import groups
+from reviews.listing import agent_title
 from reviews.models import Channel, Decision, Review, Route
+from runs import sdk
 from runs.forms import AddressForm
 from runs.integrations import notices as outside
+from runs.models import AgentConfig
 from runs.payloads import LookOnly
 
 
@@ -55,8 +58,27 @@ NOBODY = "nobody in it may decide"
 NOBODY_ASKED = "Nobody in the group {} may decide, so its reviews wait until an admin decides them. Add reviewers to it."
 
 
+class RouteForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Of agents those that are known; one that is gone stays a choice of the route that names it."""
+
+    agent = forms.ChoiceField(required=False)
+
+    class Meta:
+        model = Route
+        fields = ("agent", "cause", "group", "second_group")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        slugs = {*sdk.AGENTS, *AgentConfig.objects.values_list("slug", flat=True), self.instance.agent} - {""}
+        known = sorted(((slug, agent_title(slug)) for slug in slugs), key=lambda one: one[1].casefold())
+        field = self.fields["agent"]
+        assert isinstance(field, forms.ChoiceField)  # noqa: S101 - declared above
+        field.choices = [("", "Every agent"), *known]
+
+
 @admin.register(Route)
 class RouteAdmin(OfGroups):
+    form = RouteForm
     list_display = ("__str__", "agent", "cause", "first_asked", "asked_too")
     list_select_related = ("group", "second_group")
 

@@ -1,5 +1,6 @@
 """Which group is asked: by its route, a second one when half of the time has passed, nobody who may not decide any more."""
 
+import re
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from django.db import connection, transaction
 from django.db.models import ProtectedError
 from django.db.models.functions import Now
 from django.http import QueryDict
+from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -20,8 +22,8 @@ from reviews import assignments, claims, decisions, delivery, groups, history, n
 from reviews.eligibility import NotYours
 from reviews.listing import Filters, listing
 from reviews.models import Claim, Notice, NoticeSettings, Review, ReviewEvent, Route
-from runs import commands, sweeper
-from runs.models import Run, Step
+from runs import commands, sdk, sweeper
+from runs.models import AgentConfig, Run, Step
 from tests.reviewing import MINUTES, at_once, fresh, group_of, holder, kinds, opened, signed_in
 
 pytestmark = pytest.mark.django_db
@@ -85,6 +87,23 @@ def test_an_admin_makes_groups_and_routes_and_gives_away_no_permissions(people: 
     refused = client.post("/admin/reviews/route/add/", {"agent": "", "cause": "", "group": role.pk})
     assert "Select a valid choice" in refused.text
     assert str(Route.objects.get()) == "paying, Gated: Card desk"
+
+
+def test_an_admin_chooses_the_agent_of_a_route_among_those_that_are_known(client: Client, people: dict[str, User]) -> None:
+    client.force_login(people["admin"])
+    desk = group_of("Card desk", people["reviewer"])
+    gone = Route.objects.create(agent="long-gone", group=desk)
+    AgentConfig.objects.create(slug="of-a-row", threshold=0.5)
+    html = client.get("/admin/reviews/route/add/").text
+    for slug, title in (("", "Every agent"), ("paying", sdk.AGENTS["paying"].title), ("of-a-row", "of-a-row")):
+        assert re.search(rf'<option value="{slug}"[^>]*>{title}</option>', html)
+    assert "long-gone" not in html
+    misspelt = client.post("/admin/reviews/route/add/", {"agent": "payin", "cause": "", "group": desk.pk})
+    assert "Select a valid choice" in misspelt.text
+    address = f"/admin/reviews/route/{gone.pk}/change/"
+    assert '<option value="long-gone" selected>long-gone</option>' in client.get(address).text
+    assert client.post(address, {"agent": "long-gone", "cause": "gated", "group": desk.pk}).status_code == 302
+    assert str(Route.objects.get()) == "long-gone, Gated: Card desk"
 
 
 def test_of_reviews_for_a_group_in_which_nobody_may_decide_the_admins_are_told(people: dict[str, User]) -> None:
