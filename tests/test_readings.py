@@ -81,11 +81,29 @@ def test_percentiles_of_an_hour_are_of_its_runs_and_not_of_its_parts(django_asse
 def test_silence_is_an_alert_in_office_hours_only() -> None:
     Round.objects.create(begun_at=NOW, read_until=readings.floor(NOW, timedelta(minutes=5)), read_since=NOW - timedelta(days=1))
     terms = {"measure": "runs_ended", "kind": "absence", "breaches": 1, "of": 1, "hours_from": "09:00", "hours_until": "17:00"}
+    old = [ended(60 * number) for number in (5, 4, 3)]
     alert = judged(rule(**terms), *[])
     assert alert is not None
     assert alert.title == "Runs that ended: none in the last 15 minutes"
+    said = [{"text": f"Run {run.pk}: Succeeded", "url": f"/runs/{run.pk}/"} for run in reversed(old)]
+    assert alert.evidence == said, "what was begun last"
     assert judged(rule(name="Tokyo", **terms, zone="Asia/Tokyo"), *[]) is None
     assert judged(rule(name="b", **terms), 4, measure="runs_ended", every=timedelta(minutes=5)) is None
+
+
+def test_too_many_runs_and_too_many_reviews_are_named() -> None:
+    Round.objects.create(begun_at=NOW, read_until=NOW, read_since=NOW - timedelta(days=1))
+    run, before = ended(3), ended(300)
+    given = rule(measure="runs_ended", limit=0, window_minutes=15, breaches=1, of=1)
+    alert = judged(given, 1, measure="runs_ended", every=timedelta(minutes=5))
+    assert alert is not None
+    assert before.pk not in (named := [row["url"] for row in alert.evidence])
+    assert named == [f"/runs/{run.pk}/"]
+    review = opened()
+    readings.read_gauges(NOW)
+    given = rule(name="Many", measure="reviews_open", limit=0, breaches=1, of=1)
+    evaluation.evaluate(given, NOW)
+    assert [row["url"] for row in given.alerts.get().evidence] == [f"/reviews/{review.pk}/"]
 
 
 def test_an_unusual_failure_rate_names_the_runs_that_failed() -> None:

@@ -20,6 +20,14 @@ def of(rule: AlertRule, subject: str, since: datetime, until: datetime) -> list[
     return found(subject, since, until) if found else []
 
 
+def _ended(subject: str, since: datetime, until: datetime) -> list[Row]:
+    """Where none has: those that were begun last, which say what became of them instead."""
+    runs = Run.objects.filter(agent=subject) if subject else Run.objects.all()
+    ended = runs.filter(finished_at__gte=since, finished_at__lt=until).exclude(status=RunStatus.CANCELLED)
+    found = ended.order_by("-finished_at")[:MOST] or runs.order_by("-created_at", "-id")[:MOST]
+    return [_linked("run", run.pk, f"Run {run.pk}: {run.get_status_display()}") for run in found]
+
+
 def _failed(subject: str, since: datetime, until: datetime) -> list[Row]:
     runs = Run.objects.filter(finished_at__gte=since, finished_at__lt=until, status=RunStatus.FAILED)
     found = (runs.filter(agent=subject) if subject else runs).order_by("-finished_at")[:MOST]
@@ -129,6 +137,7 @@ def _asked(statement: str, values: dict[str, Any]) -> list[Any]:
 
 
 OF: dict[str, Callable[..., list[Row]]] = {
+    "runs_ended": _ended,
     "failure_rate": _failed,
     "duration": _slow,
     "duration_p95": _slow,
@@ -139,6 +148,7 @@ OF: dict[str, Callable[..., list[Row]]] = {
     "correction_rate": _asking("was corrected"),
     "reviews_late": _reviews(REVIEWS.format("due_at")),
     "review_age": _reviews(REVIEWS.format("opened_at")),
+    "reviews_open": _reviews(REVIEWS.format("opened_at")),
     "quarantined": _reviews(QUARANTINED),
     "broken_logs": _broken,
     "retention_missed": _nights,

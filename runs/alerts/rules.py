@@ -185,6 +185,8 @@ def sentence(row: AlertRule, verdict: Verdict) -> str:
     match Kind(row.kind):
         case Kind.ABSENCE:
             said = f"none in {_window(row)}"
+        case Kind.THRESHOLD if measure.unit == "yes":
+            said = value
         case Kind.THRESHOLD:
             said = f"{value}, {'over' if row.side == Side.ABOVE else 'under'} the limit of {expected}"
         case Kind.CHANGE:
