@@ -27,6 +27,7 @@ from agentops.services.valkey import Valkey, valkey
 PREFIX = "agentops-test-"
 ALIVE = "alive"  # a file its session holds locked
 SESSION = "AGENTOPS_TEST_SESSION"  # the directory of the session, for its xdist workers
+TEMPLATE = "template"  # a file that is there where PostgreSQL is the session's own, for tests/template.py
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -55,7 +56,7 @@ def _keep_what_is_compiled() -> None:
 
 def _prepare_session() -> None:
     """Servers named in the environment are used only if it also says `test`: the tests empty them."""
-    names_its_servers = os.environ.get("AGENTOPS_ENV") == "test"
+    names_its_servers, named = os.environ.get("AGENTOPS_ENV") == "test", os.environ.get("DATABASE_URL")
     os.environ.setdefault("AGENTOPS_MODEL_CACHE", str(local_directory() / "models"))
     _remove_killed_sessions()
     session = _new_directory()
@@ -68,6 +69,8 @@ def _prepare_session() -> None:
     for variable, make in MAKERS.items():
         if not (names_its_servers and os.environ.get(variable)):
             _start(make(session, throw_away=True))
+    if os.environ["DATABASE_URL"] != named:
+        (session / TEMPLATE).touch()
     os.environ[SESSION] = str(session)
 
 

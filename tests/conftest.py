@@ -11,7 +11,7 @@ from pytest_django import DjangoDbBlocker
 from agentops import people as accounts
 from runs import pen
 from runs.reliability import terms
-from tests import cast, cleaning
+from tests import cast, cleaning, template
 from tests.desk import classifier, demo_bank, model, outside  # noqa: F401 - fixtures
 
 # Begun first, the longest before the others, so that in the end no process is alone with one of them for minutes.
@@ -44,6 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         more = max(0, size - len(share))
         items += [*share, *others[:more]]
         del others[:more]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: DjangoDbBlocker) -> None:
+    with django_db_blocker.unblock():
+        template.migrated()
 
 
 @pytest.fixture(scope="session")
