@@ -17,11 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agentops.chaos import nursery
 from agentops.services.places import PROJECT
 
 OURS = ("agentops", "runs", "reviews", "tests", "__main__")
-# What tests alone need, and what begins threads when it is imported, with which nobody should be forked.
-NOT_THESE = ("pytest", "_pytest", "xdist", "execnet", "hypothesis", "playwright", "numpy", "scipy", "sklearn", "joblib")
+# What tests alone need.
+NOT_THESE = ("pytest", "_pytest", "xdist", "execnet", "hypothesis", "playwright")
 
 
 class Child:
@@ -73,8 +74,9 @@ class Server:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         command, pipe = [sys.executable, "-m", "tests.forks"], subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=PROJECT, start_new_session=True)
-        names = [name for name in sys.modules if name.split(".")[0] not in (*OURS, *NOT_THESE)]
+        environment = os.environ | nursery.ALONE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=PROJECT, env=environment, start_new_session=True)
+        names = [*nursery.LARGE, *(name for name in sys.modules if name.split(".")[0] not in (*OURS, *NOT_THESE))]
         assert process.stdin
         process.stdin.write(json.dumps(names).encode() + b"\n")
         return process
@@ -97,8 +99,6 @@ def _ended(pid: int) -> int | None:
 
 
 def _forked(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    from agentops.chaos import nursery
-
     if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise RuntimeError("A process that has threads cannot be forked from.")
     if pid := os.fork():

@@ -3,6 +3,7 @@
 `python -m agentops.chaos.nursery` reads one JSON line for each process wanted and answers with its process id.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -17,6 +18,10 @@ from typing import NoReturn
 from agentops.services import process
 from agentops.services.places import PROJECT
 
+# What a job process loads before its first job, which takes it longer than all else. With one thread OpenBLAS begins none when
+# it is imported: who has threads should not be forked from.
+LARGE = ("joblib", "scipy.sparse", "sklearn.feature_extraction.text", "sklearn.linear_model")
+ALONE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 SKEW_SECONDS = "AGENTOPS_CHAOS_SKEW_SECONDS"  # how far the clock of a process is off
 
 
@@ -32,7 +37,7 @@ class Nursery:
                 stdout=subprocess.PIPE,
                 stderr=output,
                 cwd=PROJECT,
-                env=dict(environment),
+                env=dict(environment) | ALONE,
                 start_new_session=True,
                 preexec_fn=lambda: process.die_with_parent(signal.SIGKILL),
             )
@@ -63,6 +68,8 @@ def _main(log: str) -> None:
 
     from agentops.management.commands import sweeper  # noqa: F401
 
+    for name in LARGE:
+        importlib.import_module(name)
     BaseCommand().check()  # once for all of them
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
     for line in sys.stdin.buffer:
