@@ -16,7 +16,8 @@ from pytest_django import DjangoAssertNumQueries
 from reviews import claims, decisions, listing, presence
 from reviews.filters import Filters
 from reviews.models import Decision, Review
-from runs import commands, executor
+from runs import commands, executor, sdk
+from tests import agents
 from tests.reviewing import signed_in
 from tests.test_inbox import HOSTILE, client, opened
 
@@ -352,3 +353,23 @@ def test_a_row_says_what_is_asked_in_words_and_of_what_failed_why(people: dict[s
 
 
 __all__ = ["client"]
+
+
+@pytest.mark.parametrize("word", ["overheated", "OVERHEATED by 7", "lamp shade"])
+def test_a_search_finds_the_error_and_the_values_that_the_page_shows(people: dict[str, User], word: str) -> None:
+    agents.FAILURES["lamp shade"] = [sdk.GiveUp("the kiln overheated by 7 degrees")]
+    failed, other = opened("stumbling", "lamp shade"), opened("guessing", "a vase")
+    client = signed_in(people["reviewer"])
+    assert "overheated by 7" in client.get(failed.get_absolute_url()).text
+    assert titles(f"text={word}", people["reviewer"]) == [failed.title]
+    seen = {"seen": failed.fingerprint, "reason": "It is too hot."}
+    decisions.decide(failed.pk, actor=people["reviewer2"], kind="reject", **seen)
+    decisions.decide(other.pk, actor=people["reviewer2"], kind="approve", seen=other.fingerprint)
+    history = reverse("decisions")
+    found = client.get(f"{history}?text={word}").text
+    assert (f"/reviews/{failed.pk}/" in found, f"/reviews/{other.pk}/" in found) == (True, False)
+    group = Group.objects.get(name="Reviewer")
+    group.permissions.remove(*group.permissions.filter(codename="view_payload"))
+    blind = signed_in(User.objects.get(pk=people["reviewer"].pk))
+    for address in (reverse("inbox"), history):
+        assert f"/reviews/{failed.pk}/" not in blind.get(f"{address}?state=any&text={word}").text

@@ -52,6 +52,10 @@ def test_a_text_follows_its_run_and_what_is_known_is_not_read_again() -> None:
     Run.objects.filter(pk=run.pk).update(output={"said": "Something Else"}, finished_at=run.finished_at + timedelta(seconds=1))
     assert (search.fill(), search.fill()) == (1, 0)
     assert "something else" in search.SearchText.objects.get(pk=run.pk).text
+    failed = {"error": {"message": "The kiln Overheated"}, "finished_at": run.finished_at + timedelta(seconds=2)}
+    Run.objects.filter(pk=run.pk).update(**failed)
+    assert search.fill() == 1
+    assert "the kiln overheated" in search.SearchText.objects.get(pk=run.pk).text
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,17 @@ class ReviewQuerySet(models.QuerySet["Review"]):
         return self.select_related("run", "claim__reviewer", "group", "assignee").annotate(read_at=Now())
 
 
-# By the database, so that no way of opening a review can forget it. Cut, because a proposal may be of megabytes.
+# By the database, so that no way of opening a review can forget it. Cut, because a proposal may be of megabytes; of an
+# input that is large only the sentence is taken.
 FILL_SEARCH_TEXT = """
   INSERT INTO reviews_searchtext (review_id, text)
-  SELECT NEW.id, lower(left(concat_ws(' ', NEW.title, run.input_text, NEW.proposal::text), 4000))
-  FROM runs_run AS run WHERE run.id = NEW.run_id
+  SELECT NEW.id, lower(left(concat_ws(' ', NEW.title, left(NEW.why, 1000), left(step.error ->> 'message', 1000), run.input_text,
+    NEW.proposal::text, given.words), 4000))
+  FROM runs_run AS run LEFT JOIN runs_step AS step ON step.run_id = run.id AND step.position = NEW.position,
+    LATERAL (SELECT string_agg(value #>> '{}', ' ') AS words FROM jsonb_path_query(
+      CASE WHEN pg_column_size(run.input) < 4000 THEN run.input END, 'strict $.**') AS value
+      WHERE jsonb_typeof(value) IN ('string', 'number')) AS given
+  WHERE run.id = NEW.run_id
   ON CONFLICT (review_id) DO UPDATE SET text = excluded.text;
   RETURN NULL;"""
 
@@ -150,7 +156,7 @@ class Review(models.Model):
             pgtrigger.Trigger(
                 name="fill_search_text",
                 when=pgtrigger.After,
-                operation=pgtrigger.Insert | pgtrigger.UpdateOf("title", "proposal"),  # type: ignore[no-untyped-call]
+                operation=pgtrigger.Insert | pgtrigger.UpdateOf("title", "proposal", "why"),  # type: ignore[no-untyped-call]
                 func=FILL_SEARCH_TEXT,
             ),
         ]

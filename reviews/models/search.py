@@ -8,7 +8,7 @@ from runs.models.content import ContentText
 
 
 class SearchText(models.Model):
-    """Title, proposal, and the run's input, in small letters; a trigger of Review writes it.
+    """Title, why it is here, error, proposal, and the run's input, in small letters; a trigger of Review writes it.
 
     Apart from Review, because each change of a review's state would write the large index again.
     """

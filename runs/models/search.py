@@ -7,7 +7,7 @@ from runs.models.content import ContentText
 
 
 class SearchText(models.Model):
-    """Input and output of a run, in small letters; the sweeper writes it, so a run is found a moment after it was written.
+    """Input, output and error of a run, in small letters; the sweeper writes it, so a run is found a moment after it was written.
 
     Apart from Run, because each change of a run's status would write the large index again; and not by a trigger, for which
     every append would wait (a fifth of what a run of ten steps takes).
@@ -33,7 +33,7 @@ class SearchText(models.Model):
 # Its own rows say how far it is; what was committed later than its like is looked for so far back. Cut: an input may have 10 MB.
 FILL = """
 INSERT INTO runs_searchtext (run_id, text, ended_at)
-SELECT id, lower(left(concat_ws(' ', input_text, input::text, output::text), 4000)), finished_at FROM (
+SELECT id, lower(left(concat_ws(' ', error ->> 'message', input_text, input::text, output::text), 4000)), finished_at FROM (
   (SELECT run.* FROM runs_run AS run LEFT JOIN runs_searchtext AS there ON there.run_id = run.id
    WHERE run.id > (SELECT coalesce(max(run_id), 0) FROM runs_searchtext) - 2000 AND there.run_id IS NULL
    ORDER BY run.id LIMIT %(most)s)
