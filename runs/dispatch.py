@@ -23,9 +23,11 @@ from runs import pen
 
 logger = structlog.get_logger()
 ADVANCE = "runs.jobs.advance"
+FIRST = "first"  # of a job: it was put before the others
 OFFERED: dict[str, Callable[..., object]] = {}  # jobs of the apps above, by their names; each takes text
 FAILURE_TTL_SECONDS = 3600
 MOST_AT_ONCE = 500  # in one round trip
+MOST_AHEAD = 16  # calls that a process puts before all others, until as many that came in their turn were taken
 AFTER_SECONDS = 0.005  # by then the time has come by the database's clock too
 MOST_LOOKED_AT = 1_000  # calls on the queue, to see which place a run has
 SILENT_AFTER = timedelta(seconds=30)  # a job process says more often that it lives (runs/jobs.py)
@@ -81,10 +83,35 @@ def keep_time(take_up: Callable[[int], bool]) -> None:
         threading.Thread(target=here.enqueue_for_ever, name="timers-queue", daemon=True).start()
 
 
+def taken(*, was_first: bool) -> None:
+    """This job process has a call from the queue: after one that came in its turn, another may be put before the others."""
+    if _timers and not was_first:
+        _timers[0].ahead.taken()
+
+
 def soon_seconds() -> float:
     """Waits up to this may begin and end between two looks of the sweeper."""
     sweep: float = settings.SWEEP_SECONDS
     return max(2.0, 2 * sweep)
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """How many calls were put before those that wait in their turn: without an end, no run would ever begin."""
+
+    _count: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put(self, wanted: int) -> int:
+        """So many of them may be."""
+        with self._lock:
+            allowed = min(wanted, MOST_AHEAD - self._count)
+            self._count += allowed
+        return allowed
+
+    def taken(self) -> None:
+        with self._lock:
+            self._count = max(self._count - 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +121,7 @@ class _Timers:
     take_up: Callable[[int], bool]
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     refused: queue.SimpleQueue[Call] = field(default_factory=queue.SimpleQueue)
+    ahead: _Ahead = field(default_factory=_Ahead)
 
     def call(self, call: Call) -> None:
         if not self.take_up(call.run_id):
@@ -104,7 +132,11 @@ class _Timers:
             calls = [self.refused.get()]
             while len(calls) < MOST_AT_ONCE and not self.refused.empty():
                 calls.append(self.refused.get())
-            enqueue_now(calls[::-1], first=True)  # each is put before the others: so the first of them stands first
+            before = self.ahead.put(len(calls))
+            if before:
+                enqueue_now(calls[:before][::-1], first=True)  # each is put before the others: so the first of them stands first
+            if calls[before:]:
+                enqueue_now(calls[before:])
 
 
 _timers: list[_Timers] = []  # at most one
@@ -132,7 +164,13 @@ def _ask_now(name: str, arguments: tuple[str, ...]) -> None:
 def _job(call: Call, *, first: bool) -> EnqueueData:
     job_id = f"{call.name}-{secrets.token_hex(3)}"
     return Queue.prepare_data(
-        ADVANCE, args=(call.run_id,), job_id=job_id, result_ttl=0, failure_ttl=FAILURE_TTL_SECONDS, at_front=first
+        ADVANCE,
+        args=(call.run_id,),
+        job_id=job_id,
+        result_ttl=0,
+        failure_ttl=FAILURE_TTL_SECONDS,
+        at_front=first,
+        meta={FIRST: True} if first else None,
     )
 
 

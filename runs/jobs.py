@@ -133,6 +133,7 @@ class JobProcess(BaseWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """A job that Redis lost meanwhile is made good by the sweeper."""
+        dispatch.taken(was_first=bool(job.meta.get(dispatch.FIRST)))
         try:
             execution = self.prepare_execution(job)
         except RedisError as error:

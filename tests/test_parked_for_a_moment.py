@@ -131,6 +131,22 @@ def test_a_redis_that_hangs_holds_up_no_timer_and_those_without_a_thread_stand_i
     assert queued == [[1], [3, 2]], "each is put before the others: what came first is put last"
 
 
+def test_who_waits_in_turn_is_reached_however_many_come_back_before(timers: None) -> None:
+    queue, names = django_rq.get_queue(), list[str]()
+    queue.empty()
+    dispatch.enqueue_now([dispatch.Call(1, 1)])
+    while len(names) < 3 * dispatch.MOST_AHEAD and "advance-1-1" not in names:
+        back = dispatch.Call(100 + len(names), 1)
+        dispatch._timers[0].call(back)  # one comes back for each that is taken
+        eventually(lambda back=back: any(name.startswith(f"{back.name}-") for name in queue.get_job_ids()))
+        job = queue.fetch_job(queue.pop_job_id())
+        names.append(job.id.rpartition("-")[0])
+        dispatch.taken(was_first=job.meta.get(dispatch.FIRST, False))
+    assert names[0] == "advance-100-1", "they go first"
+    assert "advance-1-1" in names, "but not for ever"
+    assert [name for name in names if name != "advance-1-1"] == [f"advance-{100 + n}-1" for n in range(len(names) - 1)]
+
+
 @pytest.mark.django_db
 def test_the_sweeper_calls_at_its_time_only_for_who_has_not_been_taken_up() -> None:
     set_terms(enabled=False)
