@@ -155,6 +155,15 @@ def test_no_slot_is_free_and_the_sentence_names_who_holds_them() -> None:
 
 
 @pytest.mark.django_db
+def test_slots_that_nobody_holds_are_not_called_taken() -> None:
+    assert carried("buy").status == "succeeded"
+    set_terms(concurrency=2)  # calls from before may be under way, which nobody has counted
+    run = carried("buy")
+    assert run.waiting_cause == "slot"
+    assert told(run)["why"] == "shop takes 2 calls at once, and has no slot for this run yet."
+
+
+@pytest.mark.django_db
 def test_the_breaker_opens_parks_lets_one_try_and_every_change_is_a_row() -> None:
     set_terms(breaker_minimum_calls=3, breaker_open_seconds=0.5, retry_attempts=1)
     for _ in range(3):

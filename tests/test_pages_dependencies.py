@@ -16,7 +16,9 @@ from redis.retry import Retry
 from runs import dependencies, sdk
 from runs.engine.errors import TryLater
 from runs.models import AgentConfig, BreakerChange, Dependency, Run
+from runs.models.dependency import CHANGEABLE
 from runs.reliability import entry, guard, store, terms
+from runs.views import dependencies as dependency_pages
 from tests.test_dependencies import carried, set_terms
 
 pytestmark = pytest.mark.django_db
@@ -122,10 +124,15 @@ def test_the_page_says_what_happened_what_waits_and_who_changed_what(signed_in: 
     assert "The breaker of shop is open (2 of 2 calls failed within 30 s)" in page
     assert "breaker closed → open" in page
     assert "by itself" in page
-    assert "limit_requests: not set → 50" in page
+    assert "Requests per period: not set → 50; Calls at once: not set → 4 <" in page
+    assert f">Run {run.pk}</a>: The breaker of shop" in page
     assert '<rect class="failures"' in page
     assert "0 of 50 in 60" in page
     assert "0 of 4 slots are held" in page
+
+
+def test_everything_that_an_admin_may_change_has_words() -> None:
+    assert dependency_pages.SAID.keys() == set(CHANGEABLE)
 
 
 def test_who_holds_a_slot_is_shown_with_a_link(signed_in: SignedIn) -> None:
@@ -158,7 +165,7 @@ def test_only_an_admin_switches_it_off_and_on(signed_in: SignedIn) -> None:
     assert "Switch shop off" in client.get("/dependencies/shop/").text
     page = client.post("/dependencies/shop/enabled/", {"enabled": "off"}, follow=True).text
     assert "shop is switched off: runs that need it wait." in page
-    assert "enabled: yes → no" in page
+    assert "Switched on: yes → no" in page
     assert "Switch shop on" in page
     client.post("/dependencies/shop/enabled/", {"enabled": "on"})
     assert Dependency.objects.get(name="shop").enabled

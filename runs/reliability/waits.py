@@ -13,6 +13,7 @@ from runs.reliability.terms import Terms
 LEAST_SECONDS, MOST_SECONDS = 15.0, 900.0  # between two looks whether something was switched on again
 AWAY_SECONDS = 5.0  # between two looks whether the counters are back
 HOLDERS_NAMED = 3
+HOLDERS_KNOWN = 20  # the scripts name no more
 GIVEN_UP = ", whose call was given up and has not ended yet"
 
 
@@ -81,7 +82,10 @@ def _no_slot(wanted: Terms, answer: NoSlot) -> str:
     named = [f"{holder(one.name)}{GIVEN_UP if one.given_up else ''}" for one in answer.holders[:HOLDERS_NAMED]]
     others = len(answer.holders) - len(named)
     held = f", then held by {', '.join(named)}{f' and {others} more' if others > 0 else ''}" if named else ""
-    return f"{wanted.name} takes {_counted(most, 'calls')} at once: no slot was free{held}."
+    taken = f"{wanted.name} takes {_counted(most, 'calls')} at once"
+    if len(answer.holders) < min(most, HOLDERS_KNOWN):  # for others who go first, or for calls from before there were slots
+        return f"{taken}, and has no slot for this run yet{held}."
+    return f"{taken}: no slot was free{held}."
 
 
 def holder(ticket: str) -> str:

@@ -32,6 +32,24 @@ STATES = {
     "off": Look("Switched off", "ban", "neutral"),
     "unknown": Look("Not known", "circle-question-mark", "neutral"),
 }
+SAID = {  # what an admin may change, in words
+    "enabled": "Switched on",
+    "connect_timeout_seconds": "Seconds to connect",
+    "read_timeout_seconds": "Seconds to read",
+    "attempt_timeout_seconds": "Seconds for a call in all",
+    "limit_requests": "Requests per period",
+    "limit_period_seconds": "Seconds of the period",
+    "limit_tokens_per_minute": "Tokens a minute",
+    "concurrency": "Calls at once",
+    "breaker_failure_ratio": "Share of failures at which the breaker opens",
+    "breaker_minimum_calls": "Fewest calls on which the breaker opens",
+    "breaker_window_seconds": "Seconds in which the breaker counts calls",
+    "breaker_open_seconds": "Seconds until an open breaker lets one call try",
+    "retry_attempts": "Attempts of a step",
+    "retry_first_wait_seconds": "Seconds of the longest first wait",
+    "retry_longest_wait_seconds": "Seconds of the longest wait",
+    "retry_total_seconds": "Seconds after which no attempt begins",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +284,6 @@ def _changes(row: Dependency) -> list[Change]:
     wanted = [
         Change(one.pgh_created_at, one.pgh_data["changed_by"], what)
         for one in versions.versions(row, most=CHANGES_SHOWN)
-        if (what := [f"{name}: {before} → {after}" for name, before, after in versions.changes(one, CHANGEABLE)])
+        if (what := [f"{SAID[name]}: {before} → {after}" for name, before, after in versions.changes(one, CHANGEABLE)])
     ]
     return sorted([*breakers, *wanted], key=lambda change: change.at, reverse=True)[:CHANGES_SHOWN]
