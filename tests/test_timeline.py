@@ -4,9 +4,13 @@ two runs beside one another.
 
 import re
 from datetime import timedelta
+from random import Random
 
 import pytest
+from django.utils import timezone
 
+from agentops.seeding import filling
+from agentops.seeding.story import Story
 from runs import cards, commands, event_log, executor, pairs, parts, sdk, timeline
 from runs.engine.events import Draft, Kind
 from runs.models import Run
@@ -196,6 +200,30 @@ def test_a_fork_is_compared_with_its_original_step_by_step(signed_in, django_ass
     assert "<del>3</del><ins>41</ins>" in page or "<del>2</del><ins>41</ins>" in page
     assert f'href="/runs/{original.pk}/?step=2#step-2"' in page
     assert f'href="/runs/{original.pk}/compare/{forked.pk}/">compare with it</a>' in client.get(f"/runs/{forked.pk}/").text
+
+
+def told(word: str, *, fields: int, ends: bool = True) -> Run:
+    """A run of the past with one step."""
+    now = timezone.now()
+    story = Story(Random(1), now - timedelta(hours=1), now)
+    said = {"agent": "counting", "agent_version": "1", "input": {}, "summary": "one", "config": {"version": 1}}
+    story.requested(said, by="operator")
+    story.begins("look", "long.look", "Look", {})
+    story.gives({f"field_{number}": f"{word} {number}" for number in range(fields)}, seconds=0.01)
+    if ends:
+        story.ends(Kind.RUN_SUCCEEDED, {"output": {"said": word}})
+    return Run.objects.get(pk=filling.write_one(story))
+
+
+def test_much_that_differs_is_folded_and_a_run_that_goes_on_has_no_output_to_compare(signed_in):
+    client = signed_in()
+    page = beside(client, told("old", fields=6), told("new", fields=6))
+    assert "Their output differs" in page
+    assert "fields differ" not in page
+    page = beside(client, told("old", fields=7), told("new", fields=7, ends=False))
+    assert "<summary>Output: 7 fields differ</summary>" in page
+    assert page.count("<del>old") == page.count("<ins>new") == 7
+    assert "Their output differs" not in page
 
 
 def test_far_from_its_place_a_step_is_compared_too(monkeypatch):

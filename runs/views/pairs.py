@@ -13,6 +13,8 @@ from runs.models.content import are_hidden
 from runs.pairs import differences, pairs
 from runs.views.runs import found_run, number_of
 
+FOLDED = 6  # where more fields of a value differ, they are behind a line that says how many
+
 
 @require_GET
 @access.permits(access.may_look)
@@ -37,7 +39,8 @@ def compare_runs(request: HttpRequest, run_id: int, other_id: int) -> HttpRespon
     shown |= {
         "found": found,
         "input": differences(left.input, right.input),
-        "output": differences(left.output, right.output),
+        "output": differences(left.output, right.output) if left.ended and right.ended else [],  # one that goes on has none yet
+        "folded": FOLDED,
         "newest": "?" if request.GET.get("after") else "",
         "older": f"?after={found.after}" if found.after else "",
     }
