@@ -27,7 +27,7 @@ class Visitor:
 
     def __init__(self, port: int, user: User) -> None:
         self.user, self.port = user, port
-        self.cookie = f"{settings.SESSION_COOKIE_NAME}={session_of(user)}; {settings.CSRF_COOKIE_NAME}={TOKEN}"
+        self.cookie = f"{settings.SESSION_COOKIE_NAME}={session_of(user)}; {settings.CSRF_COOKIE_NAME}={TOKEN}; scripts=on"
 
     @property
     def headers(self) -> dict[str, str]:

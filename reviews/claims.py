@@ -38,12 +38,17 @@ def claim(review_id: int, reviewer: User) -> bool:
         mine = Claim.objects.filter(review=review_id, reviewer=reviewer, review__state=Review.State.OPEN)
         if mine.filter(until__gt=Now()).update(until=Now() + CLAIM_FOR):
             return True
-        with connection.cursor() as cursor:
-            cursor.execute(CLAIM, {"review": review_id, "reviewer": reviewer.pk, "seconds": CLAIM_FOR.total_seconds()})
-            if not cursor.rowcount:
-                return False
-        ReviewEvent.objects.create(review_id=review_id, actor=reviewer, kind=ReviewEvent.Kind.CLAIMED)
-        live.nudge_who(review_id)
+        return _claim_anew(review_id, reviewer)
+
+
+def _claim_anew(review_id: int, reviewer: User) -> bool:
+    """The same in a transaction that there is already, where this reviewer does not hold it."""
+    with connection.cursor() as cursor:
+        cursor.execute(CLAIM, {"review": review_id, "reviewer": reviewer.pk, "seconds": CLAIM_FOR.total_seconds()})
+        if not cursor.rowcount:
+            return False
+    ReviewEvent.objects.create(review_id=review_id, actor=reviewer, kind=ReviewEvent.Kind.CLAIMED)
+    live.nudge_who(review_id)
     return True
 
 
@@ -115,10 +120,11 @@ def next_one(reviews: ReviewQuerySet, reviewer: User) -> int | None:
 
 
 def _next_unlocked(reviews: ReviewQuerySet, reviewer: User, own_rules: Q) -> int | None:
-    first = groups.offered(reviews, reviewer).values("pk")
+    mine = groups.of(reviewer)
+    first = groups.offered(reviews, reviewer, mine).values("pk")
     for window in WINDOWS:
         near = reviews.filter(pk__in=first[:window]) if window else reviews
-        free = groups.unclaimed(groups.asked(near, reviewer, own_rules)).only("pk")
+        free = groups.unclaimed(groups.asked(near, reviewer, own_rules, mine)).only("pk")
         if (found := _first_claimed(free.select_for_update(skip_locked=True, of=("self",)), reviewer)) is not None:
             return found
     return None
@@ -130,7 +136,7 @@ def _first_claimed(free: ReviewQuerySet, reviewer: User) -> int | None:
             found = free.first()
             if found is None:
                 return None
-            if claim(found.pk, reviewer):
+            if _claim_anew(found.pk, reviewer):
                 return found.pk
     return None
 

@@ -131,13 +131,13 @@ class Filters(AddressFilters):
             return others.first()
         if not isinstance(self.viewer, User):
             return others.after(review).first() or others.first()
-        own_rules = groups.by_own_rules(self.viewer.get_username())
-        found = (self._first_free(some, self.viewer, own_rules) for some in (others.after(review), others))
+        own_rules, mine = groups.by_own_rules(self.viewer.get_username()), groups.of(self.viewer)
+        found = (self._first_free(some, self.viewer, own_rules, mine) for some in (others.after(review), others))
         return next(filter(None, found), None)
 
-    def _first_free(self, reviews: ReviewQuerySet, viewer: User, own_rules: Q) -> Review | None:
-        near = reviews.filter(pk__in=groups.offered(reviews, viewer).values("pk")[:NEAR])
-        asked = (groups.asked(some, viewer, own_rules) for some in (near, reviews))
+    def _first_free(self, reviews: ReviewQuerySet, viewer: User, own_rules: Q, mine: list[int]) -> Review | None:
+        near = reviews.filter(pk__in=groups.offered(reviews, viewer, mine).values("pk")[:NEAR])
+        asked = (groups.asked(some, viewer, own_rules, mine) for some in (near, reviews))
         free = (groups.unclaimed(some, by_others_than=viewer) for some in asked)
         return next((found for one in free if (found := one.first())), None)
 

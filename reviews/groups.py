@@ -65,17 +65,25 @@ def without_deciders() -> QuerySet[Group]:
     return of_reviewers().filter(~Exists(asked))
 
 
-def offered(reviews: ReviewQuerySet, user: User) -> ReviewQuerySet:
-    """Those of the reviews that are not snoozed and not another's or another group's."""
-    mine = list(user.groups.values_list("pk", flat=True))
+def of(user: User) -> list[int]:
+    """The groups that this person is in."""
+    return list(user.groups.values_list("pk", flat=True))
+
+
+def offered(reviews: ReviewQuerySet, user: User, mine: list[int] | None = None) -> ReviewQuerySet:
+    """Those of the reviews that are not snoozed and not another's or another group's. `mine`: of(user), where it is known."""
+    mine = of(user) if mine is None else mine
     theirs = Q(group=None) | Q(group__in=mine) | Q(second_group__in=mine, escalated_at__isnull=False)
     reviews = reviews.open().filter(Q(snoozed_until=None) | Q(snoozed_until__lte=Now()))
     return reviews.filter(Q(assignee=user) | Q(theirs, assignee=None))
 
 
-def asked(reviews: ReviewQuerySet, user: User, own_rules: Q | None = None) -> ReviewQuerySet:
-    """Those of them that this person may decide: none that needs other eyes. `own_rules`: by_own_rules, where it is known."""
-    reviews = offered(reviews, user)
+def asked(reviews: ReviewQuerySet, user: User, own_rules: Q | None = None, mine: list[int] | None = None) -> ReviewQuerySet:
+    """Those of them that this person may decide: none that needs other eyes.
+
+    `own_rules`: by_own_rules, and `mine`: of(user), where these are known.
+    """
+    reviews = offered(reviews, user, mine)
     if not access.may_see_payloads(user):
         reviews = reviews.filter(run__in=access.revealed(user))
     given = Decision.objects.filter(review=OuterRef("pk"), actor=user, revoked_at=None)

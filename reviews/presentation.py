@@ -240,10 +240,10 @@ class ReviewPage:
         before = self.review.decisions.filter(final=False, revoked_at=None) if self.review.approvals > 1 else []
         return list(before)
 
-    @cached_property
+    @property
     def deadline(self) -> datetime | None:
         """Until when somebody may decide."""
-        return timeline.deadlines(self.review.run_id, [self.review.position]).get(self.review.position)
+        return self.review.due_at
 
     @cached_property
     def asked_anew(self) -> Review | None:
@@ -257,7 +257,8 @@ class ReviewPage:
 
     @cached_property
     def decision(self) -> Decision | None:
-        return self.review.decision
+        """None where the review is still open, which need not be asked."""
+        return None if self.review.is_open else self.review.decision
 
     @property
     def failed_run(self) -> Run | None:

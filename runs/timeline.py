@@ -207,13 +207,6 @@ def _path(quoted: str, text: str) -> str:
     return f'$.keyvalue() ? ({keys}).value.** ? (@ like_regex {quoted} flag "iq"{number})'
 
 
-def deadlines(run_id: int, positions: Iterable[int]) -> dict[int, datetime]:
-    """Until when a person may decide about each of these steps, where a time is set."""
-    asked = event_log.rows(run_id).filter(kind=Kind.STEP_ESCALATED, step__in=list(positions))
-    last = {row.step or 0: row.data.get("deadline") for row in asked}
-    return {position: datetime.fromisoformat(until) for position, until in last.items() if until}
-
-
 def with_large(run: Run) -> Run:
     """The run, with a Large in the place of an input or output that is too large for its row."""
     missing = [kind for kind, value in ((Kind.RUN_REQUESTED, run.input), (Kind.RUN_SUCCEEDED, run.output)) if value is None]

@@ -207,7 +207,7 @@ def test_next_passes_over_what_is_not_for_me(
     decisions.decide(approved.pk, actor=me, kind="approve", seen=approved.fingerprint, reason="fine")
     type(own.run).objects.filter(pk=own.run_id).update(started_by="reviewer")
     client = signed_in(me)
-    with django_assert_max_num_queries(30):
+    with django_assert_max_num_queries(12):
         answer = client.post(reverse("next_review"))
     assert answer["Location"] == f"/reviews/{mine.pk}/"
     assert holder(mine) == "reviewer"

@@ -1,5 +1,7 @@
 """What stands beside a question: how alike ones were decided, earlier steps, what waits; what an edit changes; keys."""
 
+import re
+
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -203,3 +205,13 @@ def test_send_back_says_whether_the_worker_reads_the_remark(reviewer):
     assert "it takes no remarks, so what you write is for the history alone" in unheard
     assert "The worker takes no remarks: the run&#x27;s history carries it." in unheard
     assert "Remark for the worker" not in unheard
+
+
+def test_the_tabs_are_counted_on_the_page_where_no_script_asks_for_it(reviewer):
+    first, _ = stopped(), stopped(text="another")
+    counts = re.compile(r'data-count="(\w+)" data-number="(\d*)"')
+    found = dict(counts.findall(reviewer.get(first.get_absolute_url()).text))
+    assert found | {"all": "2", "unassigned": "2", "mine": "0"} == found
+    assert found == dict(counts.findall(reviewer.get("/reviews/").text))
+    reviewer.cookies["scripts"] = "on"
+    assert set(dict(counts.findall(reviewer.get(first.get_absolute_url()).text)).values()) == {""}

@@ -15,6 +15,8 @@ from runs import access, payloads
 from runs.engine.comparison import changes
 from runs.models.content import are_hidden
 
+SCRIPTS = "scripts"
+
 
 @require_GET
 @access.permits(access.may_review)
@@ -37,7 +39,11 @@ def review_news(request: HttpRequest, review_id: int) -> HttpResponse:
 def answer(
     request: HttpRequest, review: Review, offered: list[Choice] | None, *, status: int = 200, **more: object
 ) -> HttpResponse:  # fmt: skip
-    """The page of a review, whatever just happened to it; without choices those that this person has, with their draft."""
+    """The page of a review, whatever just happened to it; without choices those that this person has, with their draft.
+
+    A browser that carries out scripts asks for the counts of the tabs afterwards (inbox-counts.js says so in a cookie).
+    """
+    more |= {"uncounted": SCRIPTS in request.COOKIES and Filters.read(request.GET).is_open}
     if are_hidden():
         shown = {"page": ReviewPage(review, []), "why_not": Eligibility(review, actor(request)).why_not()}
         shown |= {"may_decide": access.may_decide(request.user)}

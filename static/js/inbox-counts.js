@@ -1,5 +1,6 @@
 // The numbers of the tabs and of the title, in the menu and on the bell: after the rows, and not as often, the socket brings them.
 (() => {
+  document.cookie = "scripts=on; path=/; SameSite=Lax"; // so the page of a review comes without waiting for the counts
   const { title } = document;
   const all = document.querySelector("[data-count=all]");
   let [timer, last] = [0, 0];
@@ -41,6 +42,6 @@
     show(detail.counts || {});
     Object.entries(detail.around || {}).forEach(put);
   });
-  if (all?.dataset.number === "") later(); // the page of a review comes without waiting for the counts
+  if (all?.dataset.number === "") later();
   entitle(all?.dataset.number);
 })();
