@@ -1,7 +1,9 @@
-"""The pages of alerts in a browser: what is wrong, who is at it, and a rule that is tried before it is saved."""
+"""The pages of alerts in a browser: what is wrong, who is at it, a rule that is tried before it is saved, and pictures over time."""
 
+import math
 from datetime import timedelta
 
+from django.core.cache import cache
 from django.utils import timezone
 from playwright.sync_api import expect
 
@@ -53,3 +55,25 @@ def test_an_alert_is_found_taken_and_its_rule_tried_and_changed(sign_in, act, ac
     accessible(page)
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Version 2 of the rule is in force.")).to_be_visible()
+
+
+def slow_runs():
+    """That took an hour and a half; also in the next five minutes, which may begin meanwhile."""
+    now, grain = readings.floor(timezone.now(), timedelta(minutes=5)), timedelta(minutes=5)
+    bins = [math.ceil(32 * math.log2(1000 * 5400))]  # as runs.alerts.spread keeps them
+    for at in (now - grain, now, now + grain):
+        for subject in ("", "paying"):
+            told = {"subject": subject, "at": at, "count": 1}
+            Reading.objects.create(measure="duration", value=5400, bins=bins, in_bins=[1], **told)
+            Reading.objects.create(measure="runs_ended", value=1, **told)
+    cache.clear()
+
+
+def test_a_duration_is_drawn_and_said_in_the_units_of_people(sign_in, act):
+    act(slow_runs)
+    page = sign_in("operator")
+    page.goto("/?span=3h")
+    drawn = page.locator("#chart-duration .u-over")
+    drawn.hover(position={"x": drawn.bounding_box()["width"] - 2, "y": 20})
+    expect(page.locator("#chart-duration .u-legend")).to_contain_text("1 h 30 min")
+    expect(page.locator("#chart-ended .u-legend")).not_to_contain_text(" min")
