@@ -1,4 +1,4 @@
-"""The pages of alerts in a browser: what is wrong, who is at it, a rule that is tried before it is saved, and pictures over time."""
+"""Alerts in a browser: what is wrong, who is at it, a rule that is tried before it is saved; pictures over time."""
 
 import math
 from datetime import timedelta
