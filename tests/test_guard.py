@@ -205,7 +205,9 @@ def test_no_error_of_the_clients_is_forgotten() -> None:
     [
         (httpx2.ConnectError("refused"), "the bank: refused"), (TimeoutError(), "the bank: TimeoutError"),
         (httpx2.ConnectTimeout("timed out"), "the bank: timed out: no connection in time"),
-        (httpx2.ReadTimeout("timed out"), "the bank: timed out"),
+        (httpx2.ReadTimeout("timed out"), "the bank: timed out: no answer in time"),
+        (json.JSONDecodeError("Expecting value", "<html>", 0),
+         "the bank: Expecting value: line 1 column 1 (char 0): the answer is not JSON"),
         (KeyError("who knows"), "the bank failed in a way nobody has classified: KeyError: 'who knows'"),
         (KeyError(), "the bank failed in a way nobody has classified: KeyError"),
     ],

@@ -33,17 +33,17 @@ def _try_later(message: str, error: Exception) -> Exception:
     return TryLater(message, _retry_after(error))
 
 
-def _no_connection(message: str, error: Exception) -> Exception:
-    """Told apart from an answer that did not come: nothing was sent."""
-    return TryLater(f"{message}: no connection in time")
-
-
 def _give_up(message: str, error: Exception) -> Exception:
     return GiveUp(message)
 
 
 def _ask_human(message: str, error: Exception) -> Exception:
     return AskHuman(message)
+
+
+def _plainly(words: str, kind: Kind) -> Kind:
+    """Where the error's own words say nothing to whoever reads them on the step."""
+    return lambda message, error: kind(f"{message}: {words}", error)
 
 
 def _by_status(message: str, error: Exception) -> Exception:
@@ -82,8 +82,8 @@ def _by_parts(message: str, error: Exception) -> Exception:
 TABLE: tuple[tuple[str, Kind], ...] = (
     # HTTP
     ("httpx2.HTTPStatusError", _by_status),
-    ("httpx2.ConnectTimeout", _no_connection),
-    ("httpx2.TimeoutException", _try_later),
+    ("httpx2.ConnectTimeout", _plainly("no connection in time", _try_later)),  # nothing was sent
+    ("httpx2.TimeoutException", _plainly("no answer in time", _try_later)),
     ("httpx2.UnsupportedProtocol", _give_up),  # an address of ours that is none
     ("httpx2.LocalProtocolError", _give_up),  # we would send what HTTP does not allow
     ("httpx2.TransportError", _try_later),  # refused, reset, broken off
@@ -92,8 +92,9 @@ TABLE: tuple[tuple[str, Kind], ...] = (
     ("httpx2.RequestError", _try_later),  # an answer that cannot be decoded
     ("httpx2.CookieConflict", _give_up),
     # what the answer says
-    ("json.decoder.JSONDecodeError", _try_later),  # no JSON, or half of it: the peer, or a proxy before it, is unwell
-    ("builtins.UnicodeDecodeError", _try_later),
+    # no JSON, or half of it: the peer, or a proxy before it, is unwell
+    ("json.decoder.JSONDecodeError", _plainly("the answer is not JSON", _try_later)),
+    ("builtins.UnicodeDecodeError", _plainly("the answer is not text", _try_later)),
     ("pydantic_core._pydantic_core.ValidationError", _give_up),  # the answer has another shape than agreed
     # databases, also where an adapter asks through Django
     ("psycopg.errors.QueryCanceled", _try_later),  # our statement timeout
