@@ -113,7 +113,7 @@ def _waiting_for_process(wait: Wait) -> str:
         return "It waits for a free job process."
     if wait.before == 0:
         return "It is the next that a free job process takes."
-    stand = "1 call stands" if wait.before == 1 else f"{wait.before:,} calls stand"
+    stand = "1 run stands" if wait.before == 1 else f"{wait.before:,} runs stand"
     return f"It waits for a free job process: {stand} before it."
 
 

@@ -122,8 +122,16 @@ class Ear:
             except Exception:
                 logger.exception("not_heard")  # here too
                 await asyncio.sleep(AGAIN_SECONDS)
+            is_told = await self._tells_again()
+
+    async def _tells_again(self) -> bool:
+        """Whatever fails: where this task ended, no socket of the process would hear a nudge any more."""
+        try:
             async with self._changing:
-                is_told = await self._tell(self.groups)
+                return await self._tell(self.groups)
+        except Exception:
+            logger.exception("not_heard")
+            return False
 
     async def _pass_on_for_ever(self) -> None:
         while True:

@@ -78,11 +78,11 @@ def _newest(now: datetime) -> datetime:
 
 
 def missed(now: datetime) -> bool:
-    """The last night whose hour is over has no pruning, though one of the week before has; or its pruning has stopped."""
+    """The last night whose hour is over has no pruning, though one before it has; or its pruning has stopped."""
     if not settings.PRUNE_DAYS:
         return False
     night = _newest(now - HOUR).date()
-    last = Pruning.objects.filter(night__gt=night - 7 * DAY).order_by("-night").first()
+    last = Pruning.objects.exclude(night=None).order_by("-night").first()
     if not last or not last.night:
         return False
     return last.night < night or (last.ended_at is None and last.seen_at < now - STOPPED)

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import structlog
 from django.db import IntegrityError, OperationalError, connection, models, transaction
 
 from runs import archives, audit, clock, families, limited, signals
@@ -24,6 +25,7 @@ from runs.families import Family
 from runs.models import Alert, AlertEvent, AlertNotice, BrokenLog, Budget, Pruning, Reservation, Run, Tombstone
 from runs.models.bulk import GIVEN_UP_AFTER, BulkAction, BulkActionItem
 
+logger = structlog.get_logger()
 EVENTS_TOGETHER = 1_000  # of one transaction; a larger family has one to itself
 ROWS_TOGETHER = 2_000  # of one statement
 ALERTS_TOGETHER = 200
@@ -334,4 +336,4 @@ def _unless_in_use() -> Iterator[None]:
             _do(LIMITS)
             yield
     except (OperationalError, IntegrityError) as error:
-        _why_not(error)
+        logger.warning("left_for_the_next_pruning", why=_why_not(error))

@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections, transaction
 
-from runs.alerts import evaluation, rules
+from runs.alerts import evaluation, evidence, rules
 from runs.models import AgentConfig, Alert, AlertChannel, AlertRule, BreakerChange, Dependency, Round
 from runs.reliability import breaker
 from tests.shop import set_terms
@@ -37,7 +37,7 @@ def test_a_rule_lowers_a_limit_or_opens_a_breaker_or_says_why_not() -> None:
     opening = rule(name="b", act="open_breaker", act_on="shop")
     judged(opening, 11, 11, 11)
     change = row.changes.get()
-    assert (change.new, change.by, change.why) == ("open", opening.actor, "Calls on the queue: 11, over the limit of 10")
+    assert (change.new, change.by, change.why) == ("open", opening.actor, "Jobs on the queue: 11, over the limit of 10")
     again = judged(rule(name="c", act="open_breaker", act_on="shop"), 11, 11, 11)
     assert again is not None
     assert again.events.get(kind="not_acted").note == "shop: The breaker of shop is open already."
@@ -53,8 +53,17 @@ def test_what_fails_besides_keeps_no_alert_from_being_opened() -> None:
     given.refresh_from_db()
     alert = judged(given, 1, measure="breaker_open", subject="a name with spaces")
     assert alert is not None
-    assert (alert.evidence, history(alert)) == ([], ["opened", "not_acted"])
+    assert ([row["text"] for row in alert.evidence], history(alert)) == ([evidence.NOT_READ], ["opened", "not_acted"])
     assert "nobody expected" in alert.events.get(kind="not_acted").note
+
+
+def test_where_no_channel_of_its_rule_is_left_every_other_hears_of_it() -> None:
+    off, gone, other = (AlertChannel.objects.create(name=name, enabled=name != "off") for name in ("off", "gone", "other"))
+    given = rule(channels=[off.pk, gone.pk], breaches=1, of=1)
+    gone.delete()
+    alert = judged(given, 99)
+    assert alert is not None
+    assert [notice.channel for notice in alert.notices.all()] == [other]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -37,7 +37,7 @@ def test_a_condition_opens_one_alert_that_ends_when_it_is_over(people: dict[str,
     assert judged(given, 1, 11, 1) is None
     alert = judged(given, 11, 1, 12)
     assert alert is not None
-    assert (alert.state, alert.title, alert.value) == ("firing", "Calls on the queue: 12, over the limit of 10", 12)
+    assert (alert.state, alert.title, alert.value) == ("firing", "Jobs on the queue: 12, over the limit of 10", 12)
     assert alert.evidence == [{"text": "Machinery, on the dashboard", "url": "/"}]
     judged(given, 1, 12, 30)
     assert Alert.objects.count() == 1, "one alert for one condition"

@@ -11,9 +11,9 @@ from django.test import Client, override_settings
 from django.utils import timezone
 from pytest_django import Settings
 
-from runs import dispatch
+from runs import clock, dispatch
 from runs.alerts import delivery, evaluation, readings, rules, watch
-from runs.models import Alert, AlertChannel, AlertRule, Reading
+from runs.models import Alert, AlertChannel, AlertRule, Reading, Round
 from tests.letterbox import MailServer, Webhook
 from tests.shop import set_terms
 
@@ -83,7 +83,7 @@ def test_who_sees_an_alert_takes_it_puts_it_off_and_reads_its_history(
     assert 'hx-get="/alerts/count/" hx-trigger="alerts from:body, socket:back from:body, every 60s"' in count
     assert Client().get("/alerts/count/").status_code == 403, "no form to sign in within the navigation"
     assert EVIL not in page
-    assert "Calls on the queue: 99, over the limit of 10" in client.get("/").text
+    assert "Jobs on the queue: 99, over the limit of 10" in client.get("/").text
     page = client.post(f"/alerts/{alert.pk}/owner/", follow=True).text
     assert "You have acknowledged it" in page
     assert "Acknowledged</span>" in page
@@ -93,11 +93,15 @@ def test_who_sees_an_alert_takes_it_puts_it_off_and_reads_its_history(
     assert "Nobody is told of it for 4 hours" in client.post(f"/alerts/{alert.pk}/snooze/", {"hours": "4"}, follow=True).text
     over(alert)
     page = client.get(f"/alerts/{alert.pk}/?part=now").text
-    assert "Resolved: Calls on the queue: 1" in page
+    assert "Resolved: Jobs on the queue: 1" in page
     assert '<svg class="series"' in page
     assert "This alert has ended meanwhile" in client.post(f"/alerts/{alert.pk}/owner/", follow=True).text
     assert client.get(f"/alerts/{alert.pk}/owner/").status_code == 302
-    assert "Nothing is wrong" in client.get("/alerts/?part=now").text
+    assert "Nobody watches now: no round of the alert rules has ended yet" in client.get("/alerts/?part=now").text
+    Round.objects.create(begun_at=clock.now(), ended_at=clock.now(), failed=["Audits"])
+    page = client.get("/alerts/?part=now").text
+    assert ("Nothing is wrong" in page, "Nobody watches" in page) == (True, False)
+    assert "Audits: this failed in the last round" in page
     assert client.get("/alerts/?cursor=made-up").status_code == 404
 
 
@@ -144,13 +148,13 @@ def test_the_beginning_and_the_end_are_said_by_mail_and_in_a_webhook(mail: MailS
     (letter,) = mail.letters
     assert (letter["to"], letter["subject"]) == ("night@example.com", "Alert: The queue is long")
     said = webhook.posts[0][1]["message"]
-    assert "Calls on the queue: 99, over the limit of 10" in said
+    assert "Jobs on the queue: 99, over the limit of 10" in said
     assert "(Asia/Tokyo)" in said
     assert f"https://agentops.example/alerts/{alert.pk}/" in said
     over(alert)
     assert delivery.deliver() == 2
     assert mail.letters[1]["subject"] == "Over: The queue is long"
-    assert "Calls on the queue: 1\n" in webhook.posts[1][1]["message"]
+    assert "Jobs on the queue: 1\n" in webhook.posts[1][1]["message"]
     read(99)
     evaluation.evaluate(alert.rule, timezone.now())
     assert delivery.deliver() == 2

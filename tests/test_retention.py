@@ -372,4 +372,6 @@ def test_a_night_that_stopped_is_gone_on_with_and_said_where_it_did_not_end(
     settings.PRUNE_HOUR = (night.hour + 12) % 24  # in the next night no sweeper is there
     readings.read_gauges(night + timedelta(days=2))
     assert Reading.objects.get(measure="retention_missed").value == 1
-    assert not nightly.missed(night + timedelta(days=30)), "it may have been off"
+    assert nightly.missed(night + timedelta(days=30)), "it does not become right by itself"
+    settings.PRUNE_DAYS = 0
+    assert not nightly.missed(night + timedelta(days=30)), "nobody wants it"

@@ -57,8 +57,8 @@ def queued() -> Run:
         (at("", "queued", wake_at=LATER), Wait(),
          f"The decision can still be taken back: it is carried out at {LATER:%Y-%m-%d} 12:30 UTC."),
         (queued(), Wait(before=0, processes=2), "It is the next that a free job process takes."),
-        (queued(), Wait(before=1, processes=2), "It waits for a free job process: 1 call stands before it."),
-        (queued(), Wait(before=1200, processes=2), "It waits for a free job process: 1,200 calls stand before it."),
+        (queued(), Wait(before=1, processes=2), "It waits for a free job process: 1 run stands before it."),
+        (queued(), Wait(before=1200, processes=2), "It waits for a free job process: 1,200 runs stand before it."),
         (queued(), Wait(before=3, processes=0), "No job process is running: it waits until an engineer starts one."),
         (at("retry", "retrying"), Wait(FAILED),
          "It tries step 2 (Pay) again at 12:30:05 UTC, which failed: the bank is busy. Trace"),
@@ -226,7 +226,7 @@ def test_a_queued_run_knows_its_place_and_whether_a_job_process_is_there(people:
     process.register_birth()
     process.heartbeat()
     assert sentence(first) == "It is the next that a free job process takes."
-    assert sentence(second) == "It waits for a free job process: 1 call stands before it."
+    assert sentence(second) == "It waits for a free job process: 1 run stands before it."
     silent = timezone.now() - 2 * dispatch.SILENT_AFTER
     redis.hset(process.key, "last_heartbeat", silent.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     assert "No job process is running" in sentence(second)

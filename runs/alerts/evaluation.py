@@ -129,7 +129,7 @@ def _evidence(rule: AlertRule, subject: str, found: Sequence[Verdict]) -> list[e
             return evidence.of(rule, subject, first - rules.terms_of(rule).window, found[-1].point.at)
     except Exception:
         logger.exception("alert_evidence_failed", rule=rule.pk)
-        return []
+        return [evidence.unreadable()]
 
 
 def _over(rule: AlertRule, verdict: Verdict) -> str:
@@ -208,5 +208,6 @@ def tell(alert: Alert, kind: AlertNotice.Kind) -> None:
 
 
 def _channels(rule: AlertRule) -> Iterable[AlertChannel]:
-    wanted = AlertChannel.objects.filter(enabled=True)
-    return wanted.filter(pk__in=rule.channels) if rule.channels else wanted
+    """Those of the rule; where none of them is left and enabled, every one: an alert is not kept from everybody."""
+    enabled = AlertChannel.objects.filter(enabled=True)
+    return enabled.filter(pk__in=rule.channels) or enabled

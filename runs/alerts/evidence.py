@@ -12,6 +12,7 @@ from runs.templatetags.shown import duration
 
 MOST = 8
 Row = dict[str, str]
+NOT_READ = "The rows could not be read: the log of the sweeper or of a job process says why (alert_evidence_failed)"
 
 
 def of(rule: AlertRule, subject: str, since: datetime, until: datetime) -> list[Row]:
@@ -108,8 +109,11 @@ def _broken(*_: Any) -> list[Row]:
 
 def _nights(*_: Any) -> list[Row]:
     last = Pruning.objects.exclude(night=None).order_by("-night").first()
-    said = f"The last one, of {last.night}, {'ended' if last.ended_at else 'did not end'}" if last else "There was none"
-    return [{"text": f"{said}; the log of the sweeper says why (not_pruned)", "url": reverse("dashboard")}]
+    if last and not last.ended_at:
+        said = f"That of {last.night} did not end: the log of the sweeper or of a job process says why (not_pruned)"
+    else:
+        said = f"The last one is of {last.night if last else 'no night'}: no sweeper was there in the hour of the next"
+    return [{"text": said, "url": reverse("dashboard")}]
 
 
 def _dependency(subject: str, *_: Any) -> list[Row]:
@@ -123,6 +127,11 @@ def _dashboard(*_: Any) -> list[Row]:
 def _parts_that_failed(*_: Any) -> list[Row]:
     failed = Round.objects.values_list("failed", flat=True).first() or []
     return [{"text": part, "url": reverse("alert_rules")} for part in failed[:MOST]]
+
+
+def unreadable() -> Row:
+    """Instead of rows, where asking for them failed."""
+    return {"text": NOT_READ, "url": reverse("dashboard")}
 
 
 def _linked(name: str, key: int | str, text: str) -> Row:

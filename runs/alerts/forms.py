@@ -48,7 +48,7 @@ class RuleForm(forms.ModelForm):  # type: ignore[type-arg]
         model = AlertRule
         fields = FIELDS
         labels = {
-            "side": "Above or below", "least_value": "Least value", "least_count": "Least sample", "back": "Compared with",
+            "side": "Above or below", "least_value": "Least value", "least_count": "Fewest runs", "back": "Compared with",
             "of": "Among", "hours_from": "From", "hours_until": "Until",
         }  # fmt: skip
         widgets = {"hours_from": CLOCK, "hours_until": CLOCK, "limit": Plain, "least_value": Plain}

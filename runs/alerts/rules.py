@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from runs import sdk
+from runs import clock, sdk
 from runs.alerts import readings
 from runs.alerts.measures import MEASURES, MINUTE, Measure
 from runs.engine import anomaly
@@ -20,11 +20,12 @@ from runs.reliability import terms as outside
 PREVIEW = timedelta(days=7)
 BASELINE = timedelta(days=28)
 DAY = timedelta(days=1)
+LATE_SECONDS = 180  # of a round, which there is every minute
 LONGER_THAN_HOURS = "A window of a day is longer than these hours: choose a shorter one, or leave both times empty."
 NONE_WITHIN = "No window lies within these hours, so nothing would ever be judged: choose longer hours or a shorter window."
 DAYS = datetime(2026, 1, 14, tzinfo=UTC), datetime(2026, 7, 15, tzinfo=UTC)  # Wednesdays, in winter and in summer
 BUILT_IN: tuple[dict[str, Any], ...] = (
-    {"built_in": "reviews-late", "name": "A review is past due", "measure": "reviews_late"},
+    {"built_in": "reviews-late", "name": "A review is overdue", "measure": "reviews_late"},
     {"built_in": "sweeper", "name": "The sweeper is missing", "measure": "sweeper", "side": "below", "limit": 1,
      "breaches": 2, "of": 3},
     {"built_in": "job-processes", "name": "No job process is alive", "measure": "job_processes", "side": "below", "limit": 1,
@@ -44,6 +45,14 @@ BUILT_IN: tuple[dict[str, Any], ...] = (
     {"built_in": "retention", "name": "Retention did not come to its end", "measure": "retention_missed"},
     {"built_in": "database", "name": "The database is large", "measure": "database_bytes", "limit": 50e9},
 )  # fmt: skip
+
+
+def unwatched(kept: Round | None) -> str:
+    """Why nobody can rely on what the alerts say: "" while rounds end in time."""
+    if kept is None or kept.ended_at is None:
+        return "no round of the alert rules has ended yet"
+    late = (clock.now() - kept.ended_at).total_seconds()
+    return "" if late < LATE_SECONDS else f"the alert rules were last judged {late / 60:.0f} minutes ago"
 
 
 def ensure_built_in() -> None:

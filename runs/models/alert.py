@@ -52,7 +52,7 @@ class AlertRule(models.Model):
 
     class Act(models.TextChoices):
         NONE = "", "nothing: people decide"
-        PAUSE_AGENT = "pause_agent", "pause an agent: it starts no new runs"
+        PAUSE_AGENT = "pause_agent", "disable an agent: it starts no new runs until somebody enables it"
         LOWER_LIMIT = "lower_limit", "lower a dependency's limit of requests"
         OPEN_BREAKER = "open_breaker", "open a dependency's breaker until somebody closes it"
 
@@ -195,7 +195,7 @@ class AlertEvent(models.Model):
         OPENED = "opened", "Opened"
         ACKNOWLEDGED = "acknowledged", "Acknowledged"
         SNOOZED = "snoozed", "Snoozed"
-        FIRING = "firing", "Firing again"
+        FIRING = "firing", "Goes on"
         NO_DATA = "no_data", "No data any more"
         RESOLVED = "resolved", "Resolved"
         CLOSED = "closed", "Closed without an answer"
@@ -244,7 +244,7 @@ class AlertNotice(models.Model):
     class Delivery(models.TextChoices):
         WAITS = "waits", "Not sent yet"
         SENT = "sent", "Sent"
-        DROPPED = "dropped", "No longer needed"
+        DROPPED = "dropped", "Not sent"
 
     alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="notices")
     channel = models.ForeignKey(AlertChannel, on_delete=models.CASCADE, related_name="notices")

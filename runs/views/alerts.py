@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from runs import access, sdk
-from runs.alerts import chart, evaluation, handling, rules
+from runs.alerts import chart, evaluation, evidence, handling, rules
 from runs.alerts.forms import FIELDS, RuleForm
 from runs.alerts.measures import MEASURES, subject_title
 from runs.models import Alert, AlertChannel, AlertRule, Round, versions
@@ -51,12 +51,15 @@ def alert_list(request: HttpRequest) -> HttpResponse:
     open_ = list(Alert.objects.open().select_related("rule", "owner").order_by("-opened_at", "-pk"))
     ended = Alert.objects.filter(state=Alert.State.RESOLVED).select_related("rule", "owner")
     page = keyset.page(ended, ("opened_at", "id"), request.GET, size=ENDED_SHOWN)
+    kept = Round.objects.first()
     cursor = {"cursor": request.GET["cursor"]} if "cursor" in request.GET else {}
     shown = {
         "open": open_,
         "page": page,
         "looks": LOOKS,
         "broken": broken_channels(),
+        "unwatched": rules.unwatched(kept),
+        "failed": kept.failed if kept else [],
         "address": f"{request.path}?{urlencode(cursor | {'part': 'now'})}",
     }
     return render(request, "alerts/_now.html" if request.GET.get("part") == "now" else "alerts/list.html", shown)
@@ -89,6 +92,7 @@ def alert(request: HttpRequest, alert_id: int) -> HttpResponse:
         "look": LOOKS[found.state],
         "measure": measure,
         "value": measure.said(found.value) if measure else found.value,
+        "has_rows": found.rule.measure in evidence.OF,
         "whose": subject_title(measure, found.subject) if measure else found.subject,
         "events": list(found.events.all()),
         "notices": list(found.notices.select_related("channel").order_by("pk")),
