@@ -1,5 +1,6 @@
 """What every test may lean on: a clean database, an empty Redis, the cast, and small agents."""
 
+import gc
 from collections.abc import Callable, Iterator
 
 import django_rq
@@ -26,6 +27,7 @@ LONG = (
     "test_benchmark.py::test_a_quick_benchmark_of_the_pages",
     "browser/test_hostile.py",
     "test_crashes.py",
+    "test_benchmark.py::test_runs_and_pages_go_on",
 )
 
 
@@ -44,6 +46,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         more = max(0, size - len(share))
         items += [*share, *others[:more]]
         del others[:more]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: to look through it for garbage again and again takes a tenth of all time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,12 +14,21 @@ from agentops.management.commands import bench
 from tests import processes
 
 
+def quick(*arguments: str) -> dict[str, Any]:
+    """What the quick form of a benchmark says."""
+    ended = ran(*arguments, "--quick", "--json")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout)
+
+
+def ran(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "manage.py", "bench", *arguments]
+    return subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
+
+
 @pytest.mark.django_db
 def test_a_quick_benchmark_takes_every_figure() -> None:
-    command = [sys.executable, "manage.py", "bench", "engine", "--quick", "--json"]
-    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    result = json.loads(ended.stdout)
+    result = quick("engine")
     taken = result["figures"]
     assert {target.figure for target in figures.ENGINE} <= taken.keys()
     assert [name for name, one in taken.items() if one["median"] <= 0 and not name.startswith("server_cpu")] == []
@@ -32,10 +42,7 @@ def test_a_quick_benchmark_takes_every_figure() -> None:
 @pytest.mark.django_db
 def test_a_quick_benchmark_of_a_full_inbox_takes_every_figure() -> None:
     """Its reviews are real: decisions about them are recorded, and every other reviewer's screen hears of each."""
-    command = [sys.executable, "manage.py", "bench", "inbox", "--quick", "--json"]
-    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    taken = json.loads(ended.stdout)["figures"]
+    taken = quick("inbox")["figures"]
     assert {target.figure for target in figures.INBOX} <= taken.keys()
     assert [name for name, one in taken.items() if one["median"] <= 0] == []
     assert taken["list_queries"]["median"] <= 10
@@ -44,11 +51,7 @@ def test_a_quick_benchmark_of_a_full_inbox_takes_every_figure() -> None:
 @pytest.mark.django_db
 def test_a_quick_benchmark_of_the_pages_takes_its_figures() -> None:
     """But for the longest timelines, which take their time to be made."""
-    only = ["--only", "list", "--only", "dashboard", "--only", "watch"]
-    command = [sys.executable, "manage.py", "bench", "pages", "--quick", "--json", "--history", "100", *only]
-    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    taken = json.loads(ended.stdout)["figures"]
+    taken = quick("pages", "--history", "100", "--only", "list", "--only", "dashboard", "--only", "watch")["figures"]
     assert {target.figure for target in figures.PAGES if "timeline" not in target.figure} <= taken.keys()
     assert [name for name, one in taken.items() if one["median"] <= 0] == ["watch_wrong_pages"]
 
@@ -56,10 +59,7 @@ def test_a_quick_benchmark_of_the_pages_takes_its_figures() -> None:
 @pytest.mark.django_db
 def test_runs_and_pages_go_on_while_migrations_are_applied() -> None:
     """Somebody reads for long meanwhile: whoever waits for a lock behind that steps back, and is there in the end."""
-    command = [sys.executable, "manage.py", "bench", "migrate", "--quick", "--json"]
-    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    taken = json.loads(ended.stdout)
+    taken = quick("migrate")
     assert taken["runs"] > 0
     assert taken["runs_not_succeeded"] == 0
     assert taken["migrations"] >= 10
@@ -90,8 +90,7 @@ def test_messages_of_the_protocol_are_counted(lines: list[str], statements: int,
 
 
 def test_a_measure_that_does_not_exist_is_named() -> None:
-    command = [sys.executable, "manage.py", "bench", "engine", "--only", "everything"]
-    ended = subprocess.run(command, cwd=processes.ROOT, env=processes.environment(), capture_output=True, text=True, check=False)
+    ended = ran("engine", "--only", "everything")
     assert ended.returncode == 1
     assert "There is no measure everything; there are one, two, rq" in ended.stderr
 

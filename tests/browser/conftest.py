@@ -35,7 +35,7 @@ STANDARDS = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
 IN_DARK = ["color-contrast", "link-in-text-block"]  # what else axe judges does not depend on the theme
 VIOLATIONS = "rules => axe.run({ runOnly: rules, resultTypes: ['violations'] }).then(found => found.violations)"
 CHEAPLY = ["--no-sandbox", "--disable-gpu", "--renderer-process-limit=1"]  # pages are judged, not how Chromium parts them
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=30_000)  # a machine may be slow
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
