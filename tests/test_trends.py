@@ -109,7 +109,7 @@ def test_each_agent_says_its_median_and_its_95th_percentile(signed_in):
 def test_the_page_asks_for_its_pictures_when_it_is_there(signed_in):
     carried("paying")
     page = signed_in().get("/").text
-    assert 'hx-trigger="load"' in page
+    assert 'hx-trigger="load, every 60s"' in page
     assert "data-plot" not in page
     assert "<dt>waits for a person</dt>" in page
 
@@ -128,7 +128,7 @@ def test_an_agent_s_page_has_its_own_pictures_its_operations_and_what_was_change
     for subject, ended in (("paying", 12.0), ("counting", 40.0)):
         read("runs_ended", ended, count=int(ended), subject=subject, ago=MINUTES * (subject == "paying"))
     page = signed_in().get("/agents/paying/")
-    assert 'hx-get="/agents/paying/?part=trends" hx-trigger="load"' in page.text
+    assert 'hx-get="/agents/paying/?part=trends" hx-trigger="load, every 60s"' in page.text
     assert "1 run, the last begun" in page.text
     commands.configure("paying", by="admin", threshold=0.95)
     page = signed_in().get("/agents/paying/?span=3h")
@@ -144,7 +144,7 @@ def test_of_many_who_look_first_one_reads_and_the_others_ask_again(signed_in):
     assert cache.add(f"{place}:reading", 1, 20), "as somebody else who has just looked"
     page = signed_in().get("/?span=30d&part=trends").text
     assert "Being read: this takes a moment." in page
-    assert 'hx-get="/?part=trends&amp;span=30d" hx-trigger="load delay:1s"' in page
+    assert 'hx-get="/?part=trends&amp;span=30d" hx-trigger="load delay:1s, every 60s"' in page
     cache.delete(f"{place}:reading")
     assert "Nothing has ended in this time" in signed_in().get("/?span=30d&part=trends").text
     at, found = cache.get(place)

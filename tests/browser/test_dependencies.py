@@ -25,3 +25,30 @@ def test_what_may_be_done_is_live_and_a_reason_is_not_lost_while_it_is_written(s
     expect(reason).to_have_value("they are back")
     page.get_by_role("button", name="Close the breaker").click()
     expect(page.locator("#messages")).to_contain_text("The breaker of shop is closed now.")
+
+
+def test_a_page_that_asks_by_itself_says_when_it_gets_no_answer(sign_in, act):
+    act(set_terms)
+    page = sign_in("operator")
+    for address, parts in (
+        ("/dependencies/shop/", "**/dependencies/shop/?part=now"),
+        ("/dependencies/", "**/dependencies/?part=now"),
+    ):
+        page.goto(address)
+        expect(page.locator("#live")).to_have_text("Live")
+        page.route(parts, lambda route: route.fulfill(status=503, body="away"))
+        expect(page.locator("#live")).to_have_text("No answer, the page may be old")
+        page.unroute(parts)
+        expect(page.locator("#live")).to_have_text("Live")
+
+
+def test_a_page_with_a_socket_says_when_a_part_of_it_gets_no_answer(sign_in):
+    page = sign_in("operator")
+    page.goto("/")
+    expect(page.locator("#live")).to_have_text("Live")
+    page.route("**/?part=machinery", lambda route: route.abort())
+    page.evaluate("htmx.trigger(document.body, 'changed')")
+    expect(page.locator("#live")).to_have_text("No answer, the page may be old")
+    page.unroute("**/?part=machinery")
+    page.evaluate("htmx.trigger(document.body, 'changed')")
+    expect(page.locator("#live")).to_have_text("Live")
