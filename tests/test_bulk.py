@@ -98,6 +98,7 @@ def test_the_preview_says_what_differs_what_is_the_same_and_decides_nothing(clie
     assert "Currency" in same.split("The same in all")[1]
     assert [text for text in ("first order", "second order", "<td>3\n", "<td>4\n") if text not in differs] == []
     assert states(first, second) == ["open", "open"]
+    assert "Trying again hands it to a worker that takes remarks." in html
 
 
 def test_what_cannot_be_decided_together_is_named_with_the_reason(client: Client, people: dict[str, User]) -> None:

@@ -27,7 +27,9 @@ class BulkForm(forms.Form):
     """One reason for all."""
 
     reason = forms.CharField(required=False, max_length=REASON_LETTERS, label="Reason or remark")
-    reason.help_text = "A rejection needs one: the supervisor of each run reads it. Trying again hands it to the worker."
+    reason.help_text = (
+        "A rejection needs one: the supervisor of each run reads it. Trying again hands it to a worker that takes remarks."
+    )
     reason.widget = forms.Textarea({"class": "form-control", "rows": 2, "maxlength": REASON_LETTERS})
 
     tag = forms.ChoiceField(required=False, choices=[("", "Not said"), *Decision.Tag.choices], label="Class of the reason")
