@@ -9,8 +9,9 @@
     const seen = rows.map(({ id }) => Number(id.slice("event-".length)));
     const whole = seen.every((one, index) => !index || one === seen[index - 1] + 1) && seen.at(-1) >= seq;
     const missing = rows.filter((row) => !row.querySelector("details")).length;
-    const received = seq === 1 ? "its one event received" : `all ${seq} events received`;
-    const said = missing ? `${missing} of ${seq} events still to come` : received;
+    const all = seq.toLocaleString("en");
+    const received = seq === 1 ? "its one event received" : `all ${all} events received`;
+    const said = missing ? `${missing} of ${all} events still to come` : received;
     document.getElementById("run-count").textContent = whole ? said : "events are missing: reload the page";
   };
   for (const name of ["parts:shown", "part:fetched"]) document.addEventListener(name, complete);

@@ -1,9 +1,14 @@
 """What a person sees of runs in a real browser: start, watch live, cancel, read; with and without scripts."""
 
 import re
+from datetime import timedelta
+from random import Random
 
+from django.utils import timezone
 from playwright.sync_api import expect
 
+from agentops.seeding import filling
+from agentops.seeding.story import Story
 from runs import commands, event_log, executor, sdk
 from runs.engine.events import Draft, Kind
 from runs.models import Run
@@ -84,6 +89,25 @@ def test_steps_of_a_long_run_stay_in_their_order_whichever_ends_first(sign_in, a
     assert rows == ["step-12", *(f"step-{n}" for n in range(22, 102))], "what somebody is at stays"
     expect(page.locator("#bar-101 rect")).to_have_count(1)
     expect(page.locator("#run-count")).to_have_text("all 106 events received")
+
+
+def long_ago(steps):
+    """A run of so many steps."""
+    now = timezone.now()
+    story = Story(Random(1), now - timedelta(hours=1), now)
+    said = {"agent": "counting", "agent_version": "1", "input": {}, "summary": "long", "config": {"version": 1}}
+    story.requested(said, by="operator")
+    for number in range(steps):
+        story.begins(f"look_{number}", "long.look", "Look", {})
+        story.gives(number, seconds=0.01)
+    return filling.write_one(story)
+
+
+def test_many_events_are_counted_in_thousands(sign_in, act):
+    run_id = act(long_ago, 600)
+    page = sign_in("operator")
+    page.goto(f"/runs/{run_id}/")
+    expect(page.locator("#run-count")).to_have_text("all 1,202 events received")
 
 
 def test_what_was_opened_stays_open_while_the_page_is_live(sign_in, act, carry):
