@@ -49,7 +49,8 @@ def ridden_out(*, visits: list[Visit] | None = None, **more: Any) -> Callable[[A
 
 
 def cancels(**more: Any) -> Callable[[Any], None]:
-    return lambda world: verdicts.all_end(world, **{"left": 0, "hanging": 20.0, "calling": 2.0} | more)
+    good = {"left": 0, "hanging": 20.0, "calling": 2.0, "at_work": 2, "hung": 5, "wanted": 5}
+    return lambda world: verdicts.all_end(world, **good | more)
 
 
 def within(**more: Any) -> Callable[[Any], None]:
@@ -57,8 +58,8 @@ def within(**more: Any) -> Callable[[Any], None]:
     return lambda world: verdicts.stays_within(world, **good | more)
 
 
-def shares(alone: list[float], beside: list[float]) -> Callable[[Any], None]:
-    return lambda world: verdicts.shared(world, alone, beside, times=3)
+def shares(alone: list[float], beside: list[float], left: int = 40) -> Callable[[Any], None]:
+    return lambda world: verdicts.shared(world, alone, beside, times=3, left=left)
 
 
 def uses(share: float = 0.97, cost_ms: float = 1.0, made: int = 300, waiting: float = 1.0) -> Callable[[Any], None]:
@@ -96,6 +97,7 @@ PLANTED: dict[str, tuple[Callable[[Any], None], str]] = {
     "guard is slow": (uses(cost_ms=2.1), "a call costs 2.1 ms"),
     "one of the rare calls waits": (shares([0.1] * 3, [0.2, 0.2, 0.6]), "rare calls waited 0.6 s beside many others"),
     "one of the rare calls is never made": (shares([0.1] * 3, [0.1] * 2), "5 of 6 rare calls were made"),
+    "nobody calls beside them any more": (shares([0.1] * 3, [0.1] * 3, left=0), "no other call waited any more"),
     "a slot is lost": (comes_back(dead=1), "1 slots were held since before the last kill"),
     "one more than there are slots": (comes_back(at_once=9), "the provider had 9 calls at once, and there are 8 slots"),
     "two canaries at once": (
@@ -114,6 +116,7 @@ PLANTED: dict[str, tuple[Callable[[Any], None], str]] = {
         "18 calls in the first second after the outage",
     ),
     "who waited is forgotten": (ridden_out(drained_seconds=13.0), "it took 13 s to drain, the ideal is 6 s"),
+    "nobody waits when it is over": (ridden_out(waited=0), "no run waited when it was over"),
     "a fallback is not in the log": (degrades(other=("succeeded", {"RunStarted"})), "the run that has the fallback 'other'"),
     "a run ends without its fallback": (degrades(partial=("failed", {"StepSkipped"})), "the fallback 'partial' is failed"),
     "nobody is asked": (degrades(person=("running", {"StepEscalated"})), "the fallback 'person' is running"),
@@ -123,6 +126,8 @@ PLANTED: dict[str, tuple[Callable[[Any], None], str]] = {
     "a call is not made when the budget is raised": (within(made_when_raised=59), "59 of 60 calls were made"),
     "a run ends at its budget": (within(status="failed"), "the run was failed when its budget was raised"),
     "a run goes on": (cancels(left=1), "1 runs did not end as cancelled"),
+    "nothing is under way": (cancels(at_work=0), "no call was under way when runs were cancelled"),
+    "nothing hangs": (cancels(hung=0), "0 of 5 runs hung when they were cancelled"),
     "what hangs hangs on": (cancels(hanging=31.0), "a run that hung was 31 s being cancelled"),
     "what does not hang goes on": (cancels(calling=7.0), "a run that did not hang was 7 s being cancelled"),
 }

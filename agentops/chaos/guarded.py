@@ -81,8 +81,8 @@ def fairness(world: "World") -> Injected:
     visits = there.visits()
     waits, steps = _waits(world, visits)
     world.count(len(visits))
-    verdicts.shared(world, waits[:times], waits[times:], times=times)
-    world.figures |= {"calls still waiting": left, "its step alone": p95(steps[:times]), "its step beside": p95(steps[times:])}
+    verdicts.shared(world, waits[:times], waits[times:], times=times, left=left)
+    world.figures |= {"its step alone": p95(steps[:times]), "its step beside": p95(steps[times:])}
     verdicts.keeps(world, visits, limit, period)
 
 
@@ -184,6 +184,7 @@ def cancelled(world: "World") -> Injected:
     there.fault("latency", 0.8)
     runs = [*start(world, HANGING, hanging), *start(world, MANY, calling, calls=10)]
     yield from until(world, lambda: _under_way(there) >= 2 and _hang(runs) == hanging)
+    at_work, hung = _under_way(there), _hang(runs)
     for run_id in runs:
         commands.cancel(run_id, by="operator", reason="as in every trial")
         yield 0
@@ -192,7 +193,7 @@ def cancelled(world: "World") -> Injected:
     left = Run.objects.filter(pk__in=runs).exclude(status="cancelled").count()
     world.count(len(runs))
     took = {agent: longest_cancel(world.people.phase, agent) for agent in (HANGING, MANY)}
-    verdicts.all_end(world, left=left, hanging=took[HANGING], calling=took[MANY])
+    verdicts.all_end(world, left=left, hanging=took[HANGING], calling=took[MANY], at_work=at_work, hung=hung, wanted=hanging)
 
 
 # In the quick form only what no test of the suite tries by itself: it has 90 s.

@@ -44,12 +44,13 @@ def used(world: "World", share: float, cost_ms: float, *, made: int, wanted: int
     judge(world, world.quick or cost_ms <= MOST_COST_MS, f"a call costs {cost_ms} ms")
 
 
-def shared(world: "World", alone: list[float], beside: list[float], *, times: int) -> None:
-    """Who calls now and then waits no longer beside somebody who calls without end."""
+def shared(world: "World", alone: list[float], beside: list[float], *, times: int, left: int) -> None:
+    """Who calls now and then waits no longer beside somebody who calls without end: so many of those calls waited still."""
     long_alone, long_beside = p95(alone), p95(beside)
-    world.figures |= {"p95 wait alone": long_alone, "p95 wait beside": long_beside}
+    world.figures |= {"p95 wait alone": long_alone, "p95 wait beside": long_beside, "calls still waiting": left}
     made = len(alone) + len(beside)
     judge(world, made == 2 * times, f"{made} of {2 * times} rare calls were made")
+    judge(world, left > 0, "no other call waited any more beside the last rare ones, so nothing was shown")
     fair = long_beside <= 2 * max(long_alone, NOTICED_SECONDS)
     judge(world, fair, f"rare calls waited {long_beside} s beside many others, {long_alone} s alone")
 
@@ -94,6 +95,7 @@ def rides_out(world: "World", outage: Outage, visits: "Sequence[Visit]") -> None
         f"{kind}: ideal s": round(ideal, 1),
     } | {f"{kind}: calls in second {number} after it": calls for number, calls in enumerate(ramp, start=1)}
     judge(world, closed < math.inf, f"{kind}: the breaker did not open and close again")
+    judge(world, outage.waited > 0, f"{kind}: no run waited when it was over, so nothing was shown of how they were let in")
     judge(world, failures <= MOST_FAILURES, f"{kind}: the breaker opened after {failures} calls")
     judge(world, len(canaries) > 0, f"{kind}: no call tried it while it was open, so nothing was shown of that")
     judge(world, most <= 1, f"{kind}: more than one call in {open_s:g} s while it was open")
@@ -138,10 +140,15 @@ def stays_within(world: "World", *, made: int, questions: int, made_when_raised:
     judge(world, status == "succeeded", f"the run was {status} when its budget was raised")
 
 
-def all_end(world: "World", *, left: int, hanging: float, calling: float) -> None:
-    """Runs that were cancelled; so many seconds the longest took, of those that hang and of those that do not."""
+def all_end(world: "World", *, left: int, hanging: float, calling: float, at_work: int, hung: int, wanted: int) -> None:
+    """Runs that were cancelled; so many seconds the longest took, of those that hang and of those that do not.
+
+    At that moment so many calls were under way, and so many runs hung of as many as wanted.
+    """
     longest = {"longest from asked to ended s": max(hanging, calling), "the same of what does not hang": calling}
     world.figures |= {name: round(seconds, 1) for name, seconds in longest.items()} | {"not cancelled": left}
+    judge(world, at_work > 0, "no call was under way when runs were cancelled, so nothing was shown of those")
+    judge(world, hung == wanted, f"{hung} of {wanted} runs hung when they were cancelled")
     judge(world, not left, f"{left} runs did not end as cancelled")
     judge(world, hanging <= CANCELLED_SECONDS, f"a run that hung was {hanging:.0f} s being cancelled")
     in_time = calling <= (CANCELLED_SECONDS if world.quick else COOPERATIVE_SECONDS)
