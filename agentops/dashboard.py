@@ -22,6 +22,7 @@ from rq.worker import BaseWorker
 from reviews.models import Cause, Review
 from runs import access, sdk, waiting
 from runs.dispatch import SILENT_AFTER
+from runs.listing import WAITS
 from runs.models import Alert, Run, RunStatus, held
 from runs.models.run import ENDED
 from runs.sweeper import BEAT
@@ -35,11 +36,6 @@ DEPENDENCIES = 8
 SILENT = "silent"
 LOOK_BACK = timedelta(hours=24)  # ended runs are counted this far back
 MOST_FAILURES = 1000  # jobs that are asked how they failed
-WAITS = {
-    "person": "a person", "timer": "their time", "later": "their time", "retry": "their next try", "undo": "the time to undo",
-    "children": "runs that they started", "reviews": "room in the inbox", "budget": "a budget", "limit": "a rate limit",
-    "slot": "a slot", "breaker": "a breaker", "switched_off": "a dependency that is switched off",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

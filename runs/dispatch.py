@@ -132,11 +132,17 @@ class _Timers:
             calls = [self.refused.get()]
             while len(calls) < MOST_AT_ONCE and not self.refused.empty():
                 calls.append(self.refused.get())
-            before = self.ahead.put(len(calls))
-            if before:
-                enqueue_now(calls[:before][::-1], first=True)  # each is put before the others: so the first of them stands first
-            if calls[before:]:
-                enqueue_now(calls[before:])
+            try:
+                self._enqueue(calls)
+            except Exception:  # the sweeper finds them, and who is refused next has nobody else
+                logger.exception("dispatch_lost", calls=len(calls))
+
+    def _enqueue(self, calls: list[Call]) -> None:
+        before = self.ahead.put(len(calls))
+        if before:
+            enqueue_now(calls[:before][::-1], first=True)  # each is put before the others: so the first of them stands first
+        if calls[before:]:
+            enqueue_now(calls[before:])
 
 
 _timers: list[_Timers] = []  # at most one

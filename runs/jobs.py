@@ -182,6 +182,8 @@ class JobProcess(BaseWorker):
             executor.advance(run_id, owner=self.name)
         except DatabaseError as error:  # the sweeper finds it
             logger.warning("run_not_taken_up", run=run_id, error=str(error))
+        except Exception:
+            logger.exception("run_not_taken_up", run=run_id)
         finally:
             self._taken_up.discard(run_id)
             self._ended()
