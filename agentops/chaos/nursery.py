@@ -22,7 +22,6 @@ from agentops.services.places import PROJECT
 # it is imported: who has threads should not be forked from.
 LARGE = ("joblib", "scipy.sparse", "sklearn.feature_extraction.text", "sklearn.linear_model")
 ALONE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-SKEW_SECONDS = "AGENTOPS_CHAOS_SKEW_SECONDS"  # how far the clock of a process is off
 
 
 class Nursery:

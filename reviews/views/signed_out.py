@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in
 from django.dispatch import receiver
@@ -41,8 +42,8 @@ def become_a_draft(*, request: HttpRequest, user: User, **_: Any) -> None:
     fields.update(kept["fields"])
     try:
         drafts.save(review, user, fields)
-    except commands.Refused:
-        return  # it cannot be stored
+    except commands.Refused as refused:
+        messages.warning(request, f"What you had typed on review {review.pk} could not be kept: {refused}", fail_silently=True)
 
 
 def _is_known(review_id: int, seen: str | None) -> bool:
