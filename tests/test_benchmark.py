@@ -31,7 +31,8 @@ def test_a_quick_benchmark_takes_every_figure() -> None:
     result = quick("engine")
     taken = result["figures"]
     assert {target.figure for target in figures.ENGINE} <= taken.keys()
-    assert [name for name, one in taken.items() if one["median"] <= 0 and not name.startswith("server_cpu")] == []
+    of_the_server = ("server_cpu", "wal_bytes")  # of runs of 30 steps less runs of 10; what other tests do there counts too
+    assert [name for name, one in taken.items() if one["median"] <= 0 and not name.startswith(of_the_server)] == []
     assert taken["commits_per_step"]["median"] <= 1
     assert taken["statements_per_step"]["median"] <= 1
     assert taken["round_trips_per_step"]["median"] <= 1.5

@@ -159,6 +159,7 @@ def test_following_can_be_paused_and_the_bars_come_up_to_date_when_one_goes_on(s
     expect(copy).to_have_text("Not copied: download it")
     page.get_by_role("link", name="Go back in time").click()
     expect(page.get_by_role("slider", name="Event")).to_be_focused()
+    page.wait_for_load_state()  # it is focused before the scripts are there
     for seq in (last - 1, last - 2):
         page.keyboard.press("ArrowLeft")
         expect(page.locator("#past")).to_contain_text(f"Event {seq} of {last}")
