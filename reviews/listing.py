@@ -32,7 +32,7 @@ MOST_NAMED = 2  # of those who are looking
 READ = (  # by a row: others are large, and a hundred columns take their time
     "agent", "cause", "confidence", "due_at", "opened_at", "position", "proposal", "risk", "snoozed_until", "state", "subject",
     "threshold", "title", "urgent", "why", "worker", "run__input_text", "claim__until", "claim__reviewer__username",
-    "group__name", "assignee__username",
+    "group__name", "escalated_at", "second_group__name", "assignee__username",
 )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ class Line(NamedTuple):
     threshold: float | None
     claimed_by: str
     assignee: str
-    group: str
+    group: str  # of an escalated one both
     looking: tuple[str, ...]
 
 
@@ -109,7 +109,7 @@ class Row:
             threshold=review.threshold,
             claimed_by=str(claim.reviewer) if claim else "",
             assignee=str(review.assignee or ""),
-            group=str(review.group or ""),
+            group=" and ".join(one.name for one in (review.group, review.escalated_at and review.second_group) if one),
             looking=tuple(self.looking[:MOST_NAMED]),
         )
 

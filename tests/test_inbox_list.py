@@ -64,6 +64,14 @@ def people_at_work(people: dict[str, User]) -> dict[str, User]:
     return people
 
 
+def test_a_row_names_whom_a_review_is_for_and_once_it_is_escalated_both_groups(people: dict[str, User]) -> None:
+    first, second = (Group.objects.create(name=name) for name in ("Payments", "Seniors"))
+    made("for one", group=first, second_group=second)
+    made("for both", group=first, second_group=second, escalated_at=timezone.now())
+    rows = listing.listing(QueryDict("group=payments"), people["reviewer"]).rows
+    assert {row.review.title: row.line.group for row in rows} == {"for one": "Payments", "for both": "Payments and Seniors"}
+
+
 # --- what is in it --------------------------------------------------------------------------------------------------
 
 

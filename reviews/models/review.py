@@ -56,7 +56,7 @@ class ReviewQuerySet(models.QuerySet["Review"]):
 
     def with_people(self) -> Self:
         """With what a row of the inbox shows, in the same query."""
-        return self.select_related("run", "claim__reviewer", "group", "assignee").annotate(read_at=Now())
+        return self.select_related("run", "claim__reviewer", "group", "second_group", "assignee").annotate(read_at=Now())
 
 
 # By the database, so that no way of opening a review can forget it. Cut, because a proposal may be of megabytes; of an
