@@ -134,7 +134,7 @@ def test_an_agent_s_page_has_its_own_pictures_its_operations_and_what_was_change
     page = signed_in().get("/agents/paying/?span=3h")
     assert "12 runs ended, 0 of them failed" in page.text
     assert "40 runs" not in page.text
-    assert "calls on the queue" not in page.text
+    assert "jobs on the queue" not in page.text
     assert "→ 0.95, by admin" in page.text
     assert signed_in().get("/agents/paying/?part=trends").text.lstrip().startswith('<section class="card" id="trends"')
 

@@ -130,8 +130,8 @@ def _charts(read: trends.Trends, subject: str) -> list[Chart]:
 
 def _of_all(read: trends.Trends) -> list[Chart]:
     lines = (Line("open reviews", "amber", read.values("reviews_open")), Line("on the queue", "blue", read.values("queue")))
-    said = f"on average {_mean('reviews_open', read)} open reviews and {_mean('queue', read)} calls on the queue"
-    return [Chart("waiting", "Open reviews, and calls on the queue", "", "lines", lines, said)]
+    said = f"on average {_mean('reviews_open', read)} open reviews and {_mean('queue', read)} jobs on the queue"
+    return [Chart("waiting", "Open reviews, and jobs on the queue", "", "lines", lines, said)]
 
 
 def _percent(values: list[float | None]) -> list[float | None]:

@@ -17,6 +17,7 @@
   // A part that asks again and again says whether it was answered: socket.js shows that, and where there is no socket this does.
   const polled = document.querySelector("[data-polled]");
   const unanswered = new Set();
+  if (polled) [polled.dataset.state, polled.textContent] = ["open", "Live"]; // it has only just been answered
   document.addEventListener("htmx:afterRequest", ({ detail: { requestConfig: { elt }, successful, xhr } }) => { // what asked may have been replaced by its answer
     if (!elt.id || !/every|changed|alerts/.test(elt.getAttribute("hx-trigger") || "")) return;
     const answered = Boolean(successful) && !xhr.responseURL.includes("/accounts/login/");
