@@ -24,7 +24,7 @@ class HiddenMap(dict[str, Any]):
     """An object of which only the structure is told."""
 
 
-HIDDEN = Hidden("content is hidden")
+HIDDEN = Hidden("payload is hidden")
 A_STEP = Hidden("Step")  # in the place of a title that no code declares
 ENGINE_TITLES = frozenset({"Wait", "Wait for other runs", "Ask a person"})
 WAIT_FOR_RUNS = re.compile(r"Wait for (1 run|[0-9]+ runs)")

@@ -85,7 +85,7 @@ def fork_run(request: HttpRequest, run_id: int, position: int) -> HttpResponse:
     """303 to the new run; 409 it cannot be forked, 422 what was typed does not fit."""
     original = found_run(run_id)
     if are_hidden():
-        messages.error(request, "Content is hidden, and a fork shows it: you need the permission to see payloads.")
+        messages.error(request, "Payloads are hidden, and a fork shows them: you need the permission to see them.")
         return redirect(original)
     step = _step(original, position)
     sent = request.POST if request.method == "POST" else None

@@ -21,7 +21,7 @@ def reveal_run(request: HttpRequest, run_id: int) -> HttpResponse:
         return redirect(found)
     try:
         payloads.reveal(run_id, by=request.user, reason=request.POST.get("reason", ""))
-        messages.success(request, f"The content of run {run_id} is shown to you for 30 minutes. This is recorded.")
+        messages.success(request, f"The payloads of run {run_id} are shown to you for 30 minutes. This is recorded.")
     except Refused as refused:
         messages.error(request, str(refused))
     return redirect(back if url_has_allowed_host_and_scheme(back, allowed_hosts=None) else found.get_absolute_url())

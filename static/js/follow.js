@@ -1,19 +1,18 @@
-// Following a run can be paused: what comes meanwhile is kept, counted, and shown in its order when one goes on.
+// One may stop following a run: what comes meanwhile is kept, counted, and shown in its order when one follows again.
 // What happened last is also said to those who do not see it, at most every few seconds.
 (() => {
   const button = document.getElementById("follow");
   const news = document.getElementById("run-news");
   if (!button || !news) return;
   const MOST = 500; // parts: who has missed more gets a new page
-  let kept = null; // what came last of each part, while it is paused; "more" than are kept
+  let kept = null; // what came last of each part, while nobody follows; "more" than are kept
   let seq = null;
   let said = 0;
   let timer = 0;
   const show = () => {
-    button.setAttribute("aria-pressed", String(kept !== null));
     const events = kept instanceof Map && [...kept.keys()].filter((id) => id.startsWith("event-")).length;
     const count = kept === "more" ? `more than ${MOST}` : events;
-    button.textContent = kept === null ? "Pause" : count ? `Go on (${count} new)` : "Go on";
+    button.textContent = kept === null ? "Stop following" : count ? `Follow (${count} new)` : "Follow";
   };
   button.addEventListener("click", () => {
     if (kept === "more") return location.reload();

@@ -130,23 +130,23 @@ MANY_PARTS = """() => {
 }"""
 
 
-def test_following_can_be_paused_and_the_bars_come_up_to_date_when_one_goes_on(sign_in, act, carry):
+def test_who_stopped_following_sees_the_bars_come_up_to_date_when_they_follow_again(sign_in, act, carry):
     run = act(start, number=4)
     page = sign_in("operator")
     page.goto(f"/runs/{run.pk}/")
     expect(page.locator("#live")).to_have_text("Live")
-    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Stop following").click()
     carry()
-    expect(page.get_by_role("button", name="Go on")).to_contain_text("new")
+    expect(page.get_by_role("button", name="Follow (")).to_contain_text("new")
     expect(page.locator("#steps > li")).to_have_count(0)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Follow (").click()
     last = act(Run.objects.get, pk=run.pk).last_seq
     expect(page.locator("#run-count")).to_have_text(f"all {last} events received")
     expect(page.locator("#bar-4 rect.work")).to_have_count(1)
     expect(page.locator("#run-news")).to_have_text("The run succeeded.")
-    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Stop following").click()
     page.evaluate(MANY_PARTS)
-    page.get_by_role("button", name="Go on (more than 500 new)").click()
+    page.get_by_role("button", name="Follow (more than 500 new)").click()
     expect(page.locator("#follow")).to_have_count(0)  # a new page, of a run that has ended
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     for fold in ("body", "raw"):
