@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -100,10 +101,11 @@ class InboxConsumer(Watcher):
                 await asyncio.sleep(max(COUNTED_SOONEST_SECONDS, self.counted_at + COUNTED_SECONDS - time.monotonic()))
                 self.is_count_due, self.counted_at = False, time.monotonic()
                 counts = await frames.counted(frames.Page.read(self.query, self.viewer))
-                await self.send(text_data=json.dumps({"changed": {}} | counts))
+                with suppress(OSError):  # its page has gone
+                    await self.send(text_data=json.dumps({"changed": {}} | counts))
         except (DatabaseError, OSError) as error:
             logger.warning("not_counted", error=str(error) or repr(error))
-        except Exception:
+        except Exception:  # whatever it is, the next change is counted anew
             logger.exception("not_counted")
         finally:
             self.counting = None

@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import wraps
 from typing import Any
 
+import structlog
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin, User
 from django.core.exceptions import PermissionDenied
@@ -15,6 +16,7 @@ from django.http import Http404, HttpRequest, HttpResponseBase
 from runs.models import Reveal, Run
 from runs.models.reveal import GOOD_FOR
 
+logger = structlog.get_logger()
 AnyUser = AbstractBaseUser | AnonymousUser
 View = Callable[..., HttpResponseBase]
 
@@ -161,7 +163,8 @@ def permits(question: Callable[[AnyUser], bool]) -> Callable[[View], View]:
                 raise PermissionDenied
             try:
                 answer = view(request, *args, **kwargs)
-            except Run.DoesNotExist as removed:  # by retention, since the view had found it
+            except Run.DoesNotExist as removed:  # by retention, since the view had found it; else the log says where to look
+                logger.warning("run_gone", path=request.path, exc_info=removed)
                 raise Http404(str(removed)) from removed
             answer.setdefault("Cache-Control", "private, no-store")  # nobody else reads it out of a cache
             return answer

@@ -202,7 +202,8 @@ def look() -> Look | None:
     try:
         waiting = _queue().get_job_ids(0, MOST_LOOKED_AT)
         beats = [process.last_heartbeat for process in Worker.all(connection=_queue().connection)]
-    except (RedisError, OSError):
+    except (RedisError, OSError) as error:
+        logger.warning("queue_not_read", error=str(error))
         return None
     before: dict[int, int] = {}
     for place, job_id in enumerate(waiting):

@@ -368,6 +368,16 @@ def test_a_refusal_is_one_line_of_the_log_and_a_failure_keeps_its_traceback(
     assert [entry.count("ZeroDivisionError: division by zero") for entry in capture] == [1]
 
 
+def test_a_run_that_is_gone_is_no_page_and_the_log_says_where_it_was_asked_for(
+    people: dict[str, User], capture: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runs.views.agents.sdk.agents", lambda: Run.objects.get(pk=999_999))
+    assert client_of("reviewer", people).get("/agents/").status_code == 404
+    (line,) = (entry for entry in capture if "run_gone" in entry)
+    assert "/agents/" in line
+    assert "DoesNotExist" in line
+
+
 @pytest.fixture
 def capture(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the log of this process writes, entry by entry."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection, connections, transaction
+from structlog.testing import capture_logs
 
 from runs.alerts import evaluation, evidence, rules
 from runs.models import AgentConfig, Alert, AlertChannel, AlertRule, BreakerChange, Dependency, Round
@@ -149,7 +150,9 @@ def test_while_redis_is_away_it_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> 
     Round.objects.create(pk=1, begun_at=NOW)
     with monkeypatch.context() as away:
         away.setitem(settings.RQ_QUEUES["default"], "URL", "redis://127.0.0.1:1/0")
-        evaluation.make_round(NOW)
+        with capture_logs() as logs:
+            evaluation.make_round(NOW)
+        assert "Connection refused" in next(one["error"] for one in logs if one["event"] == "queue_not_read"), "why is not lost"
         evaluation.make_round(NOW + MINUTE)
         (alert,) = Alert.objects.all()
         assert alert.title == "Redis answers: no"

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.contrib.auth.models import Group, Permission
 from django.db import DatabaseError
 from django.test import Client
+from structlog.testing import capture_logs
 
 from agentops.asgi import application
 from runs import commands, consumers, executor, feed, hearing, live, parts
@@ -318,6 +319,22 @@ async def test_a_page_that_leaves_at_any_moment_leaves_nobody_listening(people, 
     with pytest.raises(OSError, match="has gone"):
         await SOCKETS.pop().wait(timeout=10)
     assert [hearing.count(group) for group in groups] == [0, 0]
+
+
+async def test_what_was_counted_for_a_page_that_has_gone_is_nobodys_failure(people, monkeypatch):
+    monkeypatch.setattr("reviews.consumers.COUNTED_SOONEST_SECONDS", 0.01)
+    tried = asyncio.Event()
+
+    async def gone(*args, **kwargs):
+        tried.set()
+        raise OSError("the page has gone")
+
+    with capture_logs() as logs, monkeypatch.context() as patched:
+        patched.setattr(AsyncWebsocketConsumer, "send", gone)
+        there = await opened("/ws/inbox/", people["reviewer"])
+        await asyncio.wait_for(tried.wait(), 20)
+        await there.disconnect(timeout=10)
+    assert "not_counted" not in [one["event"] for one in logs]
 
 
 async def test_redis_that_does_not_answer_keeps_nobody_waiting_and_is_told_later_who_listens(monkeypatch):

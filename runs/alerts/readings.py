@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import django_rq
+import structlog
 from django.core.cache import cache
 from django.db import connection
 from django.db.models import F
@@ -19,6 +20,7 @@ from runs.models import AgentConfig, Reading, Round
 from runs.models.alert import EACH
 from runs.sweeper import BEAT
 
+logger = structlog.get_logger()
 KEPT_FOR = timedelta(days=36)
 AT_ONCE = timedelta(hours=12)  # of history that is made good in one round
 LATE = timedelta(seconds=20)  # so long after its time an end may be committed
@@ -161,7 +163,8 @@ def _of_redis() -> list[Gauge]:
     try:
         queue = django_rq.get_queue("default").count if look else 0
         sweeper = bool(cache.get(BEAT))
-    except (RedisError, OSError):
+    except (RedisError, OSError) as error:
+        logger.warning("queue_not_read", error=str(error))
         look = None
     if look is None:
         return [("redis", "", 0.0)]
