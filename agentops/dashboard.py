@@ -123,7 +123,7 @@ def _runs(request: HttpRequest) -> dict[str, Any]:
 def _alerts(request: HttpRequest) -> dict[str, Any]:
     """Open ones first, then those that ended last."""
     last = Alert.objects.order_by(F("ended_at").desc(nulls_first=True), "-pk")
-    return {"alerts": list(last[:LAST_ALERTS]), "looks": alert_pages.LOOKS}
+    return {"alerts": alert_pages.with_looks(list(last[:LAST_ALERTS]))}
 
 
 def _dependencies(request: HttpRequest) -> dict[str, Any]:

@@ -170,6 +170,10 @@ WRONG: dict[str, dict[str, Any]] = {  # what each rule that ships finds wrong
     "database": {"values": [49e9, 51e9]},
 }  # fmt: skip
 
+SAID_BY_YES = (
+    "Breaker open or half-open: yes (shop)", "Last night's retention was missed: yes", "Redis answers: no", "Sweeper alive: no",
+)  # fmt: skip
+
 
 def test_each_rule_that_ships_finds_what_is_wrong_and_is_made_once() -> None:
     rules.ensure_built_in()
@@ -186,8 +190,7 @@ def test_each_rule_that_ships_finds_what_is_wrong_and_is_made_once() -> None:
         alert = judged(one, *wrong["values"], measure=one.measure, **{k: v for k, v in wrong.items() if k != "values"})
         assert alert is not None, one
         assert (
-            alert.title
-            in ("Breaker open: yes (shop)", "Last night's retention did not end: yes", "Redis answers: no", "Sweeper alive: no")
+            alert.title in SAID_BY_YES
             or "%" in alert.title
             or (" over the limit " in alert.title or " under the limit " in alert.title or "is usual" in alert.title)
         ), alert.title

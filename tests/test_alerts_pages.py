@@ -13,13 +13,14 @@ from pytest_django import Settings
 
 from runs import clock, dispatch
 from runs.alerts import delivery, evaluation, readings, rules, watch
-from runs.models import Alert, AlertChannel, AlertRule, Reading, Round
+from runs.models import Alert, AlertChannel, AlertEvent, AlertRule, Reading, Round
 from tests.letterbox import MailServer, Webhook
 from tests.shop import set_terms
 
 pytestmark = pytest.mark.django_db
 SignedIn = Callable[..., Client]
 MADE = AlertRule.objects.filter(built_in=None).all  # by people
+STATE = re.compile(r'class="state tone-(\w+)"><svg.*?</svg>(\w+)</span>', re.DOTALL)
 EVIL = "<script>alert(1)</script>"
 FORM = {
     "name": "Long queue", "enabled": "on", "measure": "queue", "subject": "", "kind": "threshold", "side": "above", "limit": "10",
@@ -93,7 +94,7 @@ def test_who_sees_an_alert_takes_it_puts_it_off_and_reads_its_history(
     assert "Nobody is told of it for 4 hours" in client.post(f"/alerts/{alert.pk}/snooze/", {"hours": "4"}, follow=True).text
     over(alert)
     page = client.get(f"/alerts/{alert.pk}/?part=now").text
-    assert "Resolved: Jobs on the queue: 1" in page
+    assert "Ended: Jobs on the queue: 1" in page
     assert '<svg class="series"' in page
     assert "This alert has ended meanwhile" in client.post(f"/alerts/{alert.pk}/owner/", follow=True).text
     assert client.get(f"/alerts/{alert.pk}/owner/").status_code == 302
@@ -103,6 +104,17 @@ def test_who_sees_an_alert_takes_it_puts_it_off_and_reads_its_history(
     assert ("Nothing is wrong" in page, "Nobody watches" in page) == (True, False)
     assert "Audits: this failed in the last round" in page
     assert client.get("/alerts/?cursor=made-up").status_code == 404
+
+
+def test_what_was_closed_without_an_answer_does_not_look_as_if_all_were_well(signed_in: SignedIn) -> None:
+    first, second = opened(name="first"), opened(name="second")
+    evaluation.end(first, note="Its rule was disabled.", kind=AlertEvent.Kind.CLOSED)
+    evaluation.end(second, note="Jobs on the queue: 1")
+    client = signed_in()
+    closed, ended = ("neutral", "Closed"), ("green", "Ended")
+    pages = {f"/alerts/{first.pk}/": [closed], f"/alerts/{second.pk}/": [ended], "/alerts/": [ended, closed]}
+    for page, looks in (pages | {"/?part=alerts": [ended, closed]}).items():
+        assert sorted(STATE.findall(client.get(page).text)) == sorted(looks), page
 
 
 def test_a_rule_is_made_tried_and_changed_in_a_form_that_says_what_is_wrong_where(signed_in: SignedIn) -> None:
@@ -153,7 +165,7 @@ def test_the_beginning_and_the_end_are_said_by_mail_and_in_a_webhook(mail: MailS
     assert f"https://agentops.example/alerts/{alert.pk}/" in said
     over(alert)
     assert delivery.deliver() == 2
-    assert mail.letters[1]["subject"] == "Over: The queue is long"
+    assert mail.letters[1]["subject"] == "Ended: The queue is long"
     assert "Jobs on the queue: 1\n" in webhook.posts[1][1]["message"]
     read(99)
     evaluation.evaluate(alert.rule, timezone.now())
@@ -181,7 +193,7 @@ def test_of_an_alert_that_ends_while_its_beginning_is_sent_the_end_is_said_too(
         assert delivery.deliver() == 1
     assert list(channel.notices.order_by("pk").values_list("kind", "delivery")) == [("start", "sent"), ("end", "waits")]
     assert delivery.deliver() == 1
-    assert webhook.posts[1][1]["title"].startswith("Over: ")
+    assert webhook.posts[1][1]["title"].startswith("Ended: ")
 
 
 def test_not_more_than_wanted_and_not_in_quiet_hours_but_nothing_is_lost(webhook: Webhook) -> None:

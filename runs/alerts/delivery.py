@@ -118,8 +118,8 @@ def _last(alert: Alert) -> AlertEvent | None:
 
 
 def _how(last: AlertEvent | None) -> str:
-    """Nobody hears that all is well where nobody knows."""
-    return last.get_kind_display() if last and last.kind == AlertEvent.Kind.CLOSED else "Over"
+    """Nobody hears that it is over where nobody knows."""
+    return last.get_kind_display() if last else "Ended"
 
 
 dispatch.OFFERED[JOB] = deliver

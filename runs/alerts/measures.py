@@ -74,10 +74,10 @@ MEASURES = {
         Measure("sweeper", "Sweeper alive", "yes", is_gauge=True),
         Measure("redis", "Redis answers", "yes", is_gauge=True),
         Measure("failed_parts", "Parts of the monitoring that failed", "count", is_gauge=True),
-        Measure("breaker_open", "Breaker open", "yes", of="dependency", is_gauge=True),
+        Measure("breaker_open", "Breaker open or half-open", "yes", of="dependency", is_gauge=True),
         Measure("quarantined", "Open reviews of steps that ended their process", "count", is_gauge=True),
         Measure("broken_logs", "Runs and prunings whose verification failed", "count", is_gauge=True),
-        Measure("retention_missed", "Last night's retention did not end", "yes", is_gauge=True),
+        Measure("retention_missed", "Last night's retention was missed", "yes", is_gauge=True),
         Measure("database_bytes", "Size of the database", "bytes", is_gauge=True, about=DISK),
     )
 }

@@ -40,8 +40,8 @@ BUILT_IN: tuple[dict[str, Any], ...] = (
      "kind": "anomaly", "limit": 6, "least_value": 0.2, "least_count": 10},
     {"built_in": "cost", "name": "Runs of an agent are unusually expensive", "measure": "cost", "subject": EACH,
      "kind": "anomaly", "limit": 6, "least_count": 10},
-    {"built_in": "quarantine", "name": "A step is in quarantine", "measure": "quarantined"},
-    {"built_in": "verification", "name": "The verification of a run failed", "measure": "broken_logs"},
+    {"built_in": "quarantine", "name": "A step ended its process", "measure": "quarantined"},
+    {"built_in": "verification", "name": "A verification failed", "measure": "broken_logs"},
     {"built_in": "retention", "name": "Retention did not come to its end", "measure": "retention_missed"},
     {"built_in": "database", "name": "The database is large", "measure": "database_bytes", "limit": 50e9},
 )  # fmt: skip

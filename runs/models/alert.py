@@ -149,7 +149,7 @@ class Alert(models.Model):
         ACKNOWLEDGED = "acknowledged", "Acknowledged"
         SNOOZED = "snoozed", "Snoozed"
         NO_DATA = "no_data", "No data"
-        RESOLVED = "resolved", "Resolved"
+        RESOLVED = "resolved", "Ended"
 
     rule = models.ForeignKey(AlertRule, on_delete=models.PROTECT, related_name="alerts", db_index=False)
     rule_version = models.PositiveIntegerField()
@@ -197,7 +197,7 @@ class AlertEvent(models.Model):
         SNOOZED = "snoozed", "Snoozed"
         FIRING = "firing", "Goes on"
         NO_DATA = "no_data", "No data any more"
-        RESOLVED = "resolved", "Resolved"
+        RESOLVED = "resolved", "Ended"
         CLOSED = "closed", "Closed without an answer"
         ACTED = "acted", "Acted"
         NOT_ACTED = "not_acted", "Could not act"

@@ -18,7 +18,7 @@ from runs import access, sdk
 from runs.alerts import chart, evaluation, evidence, handling, rules
 from runs.alerts.forms import FIELDS, RuleForm
 from runs.alerts.measures import MEASURES, subject_title
-from runs.models import Alert, AlertChannel, AlertRule, Round, versions
+from runs.models import Alert, AlertChannel, AlertEvent, AlertRule, Round, versions
 from runs.requests import Refused
 from runs.templatetags.shown import Look
 from runs.views import keyset
@@ -31,8 +31,9 @@ LOOKS = {
     "acknowledged": Look("Acknowledged", "user-check", "amber"),
     "snoozed": Look("Snoozed", "alarm-clock-off", "neutral"),
     "no_data": Look("No data", "circle-question-mark", "neutral"),
-    "resolved": Look("Resolved", "circle-check", "green"),
+    "resolved": Look("Ended", "circle-check", "green"),
 }
+CLOSED = Look("Closed", "circle-question-mark", "neutral")  # without an answer: nobody knows
 NOT_JUDGED = Look("Not judged yet", "circle-dashed", "neutral")
 CAME_TO = {  # of a rule without an open alert, when it was last judged
     "calm": Look("Calm", "circle-check", "green"),
@@ -54,15 +55,22 @@ def alert_list(request: HttpRequest) -> HttpResponse:
     kept = Round.objects.first()
     cursor = {"cursor": request.GET["cursor"]} if "cursor" in request.GET else {}
     shown = {
-        "open": open_,
+        "open": with_looks(open_),
+        "ended": with_looks(page.rows),
         "page": page,
-        "looks": LOOKS,
         "broken": broken_channels(),
         "unwatched": rules.unwatched(kept),
         "failed": kept.failed if kept else [],
         "address": f"{request.path}?{urlencode(cursor | {'part': 'now'})}",
     }
     return render(request, "alerts/_now.html" if request.GET.get("part") == "now" else "alerts/list.html", shown)
+
+
+def with_looks(alerts: list[Alert]) -> list[tuple[Alert, Look]]:
+    """Each with its state by word and shape; of those that ended it is asked which were closed without an answer."""
+    ended = [one.pk for one in alerts if not one.is_open]
+    closed = set(AlertEvent.objects.filter(alert__in=ended, kind=AlertEvent.Kind.CLOSED).values_list("alert", flat=True))
+    return [(one, CLOSED if one.pk in closed else LOOKS[one.state]) for one in alerts]
 
 
 @require_GET
@@ -89,7 +97,7 @@ def alert(request: HttpRequest, alert_id: int) -> HttpResponse:
     judged = rules.judged_then(rule, found.subject, since=until - AROUND, until=until) if measure else []
     shown = {
         "alert": found,
-        "look": LOOKS[found.state],
+        "look": with_looks([found])[0][1],
         "measure": measure,
         "value": measure.said(found.value) if measure else found.value,
         "has_rows": found.rule.measure in evidence.OF,
