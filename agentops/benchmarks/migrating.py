@@ -5,8 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from django.db import connection
 from agentops import people
 from agentops.benchmarks import processes
 from agentops.benchmarks.agents import STEPS
+from agentops.benchmarks.beside import beside
 from agentops.benchmarks.engine import server
 from agentops.benchmarks.figures import spread
 from agentops.benchmarks.pruning import browse, longest_wait
@@ -51,7 +51,7 @@ def measure(form: Form, *, say: Callable[[str], None]) -> dict[str, Any]:
     with processes.web() as port, processes.job_processes(2), processes.process("manage.py", "sweeper"):
         say(f"migrations for {form.seconds:g} s, {form.rate:g} runs a second, {form.people} people")
         end = time.monotonic() + form.seconds
-        with _beside(_start_runs, form), _beside(_read), longest_wait() as waited, _beside(_migrate, said, end) as migrating:
+        with beside(_start_runs, form), beside(_read), longest_wait() as waited, beside(_migrate, said, end) as migrating:
             pages = browse(form.people, port, users, migrating.is_alive)
         begun = Run.objects.filter(pk__gt=before)
         processes.until(lambda: not begun.exclude(pk__in=begun.ended()).exists(), look_seconds=0.2)
@@ -79,27 +79,3 @@ def _read(over: threading.Event) -> None:
     while not over.wait(BETWEEN_READS_SECONDS):
         with connection.cursor() as cursor:
             cursor.execute(READS)
-
-
-@contextmanager
-def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[threading.Thread]:
-    """In a thread, which is asked to end after the block. Raises what it raised."""
-    over, raised = threading.Event(), list[BaseException]()
-
-    def call() -> None:
-        try:
-            work(over, *arguments)
-        except BaseException as error:  # noqa: BLE001 - it is raised below
-            raised.append(error)
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        over.set()
-        thread.join()
-        if raised:
-            raise raised[0]

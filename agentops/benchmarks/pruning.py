@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from agentops import people
 from agentops.benchmarks import processes
+from agentops.benchmarks.beside import beside
 from agentops.benchmarks.engine import server
 from agentops.benchmarks.figures import spread
 from agentops.seeding import filling
@@ -115,19 +116,13 @@ def _visit(visitor: Visitor, paths: list[str], goes_on: Callable[[], bool]) -> l
 @contextmanager
 def longest_wait() -> Iterator[list[float]]:
     """What is longest of all waits for locks, looked for again and again."""
-    found, over = [0.0], threading.Event()
-
-    def look() -> None:
-        with connection.cursor() as cursor:
-            while not over.wait(LOOK_SECONDS):
-                cursor.execute(WAITING)
-                found.append(float(cursor.fetchone()[0]))
-        connection.close()
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
+    found = [0.0]
+    with beside(_look, found):
         yield found
-    finally:
-        over.set()
-        watcher.join()
+
+
+def _look(over: threading.Event, found: list[float]) -> None:
+    with connection.cursor() as cursor:
+        while not over.wait(LOOK_SECONDS):
+            cursor.execute(WAITING)
+            found.append(float(cursor.fetchone()[0]))
