@@ -118,9 +118,9 @@ class Watcher(AsyncWebsocketConsumer):
                 await asyncio.sleep(self.pause_seconds)
             code = SIGN_IN_AGAIN
         except (DatabaseError, OSError) as error:  # the latter: its page has gone
-            logger.warning("socket_failed", error=str(error) or repr(error))
+            logger.warning("socket_failed", path=self.scope["path"], error=str(error) or repr(error))
         except Exception:
-            logger.exception("socket_failed")
+            logger.exception("socket_failed", path=self.scope["path"])
         with suppress(OSError, RuntimeError):  # it is closed already
             await self.close(code=code)
 
