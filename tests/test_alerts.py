@@ -9,10 +9,12 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.models import F
+from django.template.loader import render_to_string
 from django.utils import timezone
 
 from runs import commands
 from runs.alerts import chart, evaluation, handling, readings, rules
+from runs.alerts.measures import MEASURES
 from runs.engine.anomaly import Kind, Outcome, Point, Verdict
 from runs.models import (
     Alert,
@@ -251,6 +253,19 @@ def test_an_alert_is_a_band_within_the_picture_also_where_it_began_before_it_or_
     drawn = chart.draw(verdicts, openings)
     assert drawn is not None
     assert (drawn.first, [(band.x, band.width) for band in drawn.bands]) == (NOW + MINUTE, [(0, 600), (0, 200), (598, 2)])
+
+
+def test_a_value_with_nothing_read_beside_it_is_drawn_by_itself_and_of_what_is_usual_nothing_is_lost() -> None:
+    read = [1.0, 2.0, None, 3.0, None, 4.0]
+    verdicts = [Verdict(Point(NOW + at * MINUTE, value), Outcome.CALM, expected=value and 1.0) for at, value in enumerate(read)]
+    drawn = chart.draw(verdicts)
+    assert drawn is not None
+    assert (len(drawn.lines), len(drawn.usual), [x for x, _ in drawn.alone]) == (1, 3, [360.0, 600.0])
+    shown = render_to_string("alerts/_chart.html", {"chart": drawn, "measure": MEASURES["queue"]})
+    assert shown.count('class="alone"') == 2
+    assert "a small square a value with nothing read before and after it" in shown
+    whole = render_to_string("alerts/_chart.html", {"chart": chart.draw(verdicts[:2]), "measure": MEASURES["queue"]})
+    assert ("alone" in whole, "square" in whole) == (False, False)
 
 
 # --- silence and office hours -----------------------------------------------------------------------------------------

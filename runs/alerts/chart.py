@@ -9,6 +9,7 @@ from runs.engine.anomaly import Outcome, Verdict
 
 WIDTH, HEIGHT, MARGIN = 600.0, 100.0, 4.0
 MOST_COLUMNS, NARROWEST = 300, 2.0
+Place = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,16 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`lines` and `usual` are points of polylines, which break where nothing was read."""
+    """`lines` and `usual` are points of polylines, which break where nothing was read; `alone` stand between two breaks."""
 
     first: datetime
     last: datetime
     least: float
     most: float
     lines: list[str]
+    alone: list[Place]
     usual: list[str]
-    breaches: list[tuple[float, float]]
+    breaches: list[Place]
     bands: list[Band]
 
 
@@ -52,13 +54,15 @@ def draw(verdicts: Sequence[Verdict], openings: Sequence[tuple[datetime, datetim
     def y(value: float) -> float:
         return round(HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (value - least) / range_, 1)
 
-    values = [(x(one.point.at), None if one.point.value is None else y(one.point.value)) for one in columns]
-    usual = [(x(one.point.at), None if one.expected is None else y(one.expected)) for one in columns]
+    values = _stretches([(x(one.point.at), None if one.point.value is None else y(one.point.value)) for one in columns])
+    usual = _stretches([(x(one.point.at), None if one.expected is None else y(one.expected)) for one in columns])
     wrong = [
         (x(one.point.at), y(one.point.value)) for one in columns if one.outcome == Outcome.BREACH and one.point.value is not None
     ]
     bands = [_band(since, until, x(since), x(until or last)) for since, until in openings]
-    return Chart(first, last, least, most, _lines(values), _lines(usual), wrong, bands)
+    alone = [one[0] for one in values if len(one) == 1]
+    expected = [one if len(one) > 1 else _short(one[0]) for one in usual]
+    return Chart(first, last, least, most, _lines(values), alone, _lines(expected), wrong, bands)
 
 
 def _band(since: datetime, until: datetime | None, left: float, right: float) -> Band:
@@ -77,12 +81,22 @@ def _weight(one: Verdict) -> tuple[bool, bool, float]:
     return one.outcome == Outcome.BREACH, one.point.value is not None, one.point.value or 0.0
 
 
-def _lines(points: list[tuple[float, float | None]]) -> list[str]:
-    """One for each stretch without a gap; a lone point is a short line."""
-    found: list[list[str]] = [[]]
+def _lines(stretches: list[list[Place]]) -> list[str]:
+    return [" ".join(f"{x},{y}" for x, y in one) for one in stretches if len(one) > 1]
+
+
+def _short(lone: Place) -> list[Place]:
+    """A dash that can be seen."""
+    x, y = lone
+    return [(x - NARROWEST, y), (x + NARROWEST, y)]
+
+
+def _stretches(points: list[tuple[float, float | None]]) -> list[list[Place]]:
+    """Those without a gap."""
+    found: list[list[Place]] = [[]]
     for x, y in points:
         if y is None:
             found.append([])
         else:
-            found[-1].append(f"{x},{y}")
-    return [" ".join(one if len(one) > 1 else [*one, *one]) for one in found if one]
+            found[-1].append((x, y))
+    return [one for one in found if one]
