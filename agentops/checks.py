@@ -100,8 +100,7 @@ def what_leaves_goes_through_guard(app_configs: Sequence[Any] | None, **kwargs: 
 @register()
 def critical_workers_name_a_fallback(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """What matters most must not fail without anybody having said what happens then."""
-    bare = [sdk.WORKERS[name] for name in sorted(sdk.WORKERS) if operations.is_bare(sdk.WORKERS[name])]
-    return [Error(_without_fallback(worker), id="agentops.E011") for worker in bare]
+    return [Error(_without_fallback(worker), id="agentops.E011") for worker in operations.bare()]
 
 
 @register()

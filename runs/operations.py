@@ -1,7 +1,7 @@
 """What agents do: every worker of every agent, with what happens when it finally fails."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -10,6 +10,7 @@ from django.conf import settings
 from runs import sdk
 
 AnyWorker = sdk.Worker[..., Any]
+Counted = Mapping[str, tuple[int, int]]
 EFFECTS = {"none": "none outside", "idempotent": "safe to repeat", "once": "never repeated by itself"}
 
 
@@ -31,6 +32,7 @@ class Operation:
     timeout_seconds: float
     failed: int
     degraded: int
+    variant: int = 1  # of those with its name, which are one worker with other options: what happened is told of all together
 
 
 def operation(worker: AnyWorker, failed: int = 0, degraded: int = 0) -> Operation:
@@ -42,6 +44,13 @@ def operation(worker: AnyWorker, failed: int = 0, degraded: int = 0) -> Operatio
 
 def is_bare(worker: AnyWorker) -> bool:
     return worker.critical and worker.fallback is None
+
+
+def bare() -> list[AnyWorker]:
+    """The critical ones without a fallback, by name; also where an agent names one that was declared again with other options."""
+    known = [*sdk.WORKERS.values(), *(one for agent in sdk.agents() for one in variants_of(agent))]
+    found = {one.name: one for one in known if is_bare(one)}
+    return [found[name] for name in sorted(found)]
 
 
 def fallback(worker: AnyWorker) -> str:
@@ -58,13 +67,30 @@ def fallback(worker: AnyWorker) -> str:
     return "A person decides"
 
 
+def operations_of(agent: sdk.Agent, counted: Counted | None = None) -> list[Operation]:
+    """Its workers as a page tells them; each as often as it has other options. `counted`: name -> failed, degraded."""
+    told: list[Operation] = []
+    for worker in variants_of(agent):
+        one = operation(worker, *(counted or {}).get(worker.name, (0, 0)))
+        others = [other for other in told if other.name == one.name]
+        if all(replace(other, variant=1) != one for other in others):
+            told.append(replace(one, variant=len(others) + 1))
+    return told
+
+
 def workers_of(agent: sdk.Agent) -> list[AnyWorker]:
+    """Those that it names, each once: as it was last declared."""
+    return list({one.name: sdk.WORKERS.get(one.name, one) for one in variants_of(agent)}.values())
+
+
+def variants_of(agent: sdk.Agent) -> list[AnyWorker]:
     """Those that its supervisor names, itself or through functions of its package; in the order in which they stand there.
 
+    A function that was made a worker several times is there with the options of each.
     What is only known when it runs (a worker from elsewhere that is handed in) is not found.
     """
     package = agent.function.__module__.partition(".")[0]
-    found: dict[str, AnyWorker] = {}
+    found: dict[int, AnyWorker] = {}
     waiting: list[Any] = [agent.function]
     seen: set[int] = set()
     while waiting:
@@ -74,7 +100,7 @@ def workers_of(agent: sdk.Agent) -> list[AnyWorker]:
         seen.add(id(function))
         for meant in _named(function):
             if isinstance(meant, sdk.Worker) and not meant.asks:
-                found.setdefault(meant.name, sdk.WORKERS.get(meant.name, meant))
+                found.setdefault(id(meant), meant)
             elif isinstance(meant, FunctionType) and _is_authors(meant.__module__, package):
                 waiting.append(meant)
     return list(found.values())

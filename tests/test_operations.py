@@ -97,7 +97,34 @@ def test_a_critical_worker_without_a_fallback_fails_the_check_which_names_worker
     told = [error.msg for error in checks.critical_workers_name_a_fallback(None)]
     assert told == [f"The worker test_operations.bare (agent operating) {end} @worker."]
     monkeypatch.delitem(sdk.WORKERS, "test_operations.bare")
+    assert [error.msg for error in checks.critical_workers_name_a_fallback(None)] == told, "what an agent names counts, too"
+    monkeypatch.delitem(TABLE, "bare")
     assert checks.critical_workers_name_a_fallback(None) == [], "the agents that are shipped name theirs"
+
+
+def priced(text: str) -> str:
+    return text
+
+
+def test_a_function_that_is_a_worker_several_times_is_told_with_the_options_of_each(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sdk, "WORKERS", dict(sdk.WORKERS))
+    monkeypatch.setitem(TABLE, "quick", worker(timeout=1.25, attempts=1, fallback=ask_human)(priced))
+    monkeypatch.setitem(TABLE, "slow", worker(timeout=77, critical=True)(priced))
+    monkeypatch.setitem(TABLE, "slow too", worker(timeout=77, critical=True)(priced))
+    worker(timeout=88)(priced)  # the last, which nobody names
+    monkeypatch.setattr(sdk, "AGENTS", {"operating": operating})
+    page = client.get("/operations/").text
+    assert "1.3 s" in page
+    assert "77 s" in page
+    assert "88 s" not in page
+    assert page.count('id="operation-test_operations.priced"') == page.count('id="operation-test_operations.priced-2"') == 1
+    assert page.count(">test_operations.priced<") == 2, "the same options are told once"
+    assert "<strong>1 critical operation without a fallback</strong>, of 2 critical among 6." in page
+    told = "".join(error.msg for error in checks.critical_workers_name_a_fallback(None))
+    assert "The worker test_operations.priced (agent operating) is critical but names no fallback" in told
+    assert [one.name for one in operations.workers_of(operating)].count("test_operations.priced") == 1
 
 
 def test_the_page_lists_every_operation_with_its_fallback_and_recent_failures(

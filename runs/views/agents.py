@@ -15,11 +15,11 @@ from runs import access, budgets, commands, requests, sdk, waiting
 from runs.engine import budget
 from runs.engine.canonical import Unstorable
 from runs.engine.policy import Policy as Terms
-from runs.forms import model_form
+from runs.forms import TagsForm, model_form
 from runs.latest import Latest, latest
 from runs.models import AgentConfig, Policy, Run, versions
 from runs.models.config import CHANGEABLE
-from runs.operations import operation, workers_of
+from runs.operations import operations_of
 from runs.views import trends
 
 RECENT_RUNS = 10
@@ -63,7 +63,7 @@ def agent(request: HttpRequest, slug: str) -> HttpResponse:
     recent = list(Run.objects.filter(agent=slug).with_child_count().order_by("-created_at", "-id")[:RECENT_RUNS])
     shown = {"row": row, "runs": recent, "waits": waiting.answers(recent)}
     shown |= {
-        "operations": [operation(one) for one in workers_of(found)],
+        "operations": operations_of(found),
         "versions": _versions(row.latest),
         "history": _history(row),
     }
@@ -78,11 +78,12 @@ def agent(request: HttpRequest, slug: str) -> HttpResponse:
 def start_run(request: HttpRequest, slug: str) -> HttpResponse:
     """A form made from the agent's input model; on success, on to the run."""
     found = _agent(slug)
-    form = model_form(found.input_model, request.POST if request.method == "POST" else None)
+    sent = request.POST if request.method == "POST" else None
+    form, tags = model_form(found.input_model, sent), TagsForm(sent)
     status = 200
-    if request.method == "POST" and form.is_valid():
+    if request.method == "POST" and form.is_valid() and tags.is_valid():
         try:
-            started = commands.start(slug, form.value(), by=request.user.get_username())
+            started = commands.start(slug, form.value(), by=request.user.get_username(), tags=tags.named)
         except (commands.Refused, Unstorable) as refused:
             messages.error(request, str(refused))
             status = 409
@@ -91,7 +92,7 @@ def start_run(request: HttpRequest, slug: str) -> HttpResponse:
     elif request.method == "POST":
         status = 200 if form.more else 422
     config = requests.shown_configuration(slug)
-    return render(request, "runs/start.html", {"agent": found, "form": form, "config": config}, status=status)
+    return render(request, "runs/start.html", {"agent": found, "form": form, "tags": tags, "config": config}, status=status)
 
 
 def _policies(slug: str) -> list[dict[str, Any]]:

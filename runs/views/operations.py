@@ -1,6 +1,6 @@
 """The page of all operations: what each agent can do, what is critical, and what happens when it fails."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.http import HttpRequest, HttpResponse
@@ -10,7 +10,7 @@ from django.views.decorators.http import require_GET
 
 from runs import access, sdk
 from runs.models import mishaps
-from runs.operations import Operation, operation, workers_of
+from runs.operations import Operation, operations_of
 
 LOOK_BACK = timedelta(hours=24)
 
@@ -26,11 +26,11 @@ class AgentOperations:
 def operations(request: HttpRequest) -> HttpResponse:
     """By agent, with the failures of the last day."""
     counted = mishaps.counts(timezone.now() - LOOK_BACK)
-    rows = [
-        AgentOperations(agent, [operation(one, *counted.get((agent.slug, one.name), (0, 0))) for one in workers_of(agent)])
-        for agent in sdk.agents()
-    ]
-    every = {one.name: one for row in rows for one in row.operations}.values()
+    by_agent: dict[str, dict[str, tuple[int, int]]] = {}
+    for (slug, name), counts in counted.items():
+        by_agent.setdefault(slug, {})[name] = counts
+    rows = [AgentOperations(agent, operations_of(agent, by_agent.get(agent.slug))) for agent in sdk.agents()]
+    every = {replace(one, variant=1, failed=0, degraded=0) for row in rows for one in row.operations}
     shown = {
         "rows": rows,
         "count": len(every),
