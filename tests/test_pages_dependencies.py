@@ -17,7 +17,7 @@ from runs import dependencies, sdk
 from runs.engine.errors import TryLater
 from runs.models import AgentConfig, BreakerChange, Dependency, Run
 from runs.models.dependency import CHANGEABLE
-from runs.reliability import entry, guard, store, terms
+from runs.reliability import breaker, entry, guard, store, terms
 from runs.views import dependencies as dependency_pages
 from tests.test_dependencies import carried, set_terms
 
@@ -129,6 +129,27 @@ def test_the_page_says_what_happened_what_waits_and_who_changed_what(signed_in: 
     assert '<rect class="failures"' in page
     assert "0 of 50 in 60" in page
     assert "0 of 4 slots are held" in page
+
+
+def test_an_outage_is_as_old_as_its_beginning_and_the_last_try_stands_beside_it(signed_in: SignedIn) -> None:
+    open_breaker()
+    began = breaker.look("shop").since
+    assert began
+    assert "Last try" not in signed_in().get("/dependencies/shop/").text
+    store.redis().hset("guard:shop:breaker", "until", 1)  # it is time for a try
+    assert breaker.look("shop").since == began
+    with pytest.raises(TryLater):
+        guard.call("shop", fails)
+    look = breaker.look("shop")
+    assert look.since
+    assert look.since > began
+    assert (look.state, look.began, look.last_try) == ("open", began, look.since)
+    page = signed_in().get("/dependencies/shop/").text
+    assert f'</span>\n since <time datetime="{began.isoformat()}"' in page
+    assert f'Last try <time datetime="{look.since.isoformat()}"' in page
+    dependencies.force("shop", "open", by="admin", reason="maintenance")
+    by_hand = breaker.look("shop")
+    assert (by_hand.began, by_hand.last_try) == (by_hand.since, None), "a person opened it when they did"
 
 
 def test_everything_that_an_admin_may_change_has_words() -> None:

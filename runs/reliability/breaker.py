@@ -51,6 +51,17 @@ class Look:
     failures: int
     waiting: int  # calls that were held back by it and have not come back
     ramp: bool  # it has closed again, and lets those who waited in by growing cohorts
+    broken_since: datetime | None = None  # since when it has not been closed, through all tries
+
+    @property
+    def began(self) -> datetime | None:
+        """Since when it is as it is: an outage goes on while calls try it; a person opened it when they did."""
+        return self.since if self.by else self.broken_since or self.since
+
+    @property
+    def last_try(self) -> datetime | None:
+        """When a call last tried it in vain."""
+        return self.since if self.state == "open" and self.began != self.since else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,7 @@ def seen(answer: dict[str, Any]) -> Look:
         failures=int(window["failures"]),
         waiting=int(answer["waiting"]),
         ramp=answer["ramp"],
+        broken_since=store.moment(told.get("broken_since")),
     )
 
 
