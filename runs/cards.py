@@ -28,6 +28,8 @@ STEPS_SHOWN = 80  # on one page
 NESTED_SHOWN = 20  # runs that one step started
 WHOLE_RUN = [*CHANGE_EVERY_STEP, Kind.RUN_SUCCEEDED, Kind.RUN_FAILED]  # concerns a step also after its last event
 FAILURES = {Kind.ATTEMPT_FAILED, Kind.ATTEMPT_CRASHED}
+IDLE = {Phase.WAITING, Phase.QUEUE}
+MILLISECOND = timedelta(milliseconds=1)
 NAMED_FROM = timedelta(seconds=1)  # a shorter wait for a process, or for anything but a person, is told in the step's own part
 
 
@@ -189,12 +191,24 @@ class StepCard:
     def queued_ms(self) -> float | None:
         """Milliseconds in the queue, where they are worth a word on the closed step."""
         queued = self._milliseconds(Phase.QUEUE)
-        return queued if queued >= NAMED_FROM / timedelta(milliseconds=1) else None
+        return queued if queued >= NAMED_FROM / MILLISECOND else None
 
     @property
     def times(self) -> list[tuple[str, float]]:
-        """What its time went to, each in words and milliseconds."""
-        return [(word, spent) for phase, word in WORDS.items() if (spent := self._milliseconds(phase))]
+        """What its time went to, each in words and milliseconds; that for which it waits now goes on."""
+        since = self.waits_since
+        before = Line([span for span in self.line.spans if since is None or span.start < since])
+        return [(word, spent / MILLISECOND) for phase, word in WORDS.items() if (spent := before.total(phase))]
+
+    @property
+    def waits_since(self) -> datetime | None:
+        """Since when it waits now, however often it looked meanwhile; for a person, `asked` says it."""
+        since = self.line.since if self.line.phase in IDLE else None
+        for span in reversed(self.line.spans):
+            if span.phase not in IDLE or span.end != since:
+                break
+            since = span.start
+        return since
 
     @property
     def needs_attention(self) -> bool:
@@ -206,7 +220,7 @@ class StepCard:
         return next((fact.data for fact in reversed(self.facts) if fact.kind == kind), {})
 
     def _milliseconds(self, phase: Phase) -> float:
-        return self.line.total(phase) / timedelta(milliseconds=1)
+        return self.line.total(phase) / MILLISECOND
 
 
 @dataclass(frozen=True, slots=True)

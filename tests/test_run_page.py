@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import replace
+from datetime import UTC
 
 import pytest
 
-from runs import commands, event_log, executor, sdk, timeline
+from runs import commands, dependencies, event_log, executor, sdk, timeline
 from runs.engine import outcome
 from runs.engine.events import Draft, Kind
 from runs.models import Step
-from tests import agents
+from tests import agents, shop
 from tests.test_pages_runs import carried, whole
 
 pytestmark = pytest.mark.django_db
@@ -32,6 +33,23 @@ def test_a_withdrawn_question_no_longer_waits():
     assert card.asked is None
     assert card.waited_ms > 0
     assert card.worked_ms is None
+
+
+def test_a_step_that_waits_now_says_since_when(signed_in):
+    shop.set_terms()
+    dependencies.force("shop", "open", by="admin", reason="maintenance")
+    run = shop.carried("buy")
+    (card,) = timeline.cards(run)
+    since = f'{card.waits_since.astimezone(UTC).isoformat()}"'
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert f'<dt>Time</dt><dd>waiting since <time datetime="{since}' in page
+    run = shop.again(run)
+    assert timeline.cards(run)[0].waits_since == card.waits_since, "to look whether it works again is no end of the wait"
+    assert f'<dt>Time</dt><dd>waiting since <time datetime="{since}' in signed_in().get(f"/runs/{run.pk}/").text
+    commands.cancel(run.pk, by="operator")
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert re.search(r"<dt>Time</dt><dd>[\d.]+ m?s waiting", page)
+    assert "waiting since" not in page
 
 
 def test_a_fallback_is_told_on_the_closed_step(signed_in):
