@@ -15,7 +15,7 @@ def with_details(runs: QuerySet[Run]) -> QuerySet[Run]:
 
 
 def as_json(run: Run, waits: str = "") -> str:
-    """id, status, output, error, waiting (why), missing (where it was completed partially), steps (name, worker, status,
+    """id, status, tags, output, error, waiting (why), missing (where it was completed partially), steps (name, worker, status,
     confidence, attempts, duration_ms) and the ids of its reviews, open and closed, oldest first."""
     steps = [
         {
@@ -29,7 +29,7 @@ def as_json(run: Run, waits: str = "") -> str:
         for step in run.steps.all()
     ]
     reviews = sorted(review.pk for review in run.reviews.all())
-    said = {"id": run.pk, "status": run.status, "output": run.output, "error": run.error}
+    said = {"id": run.pk, "status": run.status, "tags": run.tags, "output": run.output, "error": run.error}
     said |= {"waiting": waits, "missing": _missing(run), "steps": steps, "reviews": reviews}
     return json.dumps(said, ensure_ascii=False)
 

@@ -1,7 +1,7 @@
 """Runs that a run starts: each begins once, is waited for without a process, and is cancelled with its parent."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -20,7 +20,7 @@ from runs.models.run import COMPLETED, ENDED
 from runs.nexts import Open, refusal
 from runs.pen import certain, patiently
 from runs.reliability import line
-from runs.requests import Refused, enabled, find_agent, in_force, request
+from runs.requests import Refused, enabled, find_agent, in_force, request, tagged
 from runs.steps import Steps, interruptible
 
 MOST_DEEP = 5  # runs above one another; a person may let a family go deeper
@@ -31,7 +31,9 @@ ERROR_LETTERS = 2_000_000  # likewise of their errors, which are shortened
 # --- what a supervisor asks for -----------------------------------------------------------------------------------
 
 
-def spawn(steps: Steps, name: str, agent: sdk.Agent | str, inputs: Sequence[Any]) -> list[sdk.Child]:
+def spawn(
+    steps: Steps, name: str, agent: sdk.Agent | str, inputs: Sequence[Any], tags: Iterable[str] | None = None
+) -> list[sdk.Child]:
     """What run.spawn and run.spawn_many do: the children begin in the transaction that records the step."""
     with interruptible():
         slug = agent if isinstance(agent, str) else agent.slug
@@ -42,7 +44,7 @@ def spawn(steps: Steps, name: str, agent: sdk.Agent | str, inputs: Sequence[Any]
         step = steps.recorded(asked)
         if step is None or step.status != Status.SUCCEEDED:
             _ask_if_over(steps, asked, step, len(values))
-            ids = _begin(steps, asked, slug, values)
+            ids = _begin(steps, asked, slug, values, tags)
         else:
             ids = step.output if isinstance(step.output, list) else [step.output]
         return [sdk.Child(run_id, slug) for run_id in ids]
@@ -156,14 +158,15 @@ def _limits(state: RunState) -> dict[str, Any]:
     return usual
 
 
-def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any]) -> list[int]:
-    """Children and step in one transaction; their jobs after it. Raises Refused for a disabled agent."""
+def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any], tags: Iterable[str] | None) -> list[int]:
+    """Children and step in one transaction; their jobs after it. Raises Refused for a disabled agent, and for what is no tag."""
     steps.write_results()  # nothing but what can be done again is in the transaction below
     state, run_id = steps.log.state, steps.log.run_id
     terms, depth = in_force(enabled(find_agent(slug))), state.depth + 1
     if (deepest := int(_limits(state)["depth"])) != MOST_DEEP:  # as a person let this family go
         terms["budget"] = terms["budget"] | {"depth": deepest}
-    drafts = [request(slug, value, by=state.started_by, terms=terms, parent=run_id, depth=depth) for value in values]
+    more = {"terms": terms, "parent": run_id, "depth": depth} | tagged(state.tags if tags is None else tags)
+    drafts = [request(slug, value, by=state.started_by, **more) for value in values]
     try:
         with certain():
             logs = event_log.create_all(drafts)

@@ -1,6 +1,6 @@
 """What a person or a system may do to a run: start, decide, cancel, retry, fork; and to an agent: configure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from runs.engine.policy import ALLOWED, Cause, Subject, policy_of
 from runs.engine.state import RunState, Status, StepState, copied
 from runs.models import AgentConfig, Policy, Run
 from runs.pen import certain, execute
-from runs.requests import Refused, UnknownAgent, configuration, enabled, find_agent, in_force, request, summary
+from runs.requests import Refused, UnknownAgent, configuration, enabled, find_agent, in_force, request, summary, tagged
 
 __all__ = [
     "Refused", "UnknownAgent", "authors", "cancel", "certain", "check_value", "configuration", "configure", "configured_by",
@@ -27,13 +27,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def start(slug: str, given: Any, *, by: str) -> Run:
+def start(slug: str, given: Any, *, by: str, tags: str | Iterable[str] = ()) -> Run:
     """Start a run of the agent on the input (a dict or its model). `by` is the username, "" for the system.
 
-    Raises UnknownAgent, Refused when the agent is disabled, pydantic's ValidationError when the input does not fit,
-    and Unstorable when it cannot be kept.
+    Raises UnknownAgent, Refused when the agent is disabled or one of `tags` is none, pydantic's ValidationError when the input
+    does not fit, and Unstorable when it cannot be kept.
     """
-    draft = request(slug, given, by=by)
+    draft = request(slug, given, by=by, tags=tags)
     with certain():
         log = event_log.create(draft)
         dispatch.enqueue(log.run_id, log.state.seq)
@@ -198,12 +198,15 @@ COPIED_TOGETHER = 100  # steps in one statement: PostgreSQL takes 256 MB of JSON
 HAVE_ENDED = (Status.SUCCEEDED, Status.SKIPPED, Status.REJECTED, Status.EXPIRED)
 
 
-def fork(run_id: int, *, step: int, by: str, input: Any = None, config: Terms = "recorded") -> Run:  # noqa: A002 - the word
+def fork(
+    run_id: int, *, step: int, by: str, input: Any = None, config: Terms = "recorded",  # noqa: A002 - the word
+    tags: str | Iterable[str] | None = None,
+) -> Run:  # fmt: skip
     """Start a run that takes over the steps before `step` as recorded, and executes it and all after it with the present code.
 
-    `input` is given to that step instead of the supervisor's own; `config` says which configuration is in force. The
-    original stays as it is. Raises Run.DoesNotExist, Refused when it cannot be forked there, and pydantic's
-    ValidationError when the input does not fit.
+    `input` is given to that step instead of the supervisor's own; `config` says which configuration is in force; without `tags`
+    it has those of the original, which stays as it is. Raises Run.DoesNotExist, Refused when it cannot be forked there or one of
+    `tags` is none, and pydantic's ValidationError when the input does not fit.
     """
     state = event_log.RunLog.load(run_id).state
     if not state.seq:
@@ -211,7 +214,7 @@ def fork(run_id: int, *, step: int, by: str, input: Any = None, config: Terms = 
     with certain():
         if not execute(STAYS, {"run_id": run_id}):  # retention removes it before this, or not at all
             raise Run.DoesNotExist(f"There is no run {run_id}.")
-        log = _fork(run_id, state, step, by=by, config=config, given=input)
+        log = _fork(run_id, state, step, by=by, config=config, given=input, tags=tags)
     return Run.objects.get(pk=log.run_id)
 
 
@@ -234,7 +237,9 @@ def _unforkable(state: RunState, step: int) -> str:
     return ""
 
 
-def _fork(run_id: int, state: RunState, step: int, *, by: str, config: Terms, given: Any = None) -> event_log.RunLog:
+def _fork(
+    run_id: int, state: RunState, step: int, *, by: str, config: Terms, given: Any = None, tags: str | Iterable[str] | None = None
+) -> event_log.RunLog:
     """Within a transaction: the request, then each step before `step` as it was recorded."""
     if why_not := _unforkable(state, step):
         raise Refused(why_not)
@@ -243,7 +248,7 @@ def _fork(run_id: int, state: RunState, step: int, *, by: str, config: Terms, gi
     terms = current if config == "current" else state.config
     _check_still_fits(agent, run_id, state.input, terms["values"])
     data = {"agent": agent.slug, "agent_version": agent.version, "input": state.input, "summary": state.summary}
-    data |= {"config": terms, "forked_from": {"run": run_id, "step": step}}
+    data |= {"config": terms, "forked_from": {"run": run_id, "step": step}} | tagged(state.tags if tags is None else tags)
     if given is not None:
         worker = state.steps[step].worker
         data["override"] = {"worker": worker, "input": stored(check_value(worker, Subject.INPUT, given))}

@@ -187,8 +187,8 @@ class _Supervised:
     def gather(self, calls: Sequence[sdk.Call[Any]]) -> list[Any]:
         return parallel.gather(self.steps, calls)
 
-    def spawn(self, name: str, agent: sdk.Agent | str, inputs: Sequence[Any]) -> list[sdk.Child]:
-        return children.spawn(self.steps, name, agent, inputs)
+    def spawn(self, name: str, agent: sdk.Agent | str, inputs: Sequence[Any], tags: sdk.Tags = None) -> list[sdk.Child]:
+        return children.spawn(self.steps, name, agent, inputs, tags)
 
     def join(self, name: str, waited_for: Sequence[sdk.Child]) -> list[sdk.Outcome]:
         return children.join(self.steps, name, waited_for)

@@ -14,6 +14,7 @@ from django.http import QueryDict
 from django.utils.functional import cached_property
 
 from runs import limited, sdk
+from runs.engine.tags import typed
 from runs.filters import AddressFilters, day, day_after, is_day, is_id
 from runs.models import Budget, Run, RunStatus, SearchText
 from runs.models.content import are_hidden
@@ -40,13 +41,15 @@ def is_amount(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunFilters(AddressFilters):
-    """Days are of UTC, and the last one is meant too; seconds and money are at least, or at most, so much."""
+    """Days are of UTC, and the last one is meant too; seconds and money are at least, or at most, so much;
+    of the tags, with commas between, a run has each."""
 
     agent: str = ""
     version: str = ""
     status: str = ""
     waits: str = ""
     by: str = ""
+    tag: str = ""
     since: str = ""
     until: str = ""
     longer: str = ""
@@ -63,10 +66,13 @@ class RunFilters(AddressFilters):
         **dict.fromkeys(("longer", "shorter", "dearer", "cheaper"), is_amount),
         **dict.fromkeys(("original", "parent"), is_id),
         "waits": WAITS.__contains__,
+        "tag": lambda text: bool(typed(text)),
         "children": "show".__eq__,
     }
     UNNAMED: ClassVar[tuple[str, ...]] = ("original", "parent", "children")
-    SELDOM: ClassVar[tuple[str, ...]] = ("version", "waits", "by", "since", "until", "longer", "shorter", "dearer", "cheaper")
+    SELDOM: ClassVar[tuple[str, ...]] = (
+        "version", "waits", "by", "tag", "since", "until", "longer", "shorter", "dearer", "cheaper",
+    )  # fmt: skip
 
     @classmethod
     def read(cls, query: QueryDict) -> "RunFilters":
@@ -101,6 +107,7 @@ class RunFilters(AddressFilters):
         }
         found = Run.objects.filter(**{lookup: value for lookup, value in looks.items() if value})
         found = found if self.with_children else found.top_level()
+        found = found.tagged(typed(self.tag)) if self.tag else found
         found = found.filter(pk__in=containing(self.text)) if self.text else found
         return self._costing(self._lasting(found))
 
@@ -131,6 +138,7 @@ class RunFilters(AddressFilters):
             "status": lambda: str(dict(RunStatus.choices).get(value, value)),
             "waits": lambda: f"Waits for {WAITS[value]}",
             "by": lambda: f"Started by {value}",
+            "tag": lambda: f"Tagged {', '.join(typed(value))}",
             "since": lambda: f"From {value}",
             "until": lambda: f"Until {value}",
             "longer": lambda: f"Took at least {value} s",

@@ -15,7 +15,7 @@ from runs.engine.events import Fact
 from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState
 
 BORN_COLUMNS = [
-    "agent", "agent_version", "config_version", "input", "input_text", "started_by", "created_at", "parent_id",
+    "agent", "agent_version", "config_version", "input", "input_text", "tags", "started_by", "created_at", "parent_id",
     "forked_from_id", "forked_step",
 ]  # fmt: skip
 AS_FOLDED = [
@@ -43,6 +43,7 @@ def born_columns(state: RunState) -> dict[str, Any]:
         "config_version": state.config["version"],
         "input": _inline(state, "input"),
         "input_text": state.summary,
+        "tags": state.tags,
         "started_by": state.started_by,
         "created_at": state.requested_at,
         "parent_id": state.parent_id,
@@ -79,7 +80,7 @@ def step_columns(step: StepState) -> dict[str, Any]:
 
 TYPES = (
     dict.fromkeys(["run_id", "parent_id", "forked_from_id"], "bigint")
-    | {"waiting_runs": "bigint[]"}
+    | {"waiting_runs": "bigint[]", "tags": "text[]"}
     | dict.fromkeys(["seq", "cursor", "fence", "last_seq", "step", "step_count", "waiting_step", "position", "attempt"], "int")
     | dict.fromkeys(["config_version", "forked_step"], "int")
     | dict.fromkeys(["at", "wake_at", "created_at", "started_at", "finished_at"], "timestamptz")

@@ -1,5 +1,6 @@
 """What a run is asked to do: its agent, its input and the configuration in force, as the draft of its first event."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -7,6 +8,7 @@ from pydantic import BaseModel
 from runs import sdk
 from runs.engine.canonical import dumps, stored
 from runs.engine.events import Draft, Kind
+from runs.engine.tags import checked
 from runs.models import AgentConfig, Policy
 
 SUMMARY_LETTERS = 160
@@ -20,13 +22,15 @@ class UnknownAgent(Refused):
     """There is no agent of that slug; the message lists those there are."""
 
 
-def request(slug: str, given: Any, *, by: str, terms: dict[str, Any] | None = None, **more: Any) -> Draft:
+def request(
+    slug: str, given: Any, *, by: str, terms: dict[str, Any] | None = None, tags: str | Iterable[str] = (), **more: Any
+) -> Draft:
     """The first event of a run of the agent on the input (a dict or its model); `more` joins what it says.
 
     Without `terms`, the configuration and the policies in force count.
 
-    Raises UnknownAgent, Refused when the agent is disabled, pydantic's ValidationError when the input does not fit,
-    and Unstorable when it cannot be kept.
+    Raises UnknownAgent, Refused when the agent is disabled or one of `tags` is none, pydantic's ValidationError when the input
+    does not fit, and Unstorable when it cannot be kept.
     """
     agent = find_agent(slug)
     value = agent.input_model.model_validate(given)
@@ -37,7 +41,16 @@ def request(slug: str, given: Any, *, by: str, terms: dict[str, Any] | None = No
         "summary": summary(value),
         "config": in_force(enabled(agent)) if terms is None else terms,
     }
-    return Draft(Kind.RUN_REQUESTED, said | more, actor=by)
+    return Draft(Kind.RUN_REQUESTED, said | tagged(tags) | more, actor=by)
+
+
+def tagged(tags: str | Iterable[str]) -> dict[str, Any]:
+    """What the first event says of its tags, which is nothing where there are none. Raises Refused."""
+    try:
+        found = checked(tags)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    return {"tags": found} if found else {}
 
 
 def find_agent(slug: str) -> sdk.Agent:

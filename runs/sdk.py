@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import UnionType
@@ -245,12 +245,15 @@ def _by_keyword(name: str, worker: Worker[..., Any], args: tuple[Any, ...], inpu
     return inputs
 
 
+Tags = Iterable[str] | None
+
+
 class Engine(Protocol):
     """What stands behind a Run."""
 
     def perform(self, name: str, worker: Worker[..., Any], inputs: dict[str, Any]) -> Any: ...
     def gather(self, calls: Sequence[Call[Any]]) -> list[Any]: ...
-    def spawn(self, name: str, agent: "Agent | str", inputs: Sequence[Any]) -> list[Child]: ...
+    def spawn(self, name: str, agent: "Agent | str", inputs: Sequence[Any], tags: Tags = None) -> list[Child]: ...
     def join(self, name: str, waited_for: Sequence[Child]) -> list[Outcome]: ...
     def sleep(self, name: str, *, until: datetime | None = None, seconds: float = 0.0) -> None: ...
     def decision(self, name: str) -> Decided | None: ...
@@ -279,16 +282,16 @@ class Run(Generic[C]):
         """
         return self._engine.gather(calls)
 
-    def spawn(self, name: str, agent: "Agent | str", given: Any) -> Child:
-        """Start a run of the agent on the input, once: it goes on by itself, on any machine."""
-        return self._spawned(name, agent, [given])[0]
+    def spawn(self, name: str, agent: "Agent | str", given: Any, *, tags: Tags = None) -> Child:
+        """Start a run of the agent on the input, once, with the tags of this run, or these: it goes on by itself anywhere."""
+        return self._spawned(name, agent, [given], tags)[0]
 
-    def spawn_many(self, name: str, agent: "Agent | str", inputs: Sequence[Any]) -> list[Child]:
+    def spawn_many(self, name: str, agent: "Agent | str", inputs: Sequence[Any], *, tags: Tags = None) -> list[Child]:
         """The same for many inputs, as one step."""
-        return self._spawned(name, agent, inputs)
+        return self._spawned(name, agent, inputs, tags)
 
-    def _spawned(self, name: str, agent: "Agent | str", inputs: Sequence[Any]) -> list[Child]:
-        children = self._engine.spawn(name, agent, inputs)
+    def _spawned(self, name: str, agent: "Agent | str", inputs: Sequence[Any], tags: Tags) -> list[Child]:
+        children = self._engine.spawn(name, agent, inputs, tags)
         self._children += children
         return children
 

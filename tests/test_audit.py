@@ -166,6 +166,8 @@ def test_a_change_of_any_column_is_named(table: str, column: str) -> None:
 def another(value: Any, column: str) -> Any:
     if column in ("input", "output", "error", "alternatives"):
         return {"message": "another"} if value is None else value | {"more": True}
+    if column == "tags":
+        return ["another"]
     if column == "status":
         return "failed"
     if column == "waiting_runs":

@@ -34,6 +34,7 @@ def test_one_run_from_an_input() -> None:
     assert json.loads(out) == {
         "id": Run.objects.get().pk,
         "status": "queued",
+        "tags": [],
         "output": None,
         "error": None,
         "waiting": "",

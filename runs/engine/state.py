@@ -26,6 +26,7 @@ class RunState:
     agent_version: str = ""
     input: Any = None
     summary: str = ""
+    tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     status: str = Status.QUEUED
     waiting_cause: str = ""
@@ -125,7 +126,7 @@ def _wake_held(state: RunState, budget: int | None) -> None:
 def _run_requested(state: RunState, fact: Fact) -> None:
     state.agent, state.agent_version = fact.data["agent"], fact.data["agent_version"]
     state.input, state.config = fact.data["input"], fact.data["config"]
-    state.summary = fact.data["summary"]
+    state.summary, state.tags = fact.data["summary"], fact.data.get("tags", [])
     state.started_by, state.requested_at = fact.actor, fact.at
     state.set_apart = frozenset(fact.data.get("large", ())) & {"input"}
     origin = fact.data.get("forked_from") or {}

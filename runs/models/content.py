@@ -131,7 +131,7 @@ STRUCTURE = frozenset({
     "displaces", "duration_ms", "effect", "effective_at", "exit_code", "fallback", "fence", "fingerprint", "finished_at",
     "forked_from", "from", "gate_passed", "judged", "kind", "late", "memory_mb", "model", "more", "needs", "others", "own_effect",
     "owner", "parent", "position", "provider", "risk", "role", "rule", "run", "runs", "sampled", "seconds", "signal",
-    "started_at", "status", "step", "steps", "subject", "threshold", "tokens_in", "tokens_out", "wait_seconds", "wake_at",
+    "started_at", "status", "step", "steps", "subject", "tags", "threshold", "tokens_in", "tokens_out", "wait_seconds", "wake_at",
     "worker",
 })  # fmt: skip
 WITHIN = frozenset({"error", "missing", "model_calls", "messages", "question", "held", "crash"})  # objects, or lists of them

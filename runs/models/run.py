@@ -6,6 +6,7 @@ from typing import Any, Self
 from django.apps import apps
 from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.db.models.expressions import RawSQL
@@ -97,6 +98,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Without the runs that other runs started."""
         return self.filter(parent__isnull=True)
 
+    def tagged(self, tags: list[str]) -> Self:
+        """With all of these; the first condition is that of the index."""
+        return self.filter(~Q(tags=[]), tags__contains=tags)
+
     def with_child_count(self) -> Self:
         """Each with `child_count`: how many runs it has started. For a page of them."""
         children = RunQuerySet(self.model).filter(parent=OuterRef("pk")).order_by().values("parent").values_list(Count("pk"))
@@ -145,6 +150,7 @@ class Run(models.Model):
     config_version = models.IntegerField(default=1)
     input = content.ContentJSON(null=True)
     input_text = content.ContentText(default="", help_text="The input in one sentence, for lists and search.")
+    tags = ArrayField(models.CharField(max_length=40), db_default=[], help_text="By which people find it again.")
     status = models.CharField(max_length=12, choices=RunStatus, default=RunStatus.QUEUED)
     waiting_cause = models.CharField(max_length=20, blank=True, default="")
     waiting_step = models.IntegerField(null=True)
@@ -188,6 +194,8 @@ class Run(models.Model):
             # runs list by the other filters: who started it, which version, how long it took, and why it waits
             models.Index(fields=["started_by", "-created_at", "-id"], name="run_by_newest"),
             models.Index(fields=["agent_version", "-created_at", "-id"], name="run_version_newest"),
+            # and which tags it has: what has none is not in it, and costs it nothing
+            GinIndex(fields=["tags"], name="run_tags", condition=~Q(tags=[])),
             # without a condition: PostgreSQL knows how the values of an expression lie only from an index of all rows
             models.Index(F("finished_at") - F("created_at"), name="run_took"),
             models.Index(fields=["waiting_cause", "-created_at", "-id"], name="run_waits_newest", condition=~Q(waiting_cause="")),

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from runs import access, commands, describe, sdk, timeline
 from runs.engine.canonical import Large, Unstorable
 from runs.engine.policy import Subject
-from runs.forms import SchemaForm
+from runs.forms import SchemaForm, TagsForm
 from runs.models import AgentConfig, Run, Step
 from runs.models.content import are_hidden
 from runs.views.runs import found_run
@@ -42,6 +42,7 @@ class ForkPage:
     run: Run
     step: Step
     terms: TermsForm
+    tags: TagsForm
     form: SchemaForm | None
 
     @property
@@ -89,12 +90,13 @@ def fork_run(request: HttpRequest, run_id: int, position: int) -> HttpResponse:
         return redirect(original)
     step = _step(original, position)
     sent = request.POST if request.method == "POST" else None
-    page = ForkPage(original, step, TermsForm(sent, initial={"config": RECORDED}), _editor(step, sent))
+    terms, tags = TermsForm(sent, initial={"config": RECORDED}), TagsForm(sent, had=original.tags)
+    page = ForkPage(original, step, terms, tags, _editor(step, sent))
     if sent is None:
         return _answer(request, page)
     if page.form and page.form.more:
         return _answer(request, page)
-    if not page.terms.is_valid() or not _input_is_valid(page):
+    if not page.terms.is_valid() or not page.tags.is_valid() or not _input_is_valid(page):
         return _answer(request, page, status=422)
     try:
         forked = _forked(request, page)
@@ -109,7 +111,7 @@ def _forked(request: HttpRequest, page: ForkPage) -> Run:
     given = page.form.value() if page.form and page.terms.wants_own_input else None
     terms: commands.Terms = CURRENT if page.terms.cleaned_data["config"] == CURRENT else RECORDED
     by = request.user.get_username()
-    return commands.fork(page.run.pk, step=page.step.position, by=by, input=given, config=terms)
+    return commands.fork(page.run.pk, step=page.step.position, by=by, input=given, config=terms, tags=page.tags.named)
 
 
 def _input_is_valid(page: ForkPage) -> bool:

@@ -19,6 +19,7 @@ OF_RUN: files.Columns = {
     "version": attrgetter("agent_version"),
     "status": attrgetter("status"),
     "waits_for": attrgetter("waiting_cause"),
+    "tags": attrgetter("tags"),
     "started_by": attrgetter("started_by"),
     "created_at": attrgetter("created_at"),
     "started_at": attrgetter("started_at"),

@@ -15,6 +15,7 @@ from agentops import batch, report
 from agentops.arguments import whole_number
 from runs import commands, waiting
 from runs.engine.canonical import Unstorable
+from runs.engine.tags import checked
 from runs.models import Run, RunStatus
 from runs.models.run import ENDED
 
@@ -30,6 +31,7 @@ class Command(BaseCommand):
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--input", help="the input as a JSON object")
         source.add_argument("--file", type=Path, help="a CSV file with a header; one run for each row")
+        parser.add_argument("--tags", default="", help="tags of each run, with commas between, such as vip,region:eu")
         parser.add_argument("--limit", type=whole_number(least=1), help="at most so many rows of the file")
         parser.add_argument("--wait", action="store_true", help="return when each run has ended or waits for a person")
         parser.add_argument("--json", action="store_true", help="one JSON object a line and run")
@@ -37,10 +39,11 @@ class Command(BaseCommand):
     def handle(self, *, agent: str, wait: bool, json: bool, **options: Any) -> None:
         try:
             commands.find_agent(agent)
+            tags = _tags(options["tags"])
             inputs = list(_inputs(options["input"], options["file"], options["limit"]))
         except (commands.Refused, batch.BadFile) as refused:
             raise CommandError(str(refused)) from refused
-        started = self._start(agent, inputs)
+        started = self._start(agent, inputs, tags)
         shown = report.with_details(Run.objects.order_by("pk")) if json else Run.objects.order_by("pk")
         for run in self._wait_for(started, shown) if wait else shown.filter(pk__in=started):
             waits = waiting.answer(run).sentence if run.status == RunStatus.WAITING else ""
@@ -48,14 +51,14 @@ class Command(BaseCommand):
         if len(started) < len(inputs):
             raise CommandError(_not_all(len(started), len(inputs)))
 
-    def _start(self, agent: str, inputs: list[batch.Row]) -> list[int]:
+    def _start(self, agent: str, inputs: list[batch.Row], tags: list[str]) -> list[int]:
         started = []
         for done, row in enumerate(inputs, start=1):
             if row.error:
                 self.stderr.write(f"{row.where}: {row.error}")
                 continue
             try:
-                started.append(commands.start(agent, row.value, by="").pk)
+                started.append(commands.start(agent, row.value, by="", tags=tags).pk)
             except (ValidationError, Unstorable, commands.Refused) as error:
                 self.stderr.write(f"{row.where}: {batch.sentence(error)}")
             self._progress("Started", done, len(inputs))
@@ -75,6 +78,13 @@ class Command(BaseCommand):
         if of > 1 and sys.stderr.isatty():
             bar = "#" * (30 * done // of)
             self.stderr.write(f"\r{what} {done:>5} of {of} [{bar:<30}]", ending="\n" if done == of else "")
+
+
+def _tags(given: str) -> list[str]:
+    try:
+        return checked(given)
+    except ValueError as error:
+        raise CommandError(f"--tags: {error}") from error
 
 
 def _not_all(started: int, asked: int) -> str:
