@@ -28,7 +28,7 @@ WARM_UP = 2
 FILTERS = (
     "", "agent=night-report", "status=failed", "status=waiting", "waits=person", "version=2", "by=api", "until={day}",
     "longer=3600", "shorter=0.1", "dearer=0.05", "cheaper=0.01", "text=card", "text=loan 1234", "status=failed&longer=10",
-    "children=show",
+    "children=show", "tag=channel:phone", "tag=campaign:spring", "tag=vip,region:eu",
 )  # fmt: skip
 STEPS = (100, 1_000, 20_000)
 

@@ -9,6 +9,15 @@ from runs.engine.canonical import digest
 from runs.engine.events import Draft, Kind
 
 OWNER = "seed"
+CHANNELS = ("channel:app", "channel:mail", "channel:phone")
+TAGS = {"vip": 0.05, "region:eu": 0.3, "campaign:spring": 0.01}  # how often runs have each
+
+
+def tags(random: Random) -> list[str]:
+    """What somebody might give to a run; every third has none."""
+    if random.random() < 1 / 3:
+        return []
+    return sorted([random.choice(CHANNELS), *(tag for tag, share in TAGS.items() if random.random() < share)])
 
 
 class Told(NamedTuple):
@@ -30,7 +39,8 @@ class Story:
     spent: dict[str, float] = field(default_factory=dict)  # on models, by unit
 
     def requested(self, data: dict[str, Any], *, by: str) -> None:
-        self.say(Kind.RUN_REQUESTED, data, actor=by)
+        named = tags(Random(data["summary"]))  # noqa: S311 - not for secrets
+        self.say(Kind.RUN_REQUESTED, data | ({"tags": named} if named else {}), actor=by)
         self.waits(self.random.expovariate(4.0))
         self.say(Kind.RUN_STARTED, {"owner": OWNER, "fence": 1})
 

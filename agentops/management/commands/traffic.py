@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pydantic import ValidationError
 
 from agentops.outside import noted
-from agentops.seeding import desk
+from agentops.seeding import desk, story
 from reviews import decisions
 from reviews.models import Review
 from runs import commands, describe
@@ -117,7 +117,8 @@ _amount.__name__ = "number from 0 to 1,000"  # as argparse names it
 def _start() -> None:
     message = CHANCE.choice(desk.messages())
     try:
-        commands.start(desk.AGENT, {"message": message.text}, by=CHANCE.choice(("operator", "admin")))
+        by, tags = CHANCE.choice(("operator", "admin")), story.tags(CHANCE)
+        commands.start(desk.AGENT, {"message": message.text}, by=by, tags=tags)
     except commands.Refused as refused:
         raise CommandError(f"No run was started. {refused}") from refused
 
