@@ -165,7 +165,8 @@ def _begin(steps: Steps, asked: dict[str, Any], slug: str, values: list[Any], ta
     terms, depth = in_force(enabled(find_agent(slug))), state.depth + 1
     if (deepest := int(_limits(state)["depth"])) != MOST_DEEP:  # as a person let this family go
         terms["budget"] = terms["budget"] | {"depth": deepest}
-    more = {"terms": terms, "parent": run_id, "depth": depth} | tagged(state.tags if tags is None else tags)
+    more: dict[str, Any] = {"terms": terms, "parent": run_id, "depth": depth}
+    more |= tagged(state.tags if tags is None else tags)
     drafts = [request(slug, value, by=state.started_by, **more) for value in values]
     try:
         with certain():
