@@ -123,6 +123,11 @@ class Preview:
     def without(self) -> int:
         return sum(map(len, self.excluded.values()))
 
+    @property
+    def chosen(self) -> int:
+        """How many were looked at."""
+        return len(self.rows) + self.without
+
     def sealed(self) -> str:
         """Which reviews were shown, each with its fingerprint."""
         return sealed.seal([[review.pk, review.fingerprint] for review in self.rows], by=self.actor.pk, salt=SALT)

@@ -125,7 +125,8 @@ def test_what_cannot_be_decided_together_is_named_with_the_reason(client: Client
         "Closed meanwhile.": [closed],
     }
     page = preview(client, *Review.objects.all()).content.decode()
-    assert "Not among them: 8" in page
+    assert ("Decide 2 of 10 reviews together" in page, "Left out: 8 of the 10 that you chose" in page) == (True, True)
+    assert page.index("Left out: 8") < page.index("Leave out review"), "it stands before what is decided"
     decide(client, preview(client, *fit, risky), "approve")
     assert states(*fit, risky) == ["decided", "decided", "open"]
 

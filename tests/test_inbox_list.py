@@ -258,7 +258,7 @@ def test_many_alike_of_a_paused_agent_are_one_row_but_what_is_of_high_risk(clien
     assert f'formaction="{reverse("bulk_preview")}?{row.alike_query.replace("&", "&amp;")}"' in html
     assert titles(row.alike_query, reviewer) == ["Guess"] * 6
     html = client.post(f"{reverse('bulk_preview')}?{row.alike_query}", {"all": "yes"}).content.decode()
-    assert "Decide 5 reviews together" in html
+    assert "Decide 5 of 6 reviews together" in html
     assert rows_of(client.get(reverse("review_rows"), {"ids": f"{flood[0].pk},{flood[3].pk}"}).content.decode()) == {
         flood[0].pk: False,
         flood[3].pk: True,
