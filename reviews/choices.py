@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.models import User
 
 from reviews import consequences, decisions
-from reviews.eligibility import Eligibility, needs_reason
+from reviews.eligibility import Eligibility, lets_go_on, needs_reason
 from reviews.forms import RaiseForm, ReasonForm, TwiceForm
 from reviews.models import Cause, Decision, Draft, Review
 from runs import commands, sdk
@@ -20,6 +20,7 @@ from runs.forms import SchemaForm
 Kind = Decision.Kind
 Typed = Mapping[str, Any]
 EDITED = {Subject.INPUT: "Approve as edited", Subject.OUTPUT: "Approve as corrected"}
+ANEW = "It takes the place of the approval by {first}, and somebody else must approve it."
 OF_A_SAMPLE = {Kind.APPROVE: "It was right", Kind.EDIT: "Say what would have been right", Kind.REJECT: "It was wrong"}
 
 
@@ -124,6 +125,8 @@ def choices(
         choice.seen = decisions.seen(review, first)
         choice.act = _act(review, kind, first)
         choice.why_not = eligibility.why_not(kind) if eligibility else ""
+        if first and kind != Kind.APPROVE and lets_go_on(review, kind):
+            choice.says = f"{choice.says} {ANEW.format(first=first.actor)}".strip()
         if first and actor and kind == Kind.APPROVE and first.actor_id == actor.pk:
             choice.why_not = "You have approved it. Somebody else must approve it too."
         made.append(choice)

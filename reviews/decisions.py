@@ -19,7 +19,7 @@ from reviews.models import BulkDecision, BulkItem, Cause, Decision, Review
 from runs import access, commands, pen
 from runs.engine.canonical import digest, dumps, stored
 
-__all__ = ["Conflict", "NotYours", "Stale", "Undoable", "decide", "pending", "seen", "undo", "undoable"]
+__all__ = ["Conflict", "NotYours", "Stale", "Unchanged", "Undoable", "decide", "pending", "seen", "undo", "undoable"]
 
 Kind = Decision.Kind
 LONGER = timedelta(minutes=5)  # the first of a bulk can be taken back for longer than the last, and clocks differ
@@ -40,6 +40,10 @@ class Conflict(Exception):
 
 class Stale(commands.Refused):
     """What is proposed has changed since you looked. Read it again, then decide."""
+
+
+class Unchanged(commands.Refused):
+    """Nothing is changed, so this is no edit: approve it instead, or change something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,8 @@ def decide(
     is recorded and the review stays open. The same once more answers as the first did.
 
     Raises Conflict when the review is no longer open, Stale when what was seen has changed, NotYours when this person may
-    not take it, commands.Refused when the decision is not allowed or lacks its reason, PermissionDenied,
-    Review.DoesNotExist, Unstorable, and pydantic's ValidationError for a value that does not fit.
+    not take it, commands.Refused when the decision is not allowed or lacks its reason, Unchanged for an edit that is none,
+    PermissionDenied, Review.DoesNotExist, Unstorable, and pydantic's ValidationError for a value that does not fit.
     """
     if not access.may_decide(actor):
         raise PermissionDenied
@@ -106,6 +110,8 @@ def decide(
             earlier = review.decisions.filter(final=False)
             _take_back(earlier.exclude(pk=first.pk) if first else earlier, by=None)
         answer = replace(answer, value=_value(review, kind, value))
+        if kind == Kind.EDIT and answer.value == review.proposal:
+            answer = _not_edited(review, first, answer)
         if review.approvals > 1 and lets_go_on(review, kind) and not (first and kind == Kind.APPROVE):
             return _first_of_two(review, first, answer)
         return _final(review, first, answer, undo_seconds)
@@ -202,6 +208,15 @@ def _value(review: Review, kind: str, value: Any) -> Any:
     if kind not in CARRIES_VALUE:
         return None
     return stored(commands.check_value(review.worker, commands.value_of(kind, review.subject), value))
+
+
+def _not_edited(review: Review, first: Decision | None, answer: Answer) -> Answer:
+    """Nobody has corrected what stayed as it was; but what the first of two had edited can be put back so."""
+    if review.cause == Cause.SAMPLE:
+        raise Unchanged("Nothing is changed, so this corrects nothing: say that it was right instead, or change something.")
+    if first is None or first.kind == Kind.APPROVE:
+        raise Unchanged(Unchanged.__doc__)
+    return replace(answer, kind=Kind.APPROVE, value=None)
 
 
 def _the_same(review: Review, first: Decision | None, answer: Answer) -> Decision | None:

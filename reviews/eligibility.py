@@ -11,8 +11,13 @@ Kind = Decision.Kind
 LETS_GO_ON = frozenset(
     {Kind.APPROVE, Kind.EDIT, Kind.TAKE_OVER, Kind.ANSWER, Kind.HAPPENED, Kind.NOT_HAPPENED, Kind.SKIP, Kind.RAISE}
 )
-
-
+LEFT = {  # to who is barred from those
+    Kind.REJECT: "reject it",
+    Kind.RETRY: "have it tried again",
+    Kind.SEND_BACK: "send it back",
+    Kind.FINISH: "have the run finish with what there is",
+    Kind.CANCEL: "cancel the run",
+}
 HIDDEN_FROM_YOU = "What this is about is hidden from you, so you cannot decide it: that needs the permission to see payloads."
 
 
@@ -63,10 +68,15 @@ class Eligibility:
     def _why_not_go_on(self) -> str:
         four_eyes, name = self.review.approvals > 1, self.actor.get_username()
         if (four_eyes or self.review.is_high_risk) and self.review.run.started_by == name:
-            return "You started this run, so somebody else must approve it. You may still reject it."
+            return f"You started this run, so somebody else must approve it.{self._what_is_left}"
         if four_eyes and name in self._authors:
-            return "You made the last change of the rule that asks here, so two others must approve it. You may reject it."
+            return f"You made the last change of the rule that asks here, so two others must approve it.{self._what_is_left}"
         return ""
+
+    @property
+    def _what_is_left(self) -> str:
+        left = [LEFT.get(Kind(kind), "") for kind in self.review.allowed if not lets_go_on(self.review, kind)]
+        return f" You may still {' or '.join(filter(None, left))}." if any(left) else ""
 
     @cached_property
     def _authors(self) -> set[str]:

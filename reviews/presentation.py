@@ -112,6 +112,16 @@ class ReviewPage:
     choices: list[Choice]
     first: Decision | None = None  # of two approvals, while the second is awaited
 
+    @property
+    def barred(self) -> list[str]:
+        """Why this person may not take some of the decisions, which are not shown to them."""
+        return list(dict.fromkeys(choice.why_not for choice in self.choices if choice.why_not))
+
+    @property
+    def offered(self) -> list[Choice]:
+        """The decisions that this person may take."""
+        return [choice for choice in self.choices if not choice.why_not]
+
     @cached_property
     def run(self) -> Run:
         """With its input, however large."""

@@ -8,7 +8,9 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from pydantic import ValidationError
 
 from reviews import claims, decisions
@@ -252,3 +254,36 @@ def test_a_decision_and_a_cancel_at_once_do_not_lock_each_other_out() -> None:
         review.refresh_from_db()
         assert review.state == ("decided" if isinstance(decided, Decision) else "cancelled")
         assert finished(review).status == "cancelled"
+
+
+# --- an edit that changes nothing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("slug", "more"), [("guessing", {}), ("paying", {"reason": "It is owed."})])
+def test_an_edit_that_changes_nothing_is_none(people: dict[str, User], slug: str, more: dict[str, str]) -> None:
+    review = opened(slug)
+    with pytest.raises(decisions.Unchanged, match="approve it instead"):
+        decide(review, "edit", value=review.proposal, **more)
+    review.refresh_from_db()
+    assert (review.is_open, Decision.objects.count(), decided_events(review)) == (True, 0, [])
+    decide(review, "approve", **more)
+    assert decided_events(review)[0]["decision"] == "approve"
+
+
+def test_of_a_sample_that_is_not_corrected_it_is_said_that_it_was_right(people: dict[str, User]) -> None:
+    review = opened("guessing")
+    Review.objects.filter(pk=review.pk).update(cause="sample")
+    with pytest.raises(decisions.Unchanged, match="say that it was right"):
+        decide(review, "edit", value=review.proposal)
+
+
+def test_the_page_says_beside_the_form_that_nothing_is_changed(people: dict[str, User]) -> None:
+    review, client = opened("guessing"), Client()
+    client.force_login(people["reviewer"])
+    typed = {f"value.{name}": str(value) for name, value in review.proposal.items()}
+    told = {"decision": "edit", "seen": review.fingerprint}
+    answer = client.post(reverse("decide_review", args=[review.pk]), told | typed)
+    form = answer.content.decode().partition('id="choice-edit"')[2].partition("</details>")[0]
+    assert (answer.status_code, Decision.objects.count()) == (422, 0)
+    assert "Nothing is changed, so this is no edit: approve it instead, or change something." in form
+    assert client.post(reverse("decide_review", args=[review.pk]), told | typed | {"value.amount": "7"}).status_code == 302

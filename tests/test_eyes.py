@@ -1,5 +1,6 @@
 """Two different people, what is of high risk, and for whom a review is: held at the service, whoever asks."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.html import strip_tags
 
-from reviews import choices, decisions, groups, history
+from reviews import choices, decisions, eligibility, groups, history
 from reviews.confirmation import SIGNED_IN_AT
 from reviews.models import Decision, Review, Risk
 from runs import commands, describe, event_log, executor, policies
@@ -105,6 +106,59 @@ def test_who_wrote_the_policy_or_the_threshold_is_barred_and_who_changed_another
     assert decisions.pending(review) is None, "now it was"
     with pytest.raises(decisions.NotYours, match="last change of the rule"):
         decide(review, "approve", by="reviewer")
+
+
+def let_go_on(review: Review) -> list[str]:
+    return [kind for kind in review.allowed if eligibility.lets_go_on(review, kind)]
+
+
+@pytest.mark.parametrize("barred", ["starter", "author"])
+@pytest.mark.parametrize(("slug", "left"), [("paying", "reject"), ("asking", "reject"), ("guessing", "send_back")])
+def test_who_is_barred_is_shown_what_the_server_lets_them_do_and_no_more(
+    people: dict[str, User], barred: str, slug: str, left: str
+) -> None:
+    review = for_two(slug, by="reviewer" if barred == "starter" else "operator")
+    if barred == "author":
+        commands.configure(slug, by="reviewer", threshold=0.9)
+    client = Client()
+    client.force_login(people["reviewer"])
+    html = page(client, review)
+    kept = [kind for kind in review.allowed if kind not in let_go_on(review)]
+    assert re.findall(r'name="decision" value="(\w+)"', html) == kept
+    assert left in kept
+    assert html.count("You may still ") == 1
+    assert not re.search(r'data-key="[aeoq]"', html), "nor is there a key for it"
+    for kind in let_go_on(review):  # by hand, with the true fingerprint
+        assert post(client, review, kind, reason="By hand.").status_code == 403
+        with pytest.raises(decisions.NotYours):
+            decide(review, kind, by="reviewer", reason="By hand.", seen=seen(review))
+    assert not Decision.objects.exists()
+
+
+def test_who_approved_first_is_told_that_an_edit_takes_the_place_of_it(people: dict[str, User]) -> None:
+    review = for_two()
+    decide(review, "approve", by="reviewer")
+    client = Client()
+    client.force_login(people["reviewer"])
+    html = page(client, review)
+    assert re.findall(r'name="decision" value="(\w+)"', html) == ["edit", "reject", "send_back"]
+    assert html.count("You have approved it. Somebody else must approve it too.") == 1
+    assert "It takes the place of the approval by reviewer, and somebody else must approve it." in html
+    assert post(client, review, "edit", value__colour="green", value__amount="7").status_code == 302
+    first = decisions.pending(review)
+    assert first is not None
+    assert (first.kind, first.actor.username, review.decision) == ("edit", "reviewer", None)
+
+
+def test_what_the_first_edited_can_be_put_back_and_is_no_correction_then(people: dict[str, User]) -> None:
+    review = for_two()
+    decide(review, "edit", by="reviewer", value=GOOD)
+    back = decide(review, "edit", by="reviewer2", value=review.proposal, seen=seen(review))
+    assert (back.kind, back.value, back.final) == ("approve", None, False)
+    decide(review, "approve", by="reviewer", seen=seen(review))
+    event = decided_events(review)[0]
+    assert (event["decision"], event["agreed"]) == ("approve", ["reviewer2"])
+    assert finished(review).output == {"said": "red 5"}
 
 
 @pytest.mark.parametrize("lost", ["account", "rule"])

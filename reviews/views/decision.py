@@ -41,11 +41,12 @@ def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
         return answer(request, review, None, status=403)
     offered = choices(review, chosen=kind, data=request.POST, actor=actor(request))
     choice = next((choice for choice in offered if choice.kind == kind), None)
-    if choice and review.is_open and not choice.is_valid():
-        return answer(request, review, offered, status=200 if choice.asks_for_rows() else 422)
-    if choice and review.is_open and not _is_checked(request, review, choice):
+    judged = choice if review.is_open and not (choice and choice.why_not) else None  # of what is refused nothing is asked first
+    if judged and not judged.is_valid():
+        return answer(request, review, offered, status=200 if judged.asks_for_rows() else 422)
+    if judged and not _is_checked(request, review, judged):
         return answer(request, review, offered)
-    if review.is_open and _must_confirm(request, review, kind):
+    if judged and _must_confirm(request, review, kind):
         return _to_password(request, review, offered)
     try:
         return _decided(request, review, kind, choice)
@@ -55,6 +56,8 @@ def decide_review(request: HttpRequest, review_id: int) -> HttpResponse:
         return answer(request, review, offered, status=409, trouble=str(stale))
     except decisions.NotYours as not_yours:
         return answer(request, review, offered, status=403, trouble=str(not_yours))
+    except decisions.Unchanged as unchanged:
+        return _beside_the_form(request, review, offered, choice, str(unchanged))
     except commands.Refused as refused:
         return answer(request, review, offered if choice else None, status=400, trouble=str(refused))
 
@@ -117,6 +120,14 @@ def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | N
     _count_seconds(request)
     following = Filters.read(request.GET, actor(request)).next(review)
     return redirect(address(following, request.GET) if following else reverse("inbox"))
+
+
+def _beside_the_form(
+    request: HttpRequest, review: Review, offered: list[Choice], choice: Choice | None, told: str
+) -> HttpResponse:  # fmt: skip
+    if choice and choice.form:
+        choice.form.add_error(None, told)
+    return answer(request, review, offered, status=422)
 
 
 def _count_seconds(request: HttpRequest) -> None:
