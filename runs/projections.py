@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -88,7 +88,6 @@ TYPES = (
     | dict.fromkeys(["confidence", "threshold"], "float8")
     | dict.fromkeys(["data", "input", "output", "alternatives", "error"], "jsonb")
 )
-JSON_COLUMNS = frozenset(name for name, kind in TYPES.items() if kind == "jsonb")
 FACT_COLUMNS = ["run_id", "seq", "kind", "step", "actor", "data", "at", "prev_hash", "hash"]
 
 
@@ -254,56 +253,45 @@ def prepared(writes: list[Write], lease_seconds: float) -> tuple[Statement, list
 
 def _plain_values(write: Write, lease_seconds: float) -> list[bytes | None]:
     """In the order of the columns in `insert_one`."""
-    found, run_id = _encoded(write.run, JSON_OF_RUN), b"%d" % write.run_id
+    found, run_id = _encoded(write.run, ENCODE_RUN), b"%d" % write.run_id
     for fact, text in write.facts:
         found += (
             run_id, b"%d" % fact.seq, fact.kind.encode(), None if fact.step is None else b"%d" % fact.step, fact.actor.encode(),
-            text.encode(), fact.at.isoformat().encode(), fact.prev_hash.encode(), fact.hash.encode(),
+            text.encode(), _as_time(fact.at), fact.prev_hash.encode(), fact.hash.encode(),
         )  # fmt: skip
     for step in write.steps:
-        found += _encoded(step, JSON_OF_STEP)
+        found += _encoded(step, ENCODE_STEP)
     found.append(str(lease_seconds).encode())
     return found
 
 
-def _encoded(values: tuple[Any, ...], are_json: tuple[bool, ...]) -> list[bytes | None]:
-    return [
-        _as_json(value) if is_json else _ENCODERS[type(value)](value) for value, is_json in zip(values, are_json, strict=True)
-    ]
+def _encoded(values: tuple[Any, ...], encoders: "tuple[_Encoder, ...]") -> list[bytes | None]:
+    return [None if value is None else encode(value) for encode, value in zip(encoders, values, strict=True)]
 
 
-def _as_json(value: Any) -> bytes | None:
-    return None if value is None else dumps(value).encode()
+def _as_json(value: Any) -> bytes:
+    return dumps(value).encode()
 
 
-class _Encoders(dict[type, Callable[[Any], bytes | None]]):
-    """By the type of a value, how PostgreSQL reads it as text. What is JSON is encoded by its column."""
+@lru_cache(maxsize=64)
+def _as_time(at: datetime) -> bytes:
+    """One append says the same time in several places: of an event, of its step, of its run."""
+    return at.isoformat().encode()
 
-    def __missing__(self, kind: type) -> Callable[[Any], bytes | None]:
-        self[kind] = found = next((encode for known, encode in self.items() if issubclass(kind, known)), _as_text)
-        return found
+
+def _as_array(numbers: list[int]) -> bytes:
+    return f"{{{','.join(map(str, numbers))}}}".encode()
 
 
 def _as_text(value: Any) -> bytes:
     return str(value).encode()
 
 
-def _nothing(value: Any) -> None:
-    return None
-
-
-_ENCODERS = _Encoders(
-    {
-        type(None): _nothing,
-        str: str.encode,
-        bool: _as_text,
-        int: _as_text,
-        datetime: lambda at: at.isoformat().encode(),
-        list: lambda items: f"{{{','.join(map(str, items))}}}".encode(),
-    }
-)
-JSON_OF_RUN = tuple(name in JSON_COLUMNS for name in ASKED_COLUMNS)
-JSON_OF_STEP = tuple(name in JSON_COLUMNS for name in STEP_ROW)
+_Encoder = Callable[[Any], bytes]
+# How PostgreSQL reads a value as text, by the type of its column; numbers and booleans as Python writes them.
+_ENCODERS: dict[str, _Encoder] = {"text": str.encode, "jsonb": _as_json, "timestamptz": _as_time, "bigint[]": _as_array}
+ENCODE_RUN = tuple(_ENCODERS.get(TYPES.get(name, "text"), _as_text) for name in ASKED_COLUMNS)
+ENCODE_STEP = tuple(_ENCODERS.get(TYPES.get(name, "text"), _as_text) for name in STEP_ROW)
 
 
 def _touched(state: RunState, written: list[tuple[Fact, str]]) -> Iterable[StepState]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, DataError, OperationalError, connection, transaction
 
-from runs import audit, commands, event_log, pen
+from runs import audit, commands, event_log, pen, projections
 from runs.engine.events import Draft, Kind
-from runs.models import Run
+from runs.models import Run, Step
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PATIENCE = 20
@@ -60,6 +60,27 @@ def test_threads_that_append_at_the_same_moment_share_one_statement(monkeypatch:
     assert (together, errors) == ([1, 9], [None] * 10)
     assert [audit.first_wrong(log.run_id) for log in logs] == [""] * 10
     assert set(Run.objects.values_list("status", "step_count")) == {("queued", 1)}
+
+
+@pytest.mark.parametrize("most_plain", [projections.MOST_PLAIN, 0], ids=["of plain parameters", "of JSON, as many are"])
+def test_both_forms_of_the_statement_write_what_the_events_fold_to(most_plain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projections, "MOST_PLAIN", most_plain)
+    (log,) = owned(1)
+    hour = {"wake_at": "2026-11-23T12:30:00.000001+02:00"}
+    said = {"confidence": 0.5, "threshold": 1e-07, "why": 'é "quoted"', "source": "", "alternatives": {"ja\\nein": 0.25, "z": 1}}
+    starting(log, "first")()
+    error = {"kind": "x", "message": "a\nb", "trace": ""}
+    log.append(Draft(Kind.ATTEMPT_FAILED, {"attempt": 1, "error": error, "wait_seconds": 1} | hour, 1))
+    log.append(Draft(Kind.RUN_PARKED, {"cause": "children", "runs": [7, 8]} | hour, 1))
+    (run,) = Run.objects.filter(pk=log.run_id)
+    assert (run.waiting_runs, str(run.wake_at)) == ([7, 8], "2026-11-23 10:30:00.000001+00:00")
+    log.append(Draft(Kind.RUN_CANCEL_REQUESTED, actor="Ünal"), Draft(Kind.ATTEMPT_STARTED, {"attempt": 2, "remark": ""}, 1))
+    log.append(Draft(Kind.STEP_SUCCEEDED, {"output": None} | said, 1))
+    log.append(Draft(Kind.RUN_SUCCEEDED, {"output": {"letters": "é", "number": 1e-07}}), release=True)
+    assert audit.first_wrong(log.run_id) == ""
+    (step,) = Step.objects.filter(run_id=log.run_id)
+    assert (step.confidence, step.threshold, step.why) == (0.5, 1e-07, said["why"])
+    assert (step.alternatives, step.error) == (said["alternatives"], None)
 
 
 def test_what_the_database_cannot_store_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
