@@ -26,10 +26,11 @@ def begun() -> None:
     """The worker of the present step is called now."""
     if moments is None and FILE not in os.environ:
         return
-    at, run_id, _, step = time.time(), *sdk.current_step().key.partition(":")
+    run_id, _, step = sdk.current_step().key.partition(":")
     if moments is not None:
         moments.setdefault(run_id, []).append(time.perf_counter())
-    if path := os.environ.get(FILE):
+    elif path := os.environ.get(FILE):
+        at = time.time()
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(file, f"{at} {os.getpid()} {run_id} {step}\n".encode())
         os.close(file)
