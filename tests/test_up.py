@@ -122,6 +122,8 @@ def test_everything_comes_up_heals_and_goes(local: Path, up: Up) -> None:
 
     assert process.wait_until(lambda: registered_job_processes(local) == 2, 60)
     killed = job_processes(local)[0]
+    given = (Path("/proc") / str(killed) / "environ").read_bytes().split(b"\0")
+    assert f"PUBLIC_URL=http://127.0.0.1:{up.port}".encode() in given, "links in messages lead to this site"
     os.kill(killed, signal.SIGKILL)
     assert "exit code -9" in up.wait_for("was started again")
     assert len(job_processes(local)) == 2

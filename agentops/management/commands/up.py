@@ -55,6 +55,8 @@ class Command(BaseCommand):
 
     def _start_all(self) -> None:
         os.environ["CARD_PROCESSOR_URL"] = f"http://{HOST}:{_free_port()}"
+        if not settings.CSRF_TRUSTED_ORIGINS:
+            os.environ.setdefault("PUBLIC_URL", f"http://{HOST}:{self.port}")  # links in messages lead here
         with self._progress("Bringing the database up to date"):
             _migrate()
         self._start("outside", "manage.py", "outside", "--port", os.environ["CARD_PROCESSOR_URL"].rpartition(":")[2])
