@@ -119,7 +119,9 @@ def test_what_was_closed_without_an_answer_does_not_look_as_if_all_were_well(sig
 
 def test_a_rule_is_made_tried_and_changed_in_a_form_that_says_what_is_wrong_where(signed_in: SignedIn) -> None:
     client = signed_in("admin")
-    assert "There is no channel yet, so nobody is told" in client.get("/alerts/rules/new/").text
+    new = client.get("/alerts/rules/new/").text
+    assert "There is no channel yet, so nobody is told" in new
+    assert "Press Preview: it says when the rule would have fired" in new
     channel = AlertChannel.objects.create(name="night", url="mailto:a@example.com")
     read(*[1, 20, 1, 20, 1, 20, 1])
     tried = client.post("/alerts/rules/new/", FORM | {"preview": "1"}).text
@@ -146,6 +148,8 @@ def test_a_rule_is_made_tried_and_changed_in_a_form_that_says_what_is_wrong_wher
     assert client.post("/alerts/rules/new/", FORM).status_code == 422, "the name is taken"
     listed = signed_in("reviewer").get("/alerts/rules/").text
     assert "Long queue" in listed
+    rules.configure(rule.pk, by="admin", act="pause_agent", act_on="counting")
+    assert '<td class="hide-narrow text-nowrap">disable an agent</td>' in signed_in("reviewer").get("/alerts/rules/").text
     assert "nothing was sent yet" in listed
 
 
@@ -196,17 +200,22 @@ def test_of_an_alert_that_ends_while_its_beginning_is_sent_the_end_is_said_too(
     assert webhook.posts[1][1]["title"].startswith("Ended: ")
 
 
-def test_not_more_than_wanted_and_not_in_quiet_hours_but_nothing_is_lost(webhook: Webhook) -> None:
+def test_not_more_than_wanted_and_not_in_quiet_hours_but_nothing_is_lost(webhook: Webhook, signed_in: SignedIn) -> None:
     channel = AlertChannel.objects.create(name="hook", url=f"json://{webhook.at}/in", hourly_cap=1)
     opened()
     assert delivery.deliver() == 1
     opened()
     opened()
     assert delivery.deliver() == 0, "one in an hour"
+    page = signed_in().get(Alert.objects.latest("pk").get_absolute_url()).text
+    assert "to hook: not sent yet" in page
+    assert "(not more than 1 in an hour)" in page
     now = timezone.now()
     quiet = {"quiet_from": (now - timedelta(hours=1)).time(), "quiet_until": (now + timedelta(hours=1)).time()}
     AlertChannel.objects.update(hourly_cap=5, **quiet)
     assert delivery.deliver() == 0, "quiet hours"
+    page = signed_in().get(Alert.objects.latest("pk").get_absolute_url()).text
+    assert f"(quiet hours until {quiet['quiet_until']:%H:%M} (UTC))" in page
     AlertChannel.objects.update(quiet_from=None, quiet_until=None)
     assert delivery.deliver() == 1
     assert webhook.posts[1][1]["title"] == "2 alerts"
@@ -223,7 +232,7 @@ def test_a_channel_that_does_not_work_is_shown_and_tried_again(webhook: Webhook,
     webhook.status = 503
     assert delivery.deliver() == 0
     page = signed_in("reviewer").get("/alerts/").text
-    assert "The channel hook does not work" in page
+    assert "The channel <q>hook</q> does not work" in page
     assert "503" in page
     assert "Broken</span>" in signed_in("admin").get("/alerts/rules/").text
     webhook.status = 200

@@ -69,6 +69,15 @@ def _has_enough(channel: AlertChannel) -> bool:
     return sent.values("sent_at").distinct().count() >= channel.hourly_cap
 
 
+def why_it_waits(channel: AlertChannel) -> str:
+    """For the page, of what is not sent yet; "" where it is sent next."""
+    if channel.last_error:
+        return channel.last_error
+    if channel.is_quiet(timezone.now()):
+        return f"quiet hours until {channel.quiet_until:%H:%M} ({channel.zone})"
+    return f"not more than {channel.hourly_cap} in an hour" if _has_enough(channel) else ""
+
+
 def _gave_up(channel: AlertChannel, newest: datetime | None) -> bool:
     """What was given up is tried again together with what has come since."""
     return channel.gave_up_at is not None and (newest is None or newest <= channel.gave_up_at)

@@ -25,6 +25,7 @@ GROUPS = (
     (HEARS, ("channels", "act", "act_on", "act_limit")),
 )
 NO_CHANNEL = "There is no channel yet, so nobody is told: an admin adds one (Admin, Alert channels)."
+TICK = {"class": "form-check-input me-1"}
 CLOCK = forms.TimeInput(attrs={"type": "time"}, format="%H:%M")
 
 
@@ -41,7 +42,7 @@ class RuleForm(forms.ModelForm):  # type: ignore[type-arg]
     subject = forms.ChoiceField(label="Of what", required=False)
     act_on = forms.ChoiceField(label="What it acts on", required=False)
     channels = forms.TypedMultipleChoiceField(
-        coerce=int, required=False, widget=forms.CheckboxSelectMultiple, help_text="None chosen: every channel."
+        coerce=int, required=False, widget=forms.CheckboxSelectMultiple(attrs=TICK), help_text="None chosen: every channel."
     )
 
     class Meta:

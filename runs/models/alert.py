@@ -113,6 +113,11 @@ class AlertRule(models.Model):
         """Who did what it did."""
         return f"alert rule {self.pk} ({self.name})"
 
+    @property
+    def act_in_short(self) -> str:
+        """As a table has it."""
+        return self.get_act_display().partition(":")[0].partition(" until ")[0]
+
     def clean(self) -> None:
         """What contradicts itself; each value out of its own range is told by its validator."""
         told: dict[str, str] = {}

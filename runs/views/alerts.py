@@ -15,10 +15,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from runs import access, sdk
-from runs.alerts import chart, evaluation, evidence, handling, rules
+from runs.alerts import chart, delivery, evaluation, evidence, handling, rules
 from runs.alerts.forms import FIELDS, RuleForm
 from runs.alerts.measures import MEASURES, subject_title
-from runs.models import Alert, AlertChannel, AlertEvent, AlertRule, Round, versions
+from runs.models import Alert, AlertChannel, AlertEvent, AlertNotice, AlertRule, Round, versions
 from runs.requests import Refused
 from runs.templatetags.shown import Look
 from runs.views import keyset
@@ -103,13 +103,17 @@ def alert(request: HttpRequest, alert_id: int) -> HttpResponse:
         "has_rows": found.rule.measure in evidence.OF,
         "whose": subject_title(measure, found.subject) if measure else found.subject,
         "events": list(found.events.all()),
-        "notices": list(found.notices.select_related("channel").order_by("pk")),
+        "notices": [(one, _why_it_waits(one)) for one in found.notices.select_related("channel").order_by("pk")],
         "is_installed": not measure or measure.of != "agent" or found.subject in sdk.AGENTS,
         "chart": chart.draw(judged, [(found.opened_at, found.ended_at)]),
         "hours": handling.HOURS,
         "may_handle": access.may_handle_alerts(request.user),
     }
     return render(request, "alerts/_one.html" if request.GET.get("part") == "now" else "alerts/one.html", shown)
+
+
+def _why_it_waits(notice: AlertNotice) -> str:
+    return delivery.why_it_waits(notice.channel) if notice.delivery == AlertNotice.Delivery.WAITS else ""
 
 
 @require_http_methods(["GET", "POST"])

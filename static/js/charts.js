@@ -26,8 +26,8 @@
     const said = (plot, value) => (value == null ? "–" : unit === "s" ? lasted(value) : `${round(value)}${unit && ` ${unit}`}`);
     const scale = unit === "s" ? { size: 60, incrs: steps, values: (plot, ticks) => ticks.map(lasted) } : { size: 44, values: (plot, ticks) => ticks.map(round) };
     const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `11px ${style("--tblr-font-sans-serif")}` };
-    const series = lines.map(({ word, tone }) => ({
-      label: word, stroke: colour(tone), width: kind === "bars" ? 0 : 1.5, value: said, spanGaps: true, points: { show: kind === "lines", size: 3 },
+    const series = lines.map(({ word, tone, values }) => ({
+      label: word, stroke: colour(tone), width: kind === "bars" ? 0 : 1.5, value: said, spanGaps: true, points: { show: kind === "lines", size: values.filter((one) => one != null).length > 1 ? 3 : 7 },
       ...(kind === "bars" && { fill: tone === "red" ? colour(tone) : faint(colour(tone)), paths: uPlot.paths.bars({ size: [0.8, 40] }) }),
     }));
     const options = {
