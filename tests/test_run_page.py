@@ -192,3 +192,18 @@ def test_a_large_value_is_named_by_its_size_and_can_be_opened(signed_in, monkeyp
     another = carried("counting", number=0)
     assert signed_in().get(address.replace(f"/{run.pk}/", f"/{another.pk}/")).status_code == 404
     assert signed_in("outsider").get(address).status_code == 403
+
+
+def test_a_run_whose_agent_is_not_installed_any_more_is_offered_neither_a_retry_nor_a_fork(signed_in, monkeypatch):
+    run = carried("asking")
+    commands.cancel(run.pk, by="operator")
+    offered = signed_in().get(f"/runs/{run.pk}/").text
+    assert f"/runs/{run.pk}/retry/" in offered
+    assert f"/runs/{run.pk}/steps/1/fork/" in offered
+    assert "is not installed here" not in offered
+    monkeypatch.delitem(sdk.AGENTS, "asking")
+    page = signed_in().get(f"/runs/{run.pk}/").text
+    assert f"/runs/{run.pk}/retry/" not in page
+    assert f"/runs/{run.pk}/steps/1/fork/" not in page
+    assert "Not retried or forked: its agent is not installed here" in page
+    assert "Not retried or forked" not in signed_in("reviewer").get(f"/runs/{run.pk}/").text

@@ -76,6 +76,12 @@ def agent_title(slug: str) -> str:
     return sdk.AGENTS[slug].title if slug in sdk.AGENTS else slug
 
 
+@register.filter
+def is_installed(slug: str) -> bool:
+    """Whether runs of this agent can go on here."""
+    return slug in sdk.AGENTS
+
+
 @register.inclusion_tag("runs/_paused.html", takes_context=True)
 def paused_agents(context: template.Context, slug: str = "") -> dict[str, Any]:
     """A note for each agent, or this one, whose new runs wait because so many of its reviews are open."""
