@@ -181,10 +181,14 @@ def cancel(run_id: int, *, by: str, reason: str = "") -> None:
 
 
 def retry(run_id: int, *, by: str) -> None:
-    """Let a failed or cancelled run go on from the step where it ended. Raises Refused in any other state."""
+    """Let a failed or cancelled run go on from the step where it ended.
+
+    Raises Refused in any other state, and UnknownAgent where its agent is not installed: it would fail at once.
+    """
     with event_log.locked(run_id) as log:
         if log.state.status not in (Status.FAILED, Status.CANCELLED):
             raise Refused(f"Only a failed or cancelled run can be retried; this one is {log.state.status}.")
+        find_agent(log.state.agent)
         log.append(Draft(Kind.RUN_RETRIED, {}, actor=by))
         budgets.retried(run_id)
         dispatch.enqueue(run_id, log.state.seq)

@@ -144,7 +144,7 @@ def test_a_run_that_retries_says_when(signed_in):
     agents.FAILURES["busy"] = [agents.TryLater("The bank is busy", retry_after=600)]
     run = carried("stumbling", text="busy")
     page = re.sub("</?time[^>]*>", "", signed_in().get(f"/runs/{run.pk}/").text)
-    assert f"It tries step 1 (Stumble) again at {run.wake_at:%H:%M:%S} UTC, which failed: " in page
+    assert f"It tries step 1 (Stumble) again {describe.when(run.wake_at)}, which failed: " in page
     assert "The bank is busy" in page
 
 

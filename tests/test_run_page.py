@@ -207,3 +207,7 @@ def test_a_run_whose_agent_is_not_installed_any_more_is_offered_neither_a_retry_
     assert f"/runs/{run.pk}/steps/1/fork/" not in page
     assert "Not retried or forked: its agent is not installed here" in page
     assert "Not retried or forked" not in signed_in("reviewer").get(f"/runs/{run.pk}/").text
+    with pytest.raises(commands.UnknownAgent, match="There is no agent 'asking'"):
+        commands.retry(run.pk, by="operator")
+    run.refresh_from_db()
+    assert run.status == "cancelled"

@@ -118,7 +118,7 @@ def test_a_sleep_ends_at_the_time_that_was_recorded_first() -> None:
     moments = [later, later + timedelta(days=5)]
     run = advanced(started(lambda run: (run.sleep("rest", 60), run.sleep_until("until", moments.pop(0)), "awake")[-1]))
     assert (run.status, run.waiting_cause, 55 < seconds_left(run) <= 60) == ("waiting", "timer", True)
-    assert describe.waiting(run, describe.Wait(run.steps.get())) == f"It waits and goes on at {run.wake_at:%H:%M:%S} UTC."
+    assert describe.waiting(run, describe.Wait(run.steps.get())) == f"It waits and goes on {describe.when(run.wake_at)}."
     run = time_passes(run)
     assert (run.status, run.wake_at) == ("waiting", later)
     run = time_passes(run)

@@ -183,18 +183,24 @@ def sentence(run: Run) -> str:
     return waiting.answer(run).sentence
 
 
+def test_a_time_of_another_day_is_said_with_its_day() -> None:
+    noon = datetime.now(UTC).replace(hour=12, minute=3, second=4)
+    assert describe.when(noon) == "at 12:03:04 UTC"
+    assert describe.when(noon + timedelta(days=1)) == f"at {noon + timedelta(days=1):%Y-%m-%d} 12:03 UTC"
+
+
 @pytest.mark.django_db
 def test_each_wait_is_told_with_its_cause_and_time(people: dict[str, User]) -> None:
     run = carried(one, later)
     assert sentence(run) == (
-        f"Step 1 (Work) said that it is too early (no file for shop): it is called again at {run.wake_at:%H:%M:%S} UTC."
+        f"Step 1 (Work) said that it is too early (no file for shop): it is called again {describe.when(run.wake_at)}."
     )
-    told = f"It is too early (no file for shop): it is called again at {run.wake_at:%H:%M:%S} UTC."
+    told = f"It is too early (no file for shop): it is called again {describe.when(run.wake_at)}."
     assert waiting.steps(run.pk, run.steps.all()) == {1: (told, run.wake_at)}
     run = carried(one, busy)
-    assert sentence(run) == f"It tries step 1 (Work) again at {run.wake_at:%H:%M:%S} UTC, which failed: shop is busy"
+    assert sentence(run) == f"It tries step 1 (Work) again {describe.when(run.wake_at)}, which failed: shop is busy"
     run = carried(sleeps)
-    assert sentence(run) == f"It waits and goes on at {run.wake_at:%H:%M:%S} UTC."
+    assert sentence(run) == f"It waits and goes on {describe.when(run.wake_at)}."
     run = carried(delegates)
     assert sentence(run) == "It waits for 2 of the 2 runs that it started."
     executor.advance(run.children.order_by("pk")[0].pk, owner="test")
@@ -208,8 +214,8 @@ def test_who_is_at_the_review_and_until_when_is_told_while_the_claim_holds(peopl
     Claim.objects.create(review=Review.objects.get(), reviewer=people["reviewer2"], until=until)
     told = (
         "It waits for a person at step 1 (Ask a person): the agent asks a person. "
-        f"reviewer2 is at it until {until.astimezone(UTC):%H:%M:%S} UTC. "
-        f"It goes on without an answer at {run.wake_at:%H:%M:%S} UTC."
+        f"reviewer2 is at it until {describe.when(until).removeprefix('at ')}. "
+        f"It goes on without an answer {describe.when(run.wake_at)}."
     )
     assert sentence(run) == told
     assert told in plain(client.get(f"/runs/{run.pk}/").text)
