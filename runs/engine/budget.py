@@ -87,13 +87,15 @@ def plain(number: Decimal) -> str:
 
 def raised(asked: Question, value: Any) -> str:
     """The new limit as it is recorded. Raises ValueError with a sentence for what cannot be one."""
-    limit, unit = Decimal(asked["limit"]), asked["unit"]
+    limit, used, unit = Decimal(asked["limit"]), Decimal(asked["used"]), asked["unit"]
     try:
         number = Decimal(str(value).strip())
     except InvalidOperation as error:
         raise ValueError("Enter a number.") from error
     if not number.is_finite() or number <= limit:
         raise ValueError(f"The new limit must be more than {shown(unit, limit, asked['currency'])}.")
+    if number < used:  # it would be asked for again at once
+        raise ValueError(f"{shown(unit, used, asked['currency'])} are used or reserved already: give more than that.")
     if number > MOST:
         raise ValueError(f"The new limit may be {MOST:,.0f} at most.")
     if number != round(number, MONEY_PLACES if unit == "money" else 0):
