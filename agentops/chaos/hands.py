@@ -16,7 +16,7 @@ from agentops.visitor import Answer, Visitor
 from reviews.models import Review
 
 PATIENCE_SECONDS = 60.0
-EDITED = 1_000  # the number that an edit puts in the place of the proposed one
+EDITED = -1  # the number that an edit puts in the place of the proposed one: no run has it
 
 
 REVIEWERS = 20
