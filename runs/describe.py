@@ -74,7 +74,7 @@ class Wait:
     `why` is what guard, or the worker, said of a step that it held back (`by_limit`: a limit that a person may raise),
     `others` for which other dependencies further steps wait. `claimed` is who is at the reviews, and until when. `before` is
     how many runs stand before it on the queue (None: it is not on it, or nobody knows), `processes` how many job processes
-    there are (None: nobody knows).
+    there are (None: nobody knows), `no_queue` that Redis does not answer. `late`: its time has passed, and it still stands.
     """
 
     step: Step | None = None
@@ -87,10 +87,13 @@ class Wait:
     claimed: tuple[tuple[str, datetime], ...] = ()
     before: int | None = None
     processes: int | None = None
+    no_queue: bool = False
+    late: bool = False
 
 
 def waiting(run: Run, wait: Wait) -> str:
     """Why the run does not move now, or "" when it moves or has ended."""
+    late = f" That time has passed. {_waiting_for_process(wait)}" if wait.late else ""
     if run.cancel_requested and not run.ended:
         return f"It is being cancelled: its present step may take another {settings.CANCEL_SECONDS:g} s, then it is cut off."
     if run.status == RunStatus.QUEUED and run.wake_at and run.wake_at > datetime.now(UTC):
@@ -100,13 +103,15 @@ def waiting(run: Run, wait: Wait) -> str:
     if run.status == RunStatus.RUNNING and run.lease_until and run.lease_until < datetime.now(UTC):
         return f"Its job process {run.lease_owner} has gone silent: another takes over within seconds, if one is running."
     if run.status == RunStatus.RETRYING:
-        return _waiting_to_try_again(run, wait.step)
+        return _waiting_to_try_again(run, wait.step) + late
     if run.status == RunStatus.WAITING:
-        return _WAITS.get(run.waiting_cause, _waiting_for_person)(run, wait)
+        return _WAITS.get(run.waiting_cause, _waiting_for_person)(run, wait) + late
     return _waiting_for_a_moment(wait) if run.status == RunStatus.RUNNING and wait.step else ""
 
 
 def _waiting_for_process(wait: Wait) -> str:
+    if wait.no_queue:
+        return "Redis, which has the queue, does not answer: it goes on when Redis is back."
     if wait.processes == 0:
         return "No job process is running: it waits until an engineer starts one."
     if wait.before is None:

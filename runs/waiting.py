@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runs import describe, dispatch, event_log
@@ -10,6 +10,8 @@ from runs.engine.events import Kind
 from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step, StepStatus, held
 from runs.models.run import OPEN_AWAITED
+
+LATE = timedelta(seconds=10)  # so soon after its time the sweeper has woken a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,9 @@ class _Known:
         self.deferred = _last_said(_by_cause(waiting, "later"), Kind.STEP_DEFERRED)
         self.open = _open_children(_by_cause(waiting, "children"))
         self.for_a_moment = _held_for_a_moment(by_status.get(RunStatus.RUNNING, []))
-        self.queue = dispatch.look() if RunStatus.QUEUED in by_status else None
+        self.late = {run.pk for run in parked if run.wake_at and run.wake_at < datetime.now(UTC) - LATE}
+        self.asks_queue = bool(RunStatus.QUEUED in by_status or self.late)
+        self.queue = dispatch.look() if self.asks_queue else None
 
     def answer(self, run: Run) -> Waits:
         reviews = tuple(self.reviews.get(run.pk, ()))
@@ -109,6 +113,8 @@ class _Known:
             claimed=tuple(review.claimed for review in reviews if review.claimed),
             before=self.queue.before.get(run.pk) if self.queue else None,
             processes=self.queue.processes if self.queue else None,
+            no_queue=self.asks_queue and self.queue is None,
+            late=run.pk in self.late,
         )
 
 

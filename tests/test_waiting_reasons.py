@@ -15,7 +15,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from rq import Worker
+from redis import Redis
+from rq import Queue, Worker
 
 from reviews.models import Claim, Review
 from runs import commands, describe, dispatch, executor, waiting
@@ -60,6 +61,13 @@ def queued() -> Run:
         (queued(), Wait(before=1, processes=2), "It waits for a free job process: 1 run stands before it."),
         (queued(), Wait(before=1200, processes=2), "It waits for a free job process: 1,200 runs stand before it."),
         (queued(), Wait(before=3, processes=0), "No job process is running: it waits until an engineer starts one."),
+        (queued(), Wait(no_queue=True), "Redis, which has the queue, does not answer: it goes on when Redis is back."),
+        (at("limit"), Wait(PAY, why=SHOP, late=True, no_queue=True),
+         f"Step 2 (Pay) is held back. {SHOP} It tries again at 12:30:05 UTC. That time has passed. Redis, which has the queue, "
+         "does not answer: it goes on when Redis is back."),
+        (at("retry", "retrying"), Wait(PAY, late=True, processes=0),
+         "It tries step 2 (Pay) again at 12:30:05 UTC. That time has passed. No job process is running: it waits until an "
+         "engineer starts one."),
         (at("retry", "retrying"), Wait(FAILED),
          "It tries step 2 (Pay) again at 12:30:05 UTC, which failed: the bank is busy. Trace"),
         (at("retry", "retrying"), Wait(PAY), "It tries step 2 (Pay) again at 12:30:05 UTC."),
@@ -236,6 +244,19 @@ def test_a_queued_run_knows_its_place_and_whether_a_job_process_is_there(people:
     silent = timezone.now() - 2 * dispatch.SILENT_AFTER
     redis.hset(process.key, "last_heartbeat", silent.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     assert "No job process is running" in sentence(second)
+
+
+@pytest.mark.django_db
+def test_a_time_that_has_passed_is_not_told_as_if_it_were_to_come(
+    people: dict[str, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = carried(sleeps)
+    assert "passed" not in sentence(run)
+    run.wake_at = timezone.now() - timedelta(minutes=1)
+    assert sentence(run).endswith(". That time has passed. No job process is running: it waits until an engineer starts one.")
+    nobody = Queue(connection=Redis(host="127.0.0.1", port=1))
+    monkeypatch.setattr(dispatch, "_queue_at", lambda url: nobody)
+    assert sentence(run).endswith(" Redis, which has the queue, does not answer: it goes on when Redis is back.")
 
 
 @pytest.mark.django_db
