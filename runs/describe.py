@@ -1,17 +1,13 @@
-"""Says in one sentence what an event means, and why a run waits: for pages, alerts and exports."""
+"""Says in one sentence what an event means: for pages, alerts and exports."""
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-
-from django.conf import settings
 
 from runs.engine.events import Fact, Kind
 from runs.engine.outcome import how_crashed, unseen
 from runs.engine.policy import Cause
-from runs.models import Run, RunStatus, Step
 
 DECISIONS = {
     "approve": "approved",
@@ -42,7 +38,6 @@ CAUSES = {
 
 
 MISSING_NAMED = 5
-OTHERS_NAMED = 2
 SPAWN = "spawn["  # with what the recorded worker of a step that starts children begins
 A_PERSON = "ask_human["  # with what the recorded worker of a question begins
 KINDS_OF_ERROR = ("AskHuman", "GiveUp", "TryLater", "crashed", "rejected", "unknown_agent", "unstorable")
@@ -67,164 +62,6 @@ def sentence(fact: Fact, titles: Mapping[int, str]) -> str:
     return say(fact.data, _step(fact.step, titles), fact.actor or "agentops")
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """What a run waits for: a step, or several of which a person is asked; a deadline of theirs; children that are open.
-
-    `why` is what guard, or the worker, said of a step that it held back (`by_limit`: a limit that a person may raise),
-    `others` for which other dependencies further steps wait. `claimed` is who is at the reviews, and until when. `before` is
-    how many runs stand before it on the queue (None: it is not on it, or nobody knows), `processes` how many job processes
-    there are (None: nobody knows), `no_queue` that Redis does not answer. `late`: its time has passed, and it still stands.
-    """
-
-    step: Step | None = None
-    asked: int = 1
-    expires: bool = False
-    open_children: int = 0
-    why: str = ""
-    by_limit: bool = False
-    others: tuple[str, ...] = ()
-    claimed: tuple[tuple[str, datetime], ...] = ()
-    before: int | None = None
-    processes: int | None = None
-    no_queue: bool = False
-    late: bool = False
-
-
-def waiting(run: Run, wait: Wait) -> str:
-    """Why the run does not move now, or "" when it moves or has ended."""
-    late = f" That time has passed. {_waiting_for_process(wait)}" if wait.late else ""
-    if run.cancel_requested and not run.ended:
-        return f"It is being cancelled: its present step may take another {settings.CANCEL_SECONDS:g} s, then it is cut off."
-    if run.status == RunStatus.QUEUED and run.wake_at and run.wake_at > datetime.now(UTC):
-        return _waiting_for_undo(run, wait)
-    if run.status == RunStatus.QUEUED:
-        return _waiting_for_process(wait)
-    if run.status == RunStatus.RUNNING and run.lease_until and run.lease_until < datetime.now(UTC):
-        return f"Its job process {run.lease_owner} has gone silent: another takes over within seconds, if one is running."
-    if run.status == RunStatus.RETRYING:
-        return _waiting_to_try_again(run, wait.step) + late
-    if run.status == RunStatus.WAITING:
-        return _WAITS.get(run.waiting_cause, _waiting_for_person)(run, wait) + late
-    return _waiting_for_a_moment(wait) if run.status == RunStatus.RUNNING and wait.step else ""
-
-
-def _waiting_for_process(wait: Wait) -> str:
-    if wait.no_queue:
-        return "Redis, which has the queue, does not answer: it goes on when Redis is back."
-    if wait.processes == 0:
-        return "No job process is running: it waits until an engineer starts one."
-    if wait.before is None:
-        return "It waits for a free job process."
-    if wait.before == 0:
-        return "It is the next that a free job process takes."
-    stand = "1 run stands" if wait.before == 1 else f"{wait.before:,} runs stand"
-    return f"It waits for a free job process: {stand} before it."
-
-
-def _waiting_for_undo(run: Run, wait: Wait) -> str:
-    return f"The decision can still be taken back: it is carried out {when(run.wake_at)}."
-
-
-def _waiting_to_try_again(run: Run, step: Step | None) -> str:
-    if step is None:
-        return f"It waits and goes on {when(run.wake_at)}."
-    message = _short((step.error or {}).get("message", ""))
-    return f"It tries {_title(step)} again {when(run.wake_at)}{f', which failed: {message}' if message else '.'}"
-
-
-def _waiting_for_a_moment(wait: Wait) -> str:
-    return " ".join(filter(None, [f"{_upper(_title(wait.step))} is held back for a moment.", wait.why]))
-
-
-def _waiting_for_person(run: Run, wait: Wait) -> str:
-    without = "without an answer" if wait.expires else "with another step"
-    until, step = f" It goes on {without} {when(run.wake_at)}." if run.wake_at else "", wait.step
-    until = "".join(f" {who} is at it until {when(till).removeprefix('at ')}." for who, till in wait.claimed) + until
-    if wait.asked > 1:
-        return f"It waits for a person at {wait.asked} steps.{until}"
-    if step is None or step.cause not in CAUSES:
-        return f"It waits for a person.{until}"
-    return f"It waits for a person at {_title(step)}: {CAUSES[Cause(step.cause)]}.{until}"
-
-
-def _waiting_for_budget(run: Run, wait: Wait) -> str:
-    if wait.why and not wait.by_limit:
-        return _waiting_for_dependency(run, wait)
-    until = f"It goes on when the limit is raised, and looks again {when(run.wake_at)}."
-    return f"{_upper(_title(wait.step))} is held back. {wait.why or HELD_BACK['budget']} {until}"
-
-
-def _waiting_for_room(run: Run, wait: Wait) -> str:
-    what = f"{_upper(_title(wait.step))} waits to be put to a person" if run.waiting_step else "It has not begun"
-    return f"{what}. {wait.why} It goes on by itself when some of them are decided."
-
-
-def _waiting_for_children(run: Run, wait: Wait) -> str:
-    waited_for = len(run.waiting_runs or [])
-    which = f"{wait.open_children:,} of the {waited_for:,} runs" if waited_for > 1 else "the run"
-    return f"It waits for {which} that it started."
-
-
-def _waiting_for_dependency(run: Run, wait: Wait) -> str:
-    why = wait.why or HELD_BACK[run.waiting_cause]
-    return f"{_upper(_title(wait.step))} is held back. {why}{_held_by(wait.others)} It tries again {when(run.wake_at)}."
-
-
-def _held_by(others: tuple[str, ...]) -> str:
-    """The other dependencies, of which a few are named."""
-    named, more = others[:OTHERS_NAMED], len(others) - OTHERS_NAMED
-    return f" Other steps wait for {', '.join(named)}{f' and {more} more' if more > 0 else ''}." if named else ""
-
-
-def _too_early(run: Run, wait: Wait) -> str:
-    why = f" ({_short(wait.why)})" if wait.why else ""
-    return f"{_upper(_title(wait.step))} said that it is too early{why}: it is called again {when(run.wake_at)}."
-
-
-HELD_BACK = {
-    "limit": "What it calls has reached its limit.",
-    "slot": "What it calls has no free slot.",
-    "breaker": "What it calls has failed too often, and its breaker is open.",
-    "switched_off": "What it calls is switched off.",
-    "budget": "Its budget is used up.",
-}
-_WAITS: dict[str, Callable[[Run, Wait], str]] = {
-    **dict.fromkeys(HELD_BACK, _waiting_for_dependency),
-    "budget": _waiting_for_budget,
-    "timer": lambda run, wait: f"It waits and goes on {when(run.wake_at)}.",
-    "later": _too_early,
-    "undo": _waiting_for_undo,
-    "children": _waiting_for_children,
-    "reviews": _waiting_for_room,
-}
-
-
-def step_waits(kind: str, data: dict[str, Any]) -> str:
-    """Why a step does not move, by the last of its events that says so; "" where a person is asked."""
-    if kind == Kind.STEP_ESCALATED:
-        return ""
-    at = when(datetime.fromisoformat(data["wake_at"])) if data.get("wake_at") else "soon"
-    if kind == Kind.ATTEMPT_FAILED:
-        return f"It is tried again {at}."
-    if kind == Kind.STEP_PARKED and "question" in data:
-        return "It waits to be put to a person: as many reviews of its run are open as may be at once."
-    if kind == Kind.STEP_PARKED:
-        return "It waits for other runs." if data["cause"] == "children" else f"It goes on {at}."
-    if "dependency" in data:
-        again = "looks again" if "budget" in data else "tries again"
-        return f"It is held back. {_short(data['why'])} It {again} {at}."
-    why = f" ({_short(data['why'])})" if data["why"] else ""
-    return f"It is too early{why}: it is called again {at}."
-
-
-STEP_WAITS = (Kind.ATTEMPT_FAILED, Kind.STEP_DEFERRED, Kind.STEP_PARKED, Kind.STEP_ESCALATED)
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def what_is_missing(missing: list[dict[str, Any]]) -> str:
     """The end of a run that was completed partially."""
     told = [f"step {one['step']} ({one['title']}): {one['note']}" for one in missing[:MISSING_NAMED]]
@@ -235,10 +72,6 @@ def what_is_missing(missing: list[dict[str, Any]]) -> str:
 def runs(count: int) -> str:
     """ "1 run", "1,200 runs"."""
     return "1 run" if count == 1 else f"{count:,} runs"
-
-
-def _title(step: Step | None) -> str:
-    return f"step {step.position} ({step.title})" if step else "a step"
 
 
 def _step(position: int | None, titles: Mapping[int, str]) -> str:
@@ -291,18 +124,18 @@ def _attempt_failed(data: dict[str, Any], step: str, by: str) -> str:
     again = data["wait_seconds"]
     then = "" if again is None else f" It is tried again in {again:.1f} s."
     message = data["error"]["message"] if isinstance(data["error"], dict) else LONG  # or that is hidden
-    return f"{step} failed at attempt {data['attempt']}: {_short(message)}{then}"
+    return f"{step} failed at attempt {data['attempt']}: {short(message)}{then}"
 
 
 def _crashed(data: dict[str, Any], step: str, by: str) -> str:
     what = "left no result of" if unseen(data) else "did not come to the end of"
-    return f"{step} {what} attempt {data['attempt']}: {_short(how_crashed(data))}."
+    return f"{step} {what} attempt {data['attempt']}: {short(how_crashed(data))}."
 
 
 def _deferred(data: dict[str, Any], step: str, by: str) -> str:
     if "dependency" in data:
-        return f"{step} was held back for {data['seconds']:.1f} s: {_short(data['why'])}"
-    why = f" ({_short(data['why'])})" if data["why"] else ""
+        return f"{step} was held back for {data['seconds']:.1f} s: {short(data['why'])}"
+    why = f" ({short(data['why'])})" if data["why"] else ""
     return f"{step} said that it is too early{why}: it is called again in {data['seconds']:g} s."
 
 
@@ -329,7 +162,7 @@ def _succeeded(data: dict[str, Any], step: str, by: str) -> str:
 
 
 def _decided(data: dict[str, Any], step: str, by: str) -> str:
-    reason = f": {_short(data['reason'])}" if data["reason"] else "."
+    reason = f": {short(data['reason'])}" if data["reason"] else "."
     return f"{step} was {DECISIONS[data['decision']]} by {by}{reason}"
 
 
@@ -340,20 +173,20 @@ def _requested(data: dict[str, Any], step: str, by: str) -> str:
         return f"The supervisor starts other runs, in {_lower(step)}."
     if data["worker"].startswith(A_PERSON):
         asked = data["input"]["question"] if isinstance(data["input"], dict) else data["input"]
-        return f"The supervisor asks a person, in {_lower(step)}: {_short(asked)}"
+        return f"The supervisor asks a person, in {_lower(step)}: {short(asked)}"
     return f"The supervisor wants {_lower(step)}, which a person sees first."
 
 
 def _escalated(data: dict[str, Any], step: str, by: str) -> str:
     if data["cause"] == Cause.QUESTION:
         return f"{step} waits for the answer."
-    return f"{step} went to a person: {_short(data['why'])}"
+    return f"{step} went to a person: {short(data['why'])}"
 
 
 def _with_reason(text: str) -> Say:
     def say(data: dict[str, Any], step: str, by: str) -> str:
         reason = data.get("reason", "")
-        return f"{text.format(by=by)}: {_short(reason)}" if reason else f"{text.format(by=by)}."
+        return f"{text.format(by=by)}: {short(reason)}" if reason else f"{text.format(by=by)}."
 
     return say
 
@@ -362,7 +195,7 @@ def _lower(step: str) -> str:
     return step[0].lower() + step[1:]
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     line = " ".join(said(text).split())
     return line if len(line) <= 200 else line[:199] + "…"
 
@@ -377,7 +210,7 @@ SENTENCES: dict[str, Say] = {
     Kind.RUN_RELEASED: lambda data, step, by: "The job process was asked to stop and gave the run back.",
     Kind.RUN_PARKED: _parked,
     Kind.RUN_SUCCEEDED: _run_succeeded,
-    Kind.RUN_FAILED: lambda data, step, by: f"The run failed: {_short(data['error']['message'])}",
+    Kind.RUN_FAILED: lambda data, step, by: f"The run failed: {short(data['error']['message'])}",
     Kind.RUN_WOKEN: _with_reason("The run was woken before its time"),
     Kind.RUN_RETRIED: lambda data, step, by: f"{by} let the run go on from where it had ended.",
     Kind.RUN_CANCEL_REQUESTED: _with_reason("{by} asked to cancel the run"),
@@ -387,9 +220,9 @@ SENTENCES: dict[str, Say] = {
     Kind.ATTEMPT_STARTED: lambda data, step, by: f"{step} began attempt {data['attempt']}.",
     Kind.ATTEMPT_FAILED: _attempt_failed,
     Kind.ATTEMPT_CRASHED: _crashed,
-    Kind.FALLBACK_TAKEN: lambda data, step, by: f"{step} went to its fallback {data['worker']}: {_short(data['why'])}",
+    Kind.FALLBACK_TAKEN: lambda data, step, by: f"{step} went to its fallback {data['worker']}: {short(data['why'])}",
     Kind.STEP_SUCCEEDED: _succeeded,
-    Kind.STEP_SKIPPED: lambda data, step, by: f"{step} was skipped: {_short(data['note'])} {_short(data['why'])}",
+    Kind.STEP_SKIPPED: lambda data, step, by: f"{step} was skipped: {short(data['note'])} {short(data['why'])}",
     Kind.STEP_ESCALATED: _escalated,
     Kind.STEP_DECIDED: _decided,
     Kind.DECISION_REVOKED: lambda data, step, by: (

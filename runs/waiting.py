@@ -1,11 +1,11 @@
-"""Why runs and steps do not move: looks up for many at once what the sentences of describe tell."""
+"""Why runs and steps do not move: looks up for many at once what the sentences of reasons tell."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runs import describe, dispatch, event_log
+from runs import dispatch, event_log, reasons
 from runs.engine.events import Kind
 from runs.engine.policy import Cause
 from runs.models import Run, RunStatus, Step, StepStatus, held
@@ -28,13 +28,22 @@ def steps(run_id: int, found: Iterable[Step]) -> dict[int, tuple[str, datetime |
     parked = [step.position for step in found if step.status in (StepStatus.RETRYING, StepStatus.WAITING)]
     if not parked:
         return {}
-    said = event_log.rows(run_id).filter(step__in=parked, kind__in=describe.STEP_WAITS).values_list("step", "kind", "data")
+    said = event_log.rows(run_id).filter(step__in=parked, kind__in=reasons.STEP_WAITS).values_list("step", "kind", "data")
     last = {position or 0: (kind, data) for position, kind, data in said}
-    return {position: (describe.step_waits(kind, data), _moment(data)) for position, (kind, data) in last.items()}
+    return {position: (_told(kind, data), _moment(data)) for position, (kind, data) in last.items()}
+
+
+def _told(kind: str, data: dict[str, Any]) -> str:
+    until, sentence = _moment(data), reasons.step_waits(kind, data)
+    return f"{sentence} That time has passed." if sentence and until and _is_late(until) else sentence
 
 
 def _moment(data: dict[str, Any]) -> datetime | None:
     return datetime.fromisoformat(data["wake_at"]) if data.get("wake_at") else None
+
+
+def _is_late(until: datetime) -> bool:
+    return until < datetime.now(UTC) - LATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +97,21 @@ class _Known:
         self.deferred = _last_said(_by_cause(waiting, "later"), Kind.STEP_DEFERRED)
         self.open = _open_children(_by_cause(waiting, "children"))
         self.for_a_moment = _held_for_a_moment(by_status.get(RunStatus.RUNNING, []))
-        self.late = {run.pk for run in parked if run.wake_at and run.wake_at < datetime.now(UTC) - LATE}
+        self.late = {run.pk for run in parked if run.wake_at and _is_late(run.wake_at)}
         self.asks_queue = bool(RunStatus.QUEUED in by_status or self.late)
         self.queue = dispatch.look() if self.asks_queue else None
 
     def answer(self, run: Run) -> Waits:
         reviews = tuple(self.reviews.get(run.pk, ()))
         dependency = self.held.get(run.pk, {}).get("dependency", "")
-        return Waits(describe.waiting(run, self._wait(run, reviews)), dependency, reviews)
+        return Waits(reasons.waiting(run, self._wait(run, reviews)), dependency, reviews)
 
-    def _wait(self, run: Run, reviews: tuple[OpenReview, ...]) -> describe.Wait:
+    def _wait(self, run: Run, reviews: tuple[OpenReview, ...]) -> reasons.Wait:
         if running := self.for_a_moment.get(run.pk):
             return running
         place = (run.pk, run.waiting_step or 0)
         deadlines = [self.asked.get((run.pk, review.position), {}).get("deadline") for review in reviews]
-        return describe.Wait(
+        return reasons.Wait(
             step=self.steps.get(place),
             asked=len(reviews) or 1,
             expires=bool(run.wake_at) and any(until and datetime.fromisoformat(until) == run.wake_at for until in deadlines),
@@ -130,12 +139,12 @@ def _steps(runs: list[Run]) -> dict[tuple[int, int], Step]:
     return {(step.run_id, step.position): step for step in found}
 
 
-def _held_for_a_moment(runs: list[Run]) -> dict[int, describe.Wait]:
+def _held_for_a_moment(runs: list[Run]) -> dict[int, reasons.Wait]:
     """Of running ones: their step was held back for so short a time that they wait for it without being parked."""
     found = {(run_id, step): data["why"] for run_id, step, data in held.for_a_moment(runs)} if runs else {}
     steps = Step.objects.filter(run__in=[run_id for run_id, _ in found]) if found else []
     places = {(step.run_id, step.position): step for step in steps}
-    return {place[0]: describe.Wait(places[place], why=why) for place, why in found.items() if place in places}
+    return {place[0]: reasons.Wait(places[place], why=why) for place, why in found.items() if place in places}
 
 
 def _last_said(runs: list[Run], kind: Kind) -> dict[tuple[int, int], dict[str, Any]]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from reviews import decisions
 from reviews.models import Review
-from runs import audit, commands, describe, dispatch, event_log, executor, sweeper
+from runs import audit, commands, dispatch, event_log, executor, reasons, sweeper
 from runs.engine import canonical
 from runs.engine.canonical import INLINE_LETTERS
 from runs.engine.errors import GiveUp
@@ -95,7 +95,7 @@ def test_a_parent_holds_no_process_while_its_children_go_on() -> None:
     children = list(run.children.order_by("pk"))
     assert run.waiting_runs == [child.pk for child in reversed(children)]
     assert [(child.agent, child.status, child.started_by) for child in children] == [("errands", "queued", "operator")] * 2
-    assert describe.waiting(run, describe.Wait(None, open_children=2)) == "It waits for 2 of the 2 runs that it started."
+    assert reasons.waiting(run, reasons.Wait(None, open_children=2)) == "It waits for 2 of the 2 runs that it started."
     advanced(children[0])
     assert advanced(run).status == "waiting", "one is still open"
     advanced(children[1])

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from runs import conversations, describe, event_log
+from runs import conversations, describe, event_log, reasons
 from runs.engine.canonical import set_apart
 from runs.engine.events import Fact, Kind
 from runs.engine.phases import history
@@ -90,7 +90,7 @@ def test_a_log_of_every_kind_folds_also_where_content_is_hidden() -> None:
                 assert [(fact.kind, key) for fact in told for key in fact.data if CANARY in str(fact.data[key])] == []
                 state = history(told).state
                 said = [describe.sentence(fact, {}) for fact in told]
-                said += [describe.step_waits(fact.kind, fact.data) for fact in told if fact.kind in describe.STEP_WAITS]
+                said += [reasons.step_waits(fact.kind, fact.data) for fact in told if fact.kind in reasons.STEP_WAITS]
                 assert CANARY not in f"{state}{said}{conversations.told(conversations.calls(told))}"
                 assert state.steps.keys() == {1, 2, 3}
 

@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from agentops.benchmarks import history
 from reviews import decisions
 from reviews.models import Decision, Review
 from runs import audit, clock, commands, dispatch, event_log, executor, sweeper
@@ -110,15 +111,29 @@ def test_it_is_carried_out_at_its_time_and_not_at_the_next_sweep(people: dict[st
     assert Run.objects.due().filter(pk=review.run_id).exists(), "it was not called before its time"
 
 
+# The one decided review, so many times more, a minute apart.
+LONG_AGO = """WITH copied AS (
+    INSERT INTO reviews_review (position, {of_review})
+    SELECT 1 + number, {of_review} FROM reviews_review, generate_series(1, 2000) AS number RETURNING id, position)
+  INSERT INTO reviews_decision (review_id, decided_at, effective_at, {of_decision})
+  SELECT copied.id, now() - make_interval(mins => copied.position * 10), now(), {of_decision} FROM reviews_decision, copied"""
+
+
 @pytest.mark.django_db
 def test_what_can_be_taken_back_is_found_without_reading_all_that_somebody_ever_decided(people: dict[str, User]) -> None:
-    with CaptureQueriesContext(connection) as asked:
-        assert decisions.undoable(people["reviewer"]) is None
+    decide(opened("guessing"), "approve")
+    of_review = history.columns(Review, "id", "position")
+    of_decision = history.columns(Decision, "id", "review_id", "decided_at", "effective_at")
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        cursor.execute(LONG_AGO.format(of_review=of_review, of_decision=of_decision))
+        cursor.execute("ANALYZE reviews_decision, reviews_review")
+        with CaptureQueriesContext(connection) as asked:
+            decisions.undoable(people["reviewer"])
         cursor.execute(f"EXPLAIN {asked.captured_queries[0]['sql']}")
         plan = "\n".join(line for (line,) in cursor.fetchall())
-    assert re.search(r"Scan using decision_of_actor .*\n +Index Cond: .*decided_at >", plan), plan
+    looks = re.findall(r"Scan.* on reviews_decision .*\n *(.*)", plan)
+    assert looks, plan
+    assert all(re.match("Index Cond: .*decided_at >", condition) for condition in looks), plan
 
 
 @pytest.mark.django_db

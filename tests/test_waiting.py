@@ -10,7 +10,7 @@ from django.db import connection
 
 from reviews import decisions
 from reviews.models import Review
-from runs import audit, commands, describe, event_log, executor, sweeper
+from runs import audit, commands, describe, event_log, executor, reasons, sweeper
 from runs.models import Run
 from runs.sdk import Expired, TryLater, agent, ask_human, worker
 from runs.sdk import Run as Handle
@@ -80,7 +80,7 @@ def test_not_yet_is_no_attempt_and_parks(work: Any) -> None:
     run = advanced(started(lambda run: run.step("poll", work, text="x")))
     assert (run.status, run.waiting_cause, run.lease_until) == ("waiting", "later", None)
     assert 25 < seconds_left(run) <= 30
-    assert describe.waiting(run, describe.Wait(run.steps.get())).startswith("Step 1 (Poll")
+    assert reasons.waiting(run, reasons.Wait(run.steps.get())).startswith("Step 1 (Poll")
     deferred = next(fact for fact in event_log.facts(run.pk) if fact.kind == "StepDeferred")
     assert (deferred.data["attempt"], deferred.data["seconds"], deferred.data["why"]) == (1, 30, "no file")
     assert "it is called again in 30 s" in describe.sentence(deferred, {1: "Poll"})
@@ -118,7 +118,7 @@ def test_a_sleep_ends_at_the_time_that_was_recorded_first() -> None:
     moments = [later, later + timedelta(days=5)]
     run = advanced(started(lambda run: (run.sleep("rest", 60), run.sleep_until("until", moments.pop(0)), "awake")[-1]))
     assert (run.status, run.waiting_cause, 55 < seconds_left(run) <= 60) == ("waiting", "timer", True)
-    assert describe.waiting(run, describe.Wait(run.steps.get())) == f"It waits and goes on {describe.when(run.wake_at)}."
+    assert reasons.waiting(run, reasons.Wait(run.steps.get())) == f"It waits and goes on {describe.when(run.wake_at)}."
     run = time_passes(run)
     assert (run.status, run.wake_at) == ("waiting", later)
     run = time_passes(run)
@@ -165,7 +165,7 @@ def ask(run: Handle) -> str:
 def test_a_question_that_nobody_answers_in_time_expires_once() -> None:
     run = advanced(started(ask))
     assert (run.status, run.waiting_cause, 3590 < seconds_left(run) <= 3600) == ("waiting", "person", True)
-    assert "It goes on without an answer at" in describe.waiting(run, describe.Wait(run.steps.get(), expires=True))
+    assert "It goes on without an answer at" in reasons.waiting(run, reasons.Wait(run.steps.get(), expires=True))
     run = time_passes(run)
     assert run.status == "succeeded"
     assert run.output["said"].startswith("expired: Nobody decided about step 1 (Ask a person) by ")
