@@ -24,7 +24,7 @@ from runs import access, sdk, waiting
 from runs.dispatch import SILENT_AFTER
 from runs.listing import WAITS
 from runs.models import Alert, Run, RunStatus, held
-from runs.models.run import ENDED
+from runs.models.run import ENDED, OPEN
 from runs.sweeper import BEAT
 from runs.views import alerts as alert_pages
 from runs.views import dependencies, trends
@@ -103,10 +103,13 @@ def _people(request: HttpRequest) -> dict[str, Any]:
 def _runs(request: HttpRequest) -> dict[str, Any]:
     """Runs that are open, and those of the last day that have ended, by status; the newest. Their children are only counted."""
     since = timezone.now() - LOOK_BACK
-    wanted = Run.objects.filter(~Q(status__in=ENDED) | Q(created_at__gte=since))
-    told = (
-        wanted.order_by().values_list("status", "waiting_cause").annotate(all=Count("pk"), top=Count("pk", filter=Q(parent=None)))
+    # apart, each finds an index: with OR between them the whole table would be read
+    wanted = Run.objects.filter(status__in=OPEN), Run.objects.filter(status__in=ENDED, created_at__gte=since)
+    of_open, of_ended = (
+        some.order_by().values_list("status", "waiting_cause").annotate(all=Count("pk"), top=Count("pk", filter=Q(parent=None)))
+        for some in wanted
     )
+    told = of_open.union(of_ended, all=True)
     every, top, waits = Counter[str](), Counter[str](), Counter[str]()
     for status, cause, all_of_it, of_the_top in told:
         every[status] += all_of_it

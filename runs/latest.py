@@ -10,9 +10,12 @@ from runs.models import Run
 from runs.models.run import OPEN, in_order
 
 LATEST = 1_000  # runs of an agent
+# BETWEEN and the order by agent leave only the index by agent: with `=` the planner may read the newest runs of all agents until
+# it has enough of this one, and where it has few these are all runs there are
 OF_THE_LATEST = """
 SELECT slug, run.agent_version, run.status, count(*), max(run.created_at) FROM unnest(%s::text[]) AS slugs(slug), LATERAL (
-  SELECT agent_version, status, created_at FROM runs_run WHERE agent = slug ORDER BY created_at DESC, id DESC LIMIT %s) AS run
+  SELECT agent_version, status, created_at FROM runs_run WHERE agent BETWEEN slug AND slug
+  ORDER BY agent, created_at DESC, id DESC LIMIT %s) AS run
 GROUP BY 1, 2, 3"""
 
 

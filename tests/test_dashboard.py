@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import django_rq
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rq import Queue, SimpleWorker, Worker
 from rq.serializers import JSONSerializer
@@ -12,6 +14,9 @@ from rq.utils import utcformat
 
 from agentops import dashboard
 from reviews.models import Cause, Review
+from runs import commands
+from runs.latest import LATEST, latest
+from runs.models import Run
 from tests import test_pages_dependencies as shop
 from tests.test_pages_runs import carried
 
@@ -105,6 +110,39 @@ def test_the_dashboard_asks_the_database_little(signed_in, django_assert_max_num
         carried("paying")
     with django_assert_max_num_queries(15):
         assert client.get("/").status_code == 200
+
+
+def test_neither_the_dashboard_nor_the_agents_read_all_of_a_long_history(signed_in):
+    a_long_history(20_000)
+    with CaptureQueriesContext(connection) as queries:
+        told = signed_in().get("/", {"part": "runs"}).context["counts"]
+        found = latest(["counting", "never-started"])
+    assert 600 < dict(told)["succeeded"] < 700, "those of the last day"
+    assert (found["counting"].counts, found["never-started"].counts) == ({"succeeded": LATEST}, {})
+    by_status = next(one["sql"] for one in queries if '"all"' in one["sql"])
+    assert "Seq Scan on runs_run" not in plan(by_status)
+    of_each = next(one["sql"] for one in queries if "LATERAL" in one["sql"])
+    assert "run_agent_newest" in plan(of_each), "not the newest of all, of which an agent may have none"
+
+
+def a_long_history(number: int) -> None:
+    """Runs that succeeded, over thirty days; the first of them at the last moment."""
+    pk = commands.start("counting", {"text": "again"}, by="operator").pk
+    Run.objects.filter(pk=pk).update(status="succeeded", created_at=timezone.now())
+    columns = ", ".join(one.column for one in Run._meta.fields if one.name not in ("id", "created_at"))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO runs_run (created_at, {columns}) SELECT created_at - n * interval '30 days' / %s, {columns}"
+            " FROM runs_run, generate_series(1, %s) AS n WHERE id = %s",
+            [number, number - 1, pk],
+        )
+        cursor.execute("ANALYZE runs_run")
+
+
+def plan(query: str) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {query}")
+        return "\n".join(line for (line,) in cursor.fetchall())
 
 
 def test_without_redis_the_dashboard_says_so(signed_in, monkeypatch):
