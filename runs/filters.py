@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 from django.utils.dateparse import parse_date
 
-LONGEST = 200  # letters of what somebody types into a filter
+LONGEST = 500  # letters of what somebody types into a filter: ten tags of forty fit
 
 
 @dataclass(frozen=True, slots=True)

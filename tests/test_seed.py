@@ -4,6 +4,7 @@ import re
 import stat
 from io import StringIO
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from agentops import people
+from agentops.seeding.story import Story
 from reviews import decisions
 from reviews.models import Decision, Review
 from runs import commands, event_log
@@ -99,11 +101,11 @@ def test_runs_are_started_once() -> None:
 
 
 def test_history_is_whole_and_tells_the_same_stories_for_the_same_seed() -> None:
-    said = [seed("--runs", "150", "--seed", "7", "--days", "3") for _ in range(2)]
+    said = [seed("--runs", "150", "--seed", "8", "--days", "3") for _ in range(2)]
     assert said[0].endswith("Added 150 runs of the last 3 days.\n")
     runs = list(Run.objects.order_by("pk"))
     first, again = runs[:150], runs[150:]
-    assert [run.input_text for run in first] == [run.input_text for run in again]
+    assert [(run.input_text, run.tags) for run in first] == [(run.input_text, run.tags) for run in again]
     assert [run.created_at for run in first] == sorted(run.created_at for run in first)
     assert {run.status for run in runs} >= {"succeeded", "failed", "waiting"}
     assert {(run.agent, run.agent_version) for run in runs} >= {
@@ -118,6 +120,18 @@ def test_history_is_whole_and_tells_the_same_stories_for_the_same_seed() -> None
         assert max(event.at for event in event_log.rows(run.pk)) <= timezone.now()
         event_log.reproject(run.pk)
     assert rows(first) == before
+
+
+def test_runs_of_equal_messages_have_tags_of_their_own() -> None:
+    def tagged(seed: int) -> list[str]:
+        story = Story(Random(seed), timezone.now(), timezone.now())
+        story.requested({"summary": "Where is my card?"}, by="operator")
+        return list(story.told[0].draft.data.get("tags", []))
+
+    found = [tagged(seed) for seed in range(20)]
+    assert [] in found, "or none"
+    assert len({tuple(tags) for tags in found}) > 2
+    assert found == [tagged(seed) for seed in range(20)]
 
 
 def test_who_is_asked_in_history_has_a_review_that_can_be_decided(people: dict[str, User]) -> None:

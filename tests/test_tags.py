@@ -189,6 +189,10 @@ def test_the_page_of_a_fork_begins_with_the_tags_of_the_original(signed_in: Any)
     sent = signed_in().post(f"/runs/{run.pk}/steps/1/fork/", {"config": "recorded", "tags": "again"})
     assert sent.status_code == 302
     assert Run.objects.latest("pk").tags == ["again"]
+    assert signed_in().post(f"/runs/{run.pk}/steps/1/fork/", {"config": "recorded"}).status_code == 302
+    assert Run.objects.latest("pk").tags == ["region:eu", "vip"], "where none are sent it has those of the original"
+    assert signed_in().post(f"/runs/{run.pk}/steps/1/fork/", {"config": "recorded", "tags": ""}).status_code == 302
+    assert Run.objects.latest("pk").tags == [], "they were taken out"
 
 
 def test_a_run_shows_its_tags_on_its_page_in_the_list_and_in_files(signed_in: Any) -> None:
@@ -200,6 +204,11 @@ def test_a_run_shows_its_tags_on_its_page_in_the_list_and_in_files(signed_in: An
     assert "region:eu · third +1" in row
     assert 'title="region:eu, third, vip"' in row
     assert json.loads(read(client, "/runs/export.json?tag=vip"))[0]["tags"] == run.tags
+
+
+def test_the_longest_tag_stands_whole_on_its_page(signed_in: Any) -> None:
+    run = commands.start("counting", TEXT, by="operator", tags=["x" * LONGEST])
+    assert f"</span>{'x' * LONGEST}</a>" in signed_in().get(run.get_absolute_url()).text
 
 
 # --- how it is found ----------------------------------------------------------------------------------------------
@@ -224,6 +233,14 @@ def test_a_run_is_found_by_all_of_the_tags(query: str, found: str) -> None:
     runs = {commands.start("counting", TEXT, by="operator", tags=tags).pk: name for name, tags in given.items()}
     rows = RunFilters.read(QueryDict(query)).runs().values_list("pk", flat=True)
     assert {runs[pk] for pk in rows} == set(found.split())
+
+
+def test_a_run_is_found_by_as_many_tags_as_it_may_have() -> None:
+    tags = [f"{number}".rjust(LONGEST, "t") for number in range(MOST)]
+    run = commands.start("counting", TEXT, by="operator", tags=tags)
+    found = RunFilters.read(QueryDict(mutable=True) | {"tag": ", ".join(tags)})
+    assert found.runs().get() == run
+    assert found.tag == ", ".join(tags)
 
 
 def test_the_filter_is_a_chip_and_keeps_what_was_typed(signed_in: Any) -> None:

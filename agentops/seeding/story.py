@@ -39,7 +39,7 @@ class Story:
     spent: dict[str, float] = field(default_factory=dict)  # on models, by unit
 
     def requested(self, data: dict[str, Any], *, by: str) -> None:
-        named = tags(Random(data["summary"]))  # noqa: S311 - not for secrets
+        named = tags(self.random)
         self.say(Kind.RUN_REQUESTED, data | ({"tags": named} if named else {}), actor=by)
         self.waits(self.random.expovariate(4.0))
         self.say(Kind.RUN_STARTED, {"owner": OWNER, "fence": 1})

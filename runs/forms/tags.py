@@ -8,7 +8,7 @@ from runs.engine.tags import LONGEST, MOST, checked
 
 
 class TagsForm(forms.Form):
-    """Beside a SchemaForm. `had`: the tags that are in it at first."""
+    """Beside a SchemaForm. `had`: the tags that are in it at first, and stay where nothing is sent in its place."""
 
     tags = forms.CharField(
         required=False,
@@ -19,8 +19,11 @@ class TagsForm(forms.Form):
 
     def __init__(self, data: Any = None, *, had: list[str] | None = None) -> None:
         super().__init__(data, initial={"tags": ", ".join(had or [])})
+        self.had = had or []
 
     def clean_tags(self) -> list[str]:
+        if "tags" not in self.data:
+            return self.had
         try:
             return checked(self.cleaned_data["tags"])
         except ValueError as error:
