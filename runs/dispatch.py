@@ -6,6 +6,7 @@ import queue
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,6 +31,7 @@ MOST_AT_ONCE = 500  # in one round trip
 MOST_AHEAD = 16  # calls that a process puts before all others, until as many that came in their turn were taken
 AFTER_SECONDS = 0.005  # by then the time has come by the database's clock too
 MOST_LOOKED_AT = 1_000  # calls on the queue, to see which place a run has
+SAID_SECONDS = 60  # so often it is said that the queue cannot be read
 SILENT_AFTER = timedelta(seconds=30)  # a job process says more often that it lives (runs/jobs.py)
 
 
@@ -203,13 +205,19 @@ def look() -> Look | None:
         waiting = _queue().get_job_ids(0, MOST_LOOKED_AT)
         beats = [process.last_heartbeat for process in Worker.all(connection=_queue().connection)]
     except (RedisError, OSError) as error:
-        logger.warning("queue_not_read", error=str(error))
+        say_not_read(int(time.monotonic() // SAID_SECONDS), str(error))
         return None
     before: dict[int, int] = {}
     for place, job_id in enumerate(waiting):
         if found := re.match(r"advance-(\d+)-", job_id):
             before.setdefault(int(found[1]), place)
     return Look(before, sum(beat is not None and now() - beat < SILENT_AFTER for beat in beats))
+
+
+@lru_cache(maxsize=8)
+def say_not_read(part: int, error: str) -> None:
+    """The same error once in each part of the time: while Redis is away, every page looks."""
+    logger.warning("queue_not_read", error=error)
 
 
 def _queue() -> Queue:

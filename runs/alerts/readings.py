@@ -164,7 +164,7 @@ def _of_redis() -> list[Gauge]:
         queue = django_rq.get_queue("default").count if look else 0
         sweeper = bool(cache.get(BEAT))
     except (RedisError, OSError) as error:
-        logger.warning("queue_not_read", error=str(error))
+        logger.warning("readings_not_taken", error=str(error))
         look = None
     if look is None:
         return [("redis", "", 0.0)]
