@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import connections
+from django.template.loader import render_to_string
 from pydantic import BaseModel
 
 from reviews.models import Review
-from runs import budgets, commands, event_log, executor
+from runs import budgets, cards, commands, event_log, executor
 from runs.engine import budget
 from runs.models import Budget, Reservation, Run
 from runs.reliability import budget as reserved
@@ -125,6 +126,10 @@ def test_an_exhausted_budget_asks_before_the_call_and_goes_on_when_it_is_raised(
     assert review.why == f"The budget of run {run.pk} is 2 calls. Used or reserved: 2 calls. This call may need 1 call."
     assert run.steps.get(position=3).attempt == 0
     assert calls(tmp_path / "ledger") == 2
+    (card,) = cards.cards(run, positions=[3])
+    panel = render_to_string("runs/_step.html", {"card": card, "run": run})
+    assert "Used or reserved" in panel
+    assert "Double" not in panel
     with pytest.raises(commands.Refused, match="more than 2 calls"):
         decided("raise", value="2")
     decided("raise", value="4")

@@ -158,6 +158,8 @@ def test_a_failed_run_says_why_and_can_be_retried(signed_in):
     assert "Not our business" in page
     assert "Rejected by reviewer" in page
     assert "Retry from where it ended" in page
+    row = client.get("/runs/", {"status": "failed"}).text
+    assert re.search(rf'id="run-failed-{run.pk}"[^>]*>[^<]*Not our business', row)
     assert client.post(f"/runs/{run.pk}/retry/").status_code == 302
     run.refresh_from_db()
     assert run.status == "queued"

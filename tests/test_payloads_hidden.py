@@ -186,6 +186,7 @@ def test_no_address_tells_a_payload_to_whoever_may_not_see_it(world: World) -> N
     answers = {path: asked(client, path) for path in paths}
     assert [path for path, (_, said) in answers.items() if CANARY in said] == []
     assert [path for path, (status, _) in answers.items() if status not in (200, 302, 403)] == []
+    assert "rejected: payload is hidden" in asked(client, "/runs/?status=failed")[1], "of an error its kind is told"
     client = world.client(sees=True)
     for path in paths:
         status, said = asked(client, path)

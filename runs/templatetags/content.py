@@ -10,17 +10,19 @@ from typing import Any
 from django import template
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import Truncator
 
 from runs import describe
 from runs.engine.canonical import Large
 from runs.engine.outcome import how_crashed
 from runs.forms.fields import Schema, label_for
-from runs.models.content import Hidden
+from runs.models.content import Hidden, are_hidden
 
 register = template.Library()
 
 FOLD_LETTERS = 700  # longer text is folded, with its length named
 BRIEF_LETTERS = 300
+WHY_LETTERS = 140  # of an error, in the row of its run
 MOST_COLUMNS, MOST_ROWS, CELL_LETTERS = 8, 200, 80  # of a list shown as a table
 MOST_BULLETS = 10  # a longer list of numbers is shown in one line
 MOST_LEVELS, LIST_LETTERS = 3, 2_000  # of a value shown as lists in lists; a deeper or longer one is shown as JSON
@@ -283,3 +285,11 @@ register.filter("how_crashed", how_crashed)
 def is_foreign(error: dict[str, Any]) -> bool:
     """Whether the kind of an error is the name of a class that neither the engine nor the sdk knows: for an engineer."""
     return error["kind"] not in describe.KINDS_OF_ERROR
+
+
+@register.filter
+def why_failed(error: dict[str, Any]) -> str:
+    """For the row of a run: the first words, and before them the kind where these are hidden, or of a class of its own."""
+    words = Truncator(" ".join(describe.said(error["message"]).split())).chars(WHY_LETTERS)
+    kind = str(error.get("kind", "")).replace("_", " ")
+    return f"{kind}: {words}" if kind and (is_foreign(error) or are_hidden()) else words
