@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from django.conf import settings
-from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Substr
@@ -19,12 +18,9 @@ from runs.clock import now as now
 from runs.engine.canonical import INLINE_LETTERS, Large, dumps, normalise, put_back, set_apart
 from runs.engine.events import GENESIS, Draft, Fact, Kind, write
 from runs.engine.state import CHANGE_EVERY_STEP, RunState, StepState, apply, fold
-from runs.leases import RENEW_ALL, TAKE
-from runs.leases import Lease as Lease
 from runs.models import Run, Step
 from runs.models.event import Event, Payload
 from runs.projections import Write, birth_of, run_columns, step_columns, write_of
-from runs.together import Encoded, Flight
 
 
 class LeaseLost(Exception):
@@ -44,8 +40,6 @@ class RunLog:
 
     def __init__(self, run_id: int, state: RunState, fence: int | None = None) -> None:
         self.run_id, self.state, self.fence = run_id, state, fence
-        self._ahead: _Ahead | None = None  # what was sent, and is not known to be written
-        self.fallen: Sequence[Draft] = []  # what was sent and was not written, until it is; nothing that followed it is either
         self.must_wait = False  # it has not begun, and as many reviews of its agent are open as may be
         self.relies_on: dict[int, datetime] = {}  # steps whose decision has become effective in this pass, and since when
 
@@ -60,23 +54,8 @@ class RunLog:
         While the database is away and `may_wait()`, it is tried again: what was written and not answered is not written twice.
         Raises LeaseLost when the lease is no longer held, CancelRequested or DecisionRevoked when somebody wrote that meanwhile.
         """
-        self._append(drafts, release, may_wait)
-
-    def send(self, *drafts: Draft, may_wait: Callable[[], bool]) -> None:
-        """As append, but the next append awaits the answer, and raises what this one found; meanwhile `state` runs ahead.
-
-        Only for what nothing outside this process follows: it may turn out that somebody wrote meanwhile. Then nothing of
-        these drafts was written, and nothing of what followed: they are `fallen` until they are.
-        """
-        self._append(drafts, False, may_wait, ahead=True)
-
-    def _append(self, drafts: Sequence[Draft], release: bool, may_wait: Callable[[], bool], *, ahead: bool = False) -> None:
-        self.fallen = []
-        while (drafts or self._ahead) and not self._try(drafts, release, may_wait, ahead=ahead):
+        while drafts and not self._try(drafts, release, may_wait):
             pen.patiently(self._catch_up, may_wait)
-            while self.fallen and not self._try(self.fallen, False, may_wait):
-                pen.patiently(self._catch_up, may_wait)
-            self.fallen = []
 
     def append_last(self, drafts_of: Callable[[RunState], Sequence[Draft]]) -> None:
         """Append what follows from the state as it is at that very moment, and give the lease back. Raises LeaseLost."""
@@ -84,77 +63,34 @@ class RunLog:
             with suppress(CancelRequested, DecisionRevoked):
                 self._catch_up()
 
-    def _try(self, drafts: Sequence[Draft], release: bool, may_wait: Callable[[], bool], *, ahead: bool = False) -> bool:
+    def _try(self, drafts: Sequence[Draft], release: bool, may_wait: Callable[[], bool]) -> bool:
         before, kept = self.state, _before(self.state, drafts)
         self.state = before.copy()  # its steps are the same dict, in which `kept` can be put back
-        done = False
         try:
             written, asked = self._fold_in(drafts, before.seq, release)
-            ready = pen.encoded(asked) if ahead and not (asked.payloads or signals.concern_reviews(written)) else None
-            done = self._landed(may_wait) and (
-                not (drafts or release)
-                or (ready is not None and self._sent(ready, _Ahead(None, asked, written, self.state, drafts, before, kept)))
-                or self._write_in_the_end(asked, written, may_wait)
-            )
-        finally:
-            if not done:
-                self._put_back(before, kept)
-                self._fall()
-        return done
+            if not self._write_in_the_end(asked, written, may_wait):
+                return _put_back(self, before, kept)
+        except BaseException:
+            _put_back(self, before, kept)
+            raise
+        return True
 
-    def _sent(self, ready: Encoded, ahead: "_Ahead") -> bool:
-        """Whether it is under way; False where it must be waited for."""
-        flight = pen.send(ready, lambda: live.nudge(self.run_id, ahead.state.seq))
-        self._ahead = ahead._replace(flight=flight) if flight else None
-        return flight is not None
-
-    def _landed(self, may_wait: Callable[[], bool]) -> bool:
-        """Nothing is under way any more; False where what was has not been written."""
-        ahead = self._ahead
-        if ahead is None:
-            return True
-        try:
-            landed = bool(ahead.flight and ahead.flight.land())
-            if landed:
-                self._announce(ahead.state, ahead.written)
-        except DatabaseError:  # perhaps it is written all the same
-            landed = self._write_in_the_end(ahead.asked, ahead.written, may_wait, ahead.state, tries=1)
-        self._ahead = None if landed else ahead
-        return landed
-
-    def _fall(self) -> None:
-        """What was under way is not written: the state before it counts."""
-        if self._ahead:
-            ahead, self._ahead = self._ahead, None
-            self._put_back(ahead.before, ahead.kept)
-            self.fallen = ahead.drafts
-
-    def _put_back(self, before: RunState, kept: dict[int, StepState | None]) -> None:
-        for position, step in kept.items():
-            if step is None:
-                before.steps.pop(position, None)
-            else:
-                before.steps[position] = step
-        self.state = before
-
-    def _write_in_the_end(
-        self, asked: Write, written: list[Fact], may_wait: Callable[[], bool], state: RunState | None = None, tries: int = 0
-    ) -> bool:
+    def _write_in_the_end(self, asked: Write, written: list[Fact], may_wait: Callable[[], bool]) -> bool:
         """The very same events each time, so that those of an earlier try are found by the hash of the last."""
-        folded = state or self.state
+        tries = 0
 
         def write_() -> bool:
             nonlocal tries
             tries += 1
-            return self._write(asked, written, folded) or (tries > 1 and self._stands(written, folded))
+            return self._write(asked, written) or (tries > 1 and self._stands(written))
 
         return pen.patiently(write_, may_wait)
 
-    def _stands(self, written: list[Fact], state: RunState) -> bool:
+    def _stands(self, written: list[Fact]) -> bool:
         last = written[-1]
         stands = Event.objects.filter(run_id=self.run_id, seq=last.seq, hash=last.hash).exists()
         if stands:
-            self._announce(state, written)
+            self._announce(written)
         return stands
 
     def _fold_in(self, drafts: Sequence[Draft], cursor: int, release: bool) -> tuple[list[Fact], Write]:
@@ -171,22 +107,22 @@ class RunLog:
         facts_ = [fact for fact, _ in written]
         return facts_, write_of(self.run_id, cursor, self.fence, state, written, apart, release=release)
 
-    def _write(self, asked: Write, written: list[Fact], state: RunState) -> bool:
+    def _write(self, asked: Write, written: list[Fact]) -> bool:
         """One statement is a transaction of its own; only large values, and what reviews must be told of, need a longer one."""
-        if not (asked.payloads or signals.concern_reviews(written)):
+        if not (asked.payloads or _concerns_reviews(written)):
             if done := pen.write(asked):
-                self._announce(state, written)
+                self._announce(written)
             return done
         with transaction.atomic():
             if not pen.write(asked):
                 return False
             pen.keep(asked)
-            signals.tell_reviews(RunLog, self.run_id, state, written)
-            self._announce(state, written)
+            _tell_reviews(self.run_id, self.state, written)
+            self._announce(written)
         return True
 
-    def _announce(self, state: RunState, written: Sequence[Fact] = ()) -> None:
-        run_id, seq = self.run_id, state.seq
+    def _announce(self, written: Sequence[Fact] = ()) -> None:
+        run_id, seq, state = self.run_id, self.state.seq, self.state
 
         def announce() -> None:
             live.nudge(run_id, seq)
@@ -208,18 +144,6 @@ class RunLog:
             raise DecisionRevoked
 
 
-class _Ahead(NamedTuple):
-    """What was sent, the state with it, and how it can be put back."""
-
-    flight: Flight | None
-    asked: Write
-    written: list[Fact]
-    state: RunState
-    drafts: Sequence[Draft]
-    before: RunState
-    kept: dict[int, StepState | None]
-
-
 def create(draft: Draft) -> RunLog:
     """Insert a run with its first event, RunRequested, in one transaction."""
     return create_all([draft])[0]
@@ -238,7 +162,7 @@ def create_all(drafts: Sequence[Draft]) -> list[RunLog]:
         for first in range(0, len(asked), CREATED_TOGETHER):
             pen.create_together(asked[first : first + CREATED_TOGETHER])
         for log in logs:
-            log._announce(log.state)
+            log._announce()
     return logs
 
 
@@ -359,6 +283,54 @@ def as_fact(row: Event) -> Fact:
 
 # --- the lease: who advances a run ------------------------------------------------------------------------------
 
+TAKE = """
+WITH taken AS (
+  UPDATE runs_run AS run
+  SET lease_owner = %(owner)s, lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8),
+    fence = run.fence + 1, lost_owner = CASE before.lease_owner WHEN '' THEN run.lost_owner ELSE before.lease_owner END
+  FROM (SELECT id, lease_owner FROM runs_run WHERE id = %(run_id)s FOR UPDATE) AS before
+  WHERE run.id = before.id AND (run.lease_until IS NULL OR run.lease_until < clock_timestamp())
+    AND CASE
+      WHEN run.status IN ('queued', 'running', 'retrying') THEN run.wake_at IS NULL OR run.wake_at <= clock_timestamp()
+      WHEN run.status <> 'waiting' THEN false
+      WHEN run.waiting_cause = 'children' THEN NOT EXISTS (
+        SELECT FROM unnest(run.waiting_runs) AS waited(id)
+        WHERE (SELECT child.status FROM runs_run AS child WHERE child.id = waited.id)
+          NOT IN ('succeeded', 'partial', 'failed', 'cancelled'))
+      ELSE run.wake_at <= clock_timestamp() END
+  RETURNING run.id, run.fence, before.lease_owner, run.last_seq, run.started_at IS NULL AND EXISTS (
+    SELECT FROM runs_agentconfig AS config WHERE config.slug = run.agent AND config.reviews_per_agent IS NOT NULL AND EXISTS (
+      SELECT FROM reviews_review AS review WHERE review.agent = run.agent AND review.state = 'open' AND review.cause <> 'sample'
+      OFFSET config.reviews_per_agent - 1)) AS must_wait
+)
+SELECT taken.fence, taken.lease_owner, taken.last_seq, taken.must_wait,
+  e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
+FROM taken JOIN runs_event AS e ON e.run_id = taken.id ORDER BY e.seq
+"""
+# A row that somebody else has locked is skipped: waiting for it could deadlock, and the next round finds it free.
+RENEW_ALL = """
+WITH mine AS (
+  SELECT * FROM unnest(%(run_ids)s::bigint[], %(fences)s::int[]) AS mine(run_id, fence)
+), free AS (
+  SELECT run.id FROM runs_run AS run JOIN mine ON mine.run_id = run.id AND mine.fence = run.fence
+  WHERE run.lease_until IS NOT NULL FOR NO KEY UPDATE OF run SKIP LOCKED
+), renewed AS (
+  UPDATE runs_run AS run SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s::float8)
+  FROM free WHERE run.id = free.id RETURNING run.id
+)
+SELECT mine.run_id, mine.fence, run.fence = mine.fence AND run.lease_until IS NOT NULL, renewed.id IS NOT NULL,
+  run.cancel_requested
+FROM mine JOIN runs_run AS run ON run.id = mine.run_id LEFT JOIN renewed ON renewed.id = run.id
+"""
+
+
+class Lease(NamedTuple):
+    """A lease as one look found it; it may be ours and not renewed, while its row is locked."""
+
+    ours: bool
+    renewed: bool
+    cancel_requested: bool
+
 
 def take(run_id: int, *, owner: str) -> tuple[RunLog, Draft] | None:
     """Take the lease of a run that is due and owned by nobody; None when there is nothing to do here.
@@ -391,8 +363,38 @@ def _taking(state: RunState, owner: str, fence: int, lost_owner: str) -> Draft:
     return Draft(kind, {"owner": owner, "fence": fence})
 
 
+# --- parts ------------------------------------------------------------------------------------------------------
+
+
 def _before(state: RunState, drafts: Sequence[Draft]) -> dict[int, StepState | None]:
     """The steps as they are, of those that the drafts may change."""
     if any(draft.kind in CHANGE_EVERY_STEP for draft in drafts):
         return dict(state.steps)
     return {draft.step: state.steps.get(draft.step) for draft in drafts if draft.step}
+
+
+def _put_back(log: RunLog, before: RunState, kept: dict[int, StepState | None]) -> Literal[False]:
+    for position, step in kept.items():
+        if step is None:
+            before.steps.pop(position, None)
+        else:
+            before.steps[position] = step
+    log.state = before
+    return False
+
+
+def _concerns_reviews(written: list[Fact]) -> bool:
+    return any(fact.kind == Kind.STEP_ESCALATED or fact.kind in WITHDRAWING or fact.data.get("sampled") for fact in written)
+
+
+WITHDRAWING = (Kind.RUN_CANCELLED, Kind.STEP_EXPIRED, Kind.STEP_WITHDRAWN)
+
+
+def _tell_reviews(run_id: int, state: RunState, written: list[Fact]) -> None:
+    for fact in written:
+        if fact.kind == Kind.STEP_ESCALATED and fact.step is not None:
+            signals.escalated.send(sender=RunLog, run_id=run_id, agent=state.agent, step=state.steps[fact.step], fact=fact)
+        if fact.data.get("sampled") and fact.step is not None:
+            signals.sampled.send(sender=RunLog, run_id=run_id, agent=state.agent, step=state.steps[fact.step], fact=fact)
+        if fact.kind in WITHDRAWING:
+            signals.withdrawn.send(sender=RunLog, run_id=run_id, fact=fact)

@@ -162,11 +162,6 @@ def is_busy() -> bool:
     return _the_keeper().held != []
 
 
-def has_one() -> bool:
-    """This process carries one run and no other."""
-    return len(_the_keeper().held) == 1
-
-
 class Keeper:
     """Two threads: one renews, the other watches, so that a slow database does not blind the watch."""
 
@@ -220,7 +215,6 @@ class Keeper:
             time.sleep(TICK_SECONDS)
             for held in list(self.held):
                 self._watch(held)
-            pen.look()
             if leaving.is_set() and self._is_time_to_leave():
                 give_back()
                 live.flush()

@@ -65,7 +65,6 @@ class Steps:
         self.missing: list[dict[str, Any]] = []  # what the run will end without: step, title, note
         self.refused: dict[int, int] = {}  # id of a raised Rejected or Expired -> position of its step
         self.stopped = False
-        self.quick = False  # the last step took so little time that the disk would take longer
         self.revoked = False  # a decision that this pass went on from was taken back
 
     def perform(self, name: str, worker: AnyWorker, inputs: dict[str, Any]) -> Any:
@@ -77,10 +76,8 @@ class Steps:
                 self.write_results()  # what the last step took counts
             next_ = step.changed() or step.first()
             while isinstance(next_, Attempt):
-                self._start(next_, ahead=self.quick and self._may_run_ahead(step))
-                answer = step.execute(step.recorded)
-                self.quick = step.took["duration_ms"] < QUICK_MS and not self.at_once
-                next_ = step.follow(answer)
+                self._start(next_)
+                next_ = step.follow(step.execute(step.recorded))
             value = self.settle(next_)[0]
             if self.unwritten and (self.at_once or step.has_crashed):
                 self.write()
@@ -158,19 +155,13 @@ class Steps:
         self.unwritten += next_.drafts
         next_.drafts = []
 
-    def _start(self, attempt: Attempt, *, ahead: bool) -> None:
+    def _start(self, attempt: Attempt) -> None:
         self.note(attempt)
         if attempt.delay_seconds:
             self.write()
             time.sleep(attempt.delay_seconds)
             self.stop_if_asked()
-        if not self.record(attempt.start, ahead=ahead):
-            self.stop_if_asked()
-
-    def _may_run_ahead(self, step: OneStep) -> bool:
-        """Whether it can be called before its start is written: it does nothing outside, and nothing of it is recorded yet."""
-        is_new = self.position not in self.log.state.steps
-        return is_new and not step.worker.uses and sdk.effects(step.worker) == {"none"} and keeper.has_one()
+        self.write(attempt.start)
 
     # --- leaving the supervisor -----------------------------------------------------------------------------------
 
@@ -268,24 +259,17 @@ class Steps:
         began = time.monotonic()
         return lambda: not self.held.lost and time.monotonic() < began + settings.LEASE_SECONDS
 
-    def record(self, *drafts: Draft, release: bool = False, ahead: bool = False) -> bool:
-        """Append what is unwritten and these; False when a cancel or an undo came: what happened stays unwritten.
-
-        `ahead`: go on while that is being written. What came of it counts only if it was.
-        """
+    def record(self, *drafts: Draft, release: bool = False) -> bool:
+        """Append what is unwritten and these; False when a cancel or an undo came: what happened stays unwritten."""
         together, asked = [*self.unwritten, *drafts], time.monotonic()
         try:
-            if ahead:
-                self.log.send(*together, may_wait=self.may_wait())
-            else:
-                self.log.append(*together, release=release, may_wait=self.may_wait())
-                self.held.renewed(asked)
+            self.log.append(*together, release=release, may_wait=self.may_wait())
+            self.held.renewed(asked)
         except event_log.CancelRequested:
-            happened = self.log.fallen or together
-            self.unwritten = [draft for draft in happened if draft.kind not in NOT_AFTER_CANCEL]
+            self.unwritten = [draft for draft in together if draft.kind not in NOT_AFTER_CANCEL]
             return False
         except event_log.DecisionRevoked:
-            self.go_back(self.log.fallen or together)
+            self.go_back(together)
             return False
         self.unwritten = []
         return True
@@ -317,7 +301,6 @@ class Steps:
         self.write(*(Draft(Kind.STEP_WITHDRAWN, {}, position) for position in asked), last, release=True)
 
 
-QUICK_MS = 2
 TAKINGS = {Kind.RUN_STARTED, Kind.RUN_RESUMED, Kind.RUN_TAKEN_OVER}
 # What has not happened yet when a cancel is heard: these are not written any more.
 NOT_AFTER_CANCEL = {

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import secrets
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -65,14 +64,6 @@ def count(number: int, ledger: str = "", seconds: float = 0.0) -> int:
     note(ledger, f"{current_step().key} {current_step().attempt} {os.getpid()}")
     time.sleep(seconds)
     return number + 1
-
-
-@worker
-def scribble(number: int, ledger: str) -> str:
-    """Another token at each call."""
-    token = secrets.token_hex(4)
-    note(ledger, f"{number} {token}")
-    return token
 
 
 @worker(remarks=True)
@@ -217,14 +208,6 @@ def counting(run: Run, order: Order) -> Answer:
     for step in range(order.number):
         total = run.step(f"count_{step + 1}", count, number=total, ledger=order.ledger, seconds=0.05 if order.ledger else 0.0)
     return Answer(said=str(total))
-
-
-@agent("hurrying", title="Hurrying", version="1")
-def hurrying(run: Run, order: Order) -> Answer:
-    """Takes as many quick steps as it is told, which do nothing outside."""
-    for number in range(order.number):
-        run.step(f"step {number}", scribble, number=number, ledger=order.ledger)
-    return Answer(said="done")
 
 
 @agent("guessing", title="Guessing", version="1", threshold=0.8)

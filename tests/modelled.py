@@ -283,19 +283,15 @@ def standing_clock() -> Iterator[None]:
 @pytest.fixture
 def mortal(transactional_db: None, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
     """Processes that can die on either side of a write; no jitter, no doorbell, nothing that hangs on the machine's speed."""
-    append, send, take = event_log.RunLog.append, event_log.RunLog.send, event_log.take
+    append, take = event_log.RunLog.append, event_log.take
 
-    def dying(write: Callable[..., None]) -> Callable[..., None]:
-        def write_and_die(log: event_log.RunLog, *drafts: Draft, **more: Any) -> None:
-            dies, world.dies_at_write = world.dies_at_write, ""
-            if dies == "before":
-                raise Killed
-            write(log, *drafts, **more)
-            if dies == "after":
-                append(log)  # what was sent has come to the server
-                raise Killed
-
-        return write_and_die
+    def dying_append(log: event_log.RunLog, *drafts: Draft, **more: Any) -> None:
+        dies, world.dies_at_write = world.dies_at_write, ""
+        if dies == "before":
+            raise Killed
+        append(log, *drafts, **more)
+        if dies == "after":
+            raise Killed
 
     def remembered_take(run_id: int, *, owner: str) -> Any:
         if taken := take(run_id, owner=owner):
@@ -303,8 +299,7 @@ def mortal(transactional_db: None, monkeypatch: pytest.MonkeyPatch, settings: An
         return taken
 
     settings.LEASE_SECONDS, settings.GATHER_THREADS = LEASE, MOST_THREADS
-    monkeypatch.setattr(event_log.RunLog, "append", dying(append))
-    monkeypatch.setattr(event_log.RunLog, "send", dying(send))
+    monkeypatch.setattr(event_log.RunLog, "append", dying_append)
     monkeypatch.setattr(event_log, "take", remembered_take)
     monkeypatch.setattr(event_log, "now", lambda: world.now())
     monkeypatch.setattr(attempts, "random", SimpleNamespace(random=lambda: 0.0))
