@@ -209,12 +209,16 @@ def _path(quoted: str, text: str) -> str:
 
 def with_large(run: Run) -> Run:
     """The run, with a Large in the place of an input or output that is too large for its row."""
-    missing = [kind for kind, value in ((Kind.RUN_REQUESTED, run.input), (Kind.RUN_SUCCEEDED, run.output)) if value is None]
-    if run.input is None or (run.output is None and run.status in COMPLETED):
-        for fact in event_log.outlined(run.pk, _facts(event_log.rows(run.pk).filter(kind__in=missing))):
-            name = "input" if fact.kind == Kind.RUN_REQUESTED else "output"
-            setattr(run, name, fact.data[name])
+    if run.input is None:
+        _set_large(run, "input", event_log.rows(run.pk).filter(kind=Kind.RUN_REQUESTED))
+    if run.output is None and run.status in COMPLETED:
+        _set_large(run, "output", event_log.rows(run.pk).filter(kind=Kind.RUN_SUCCEEDED).reverse())  # it stands at the end
     return run
+
+
+def _set_large(run: Run, name: str, rows: QuerySet[Any]) -> None:
+    for fact in event_log.outlined(run.pk, _facts(rows[:1])):
+        setattr(run, name, fact.data[name])
 
 
 def related(run: Run) -> Related:

@@ -186,7 +186,7 @@ def test_the_database_is_asked_as_often_for_twenty_steps_as_for_two(signed_in, d
     client = signed_in()
     for number in (2, 20):
         run = carried(number=number)
-        with django_assert_max_num_queries(14):
+        with django_assert_max_num_queries(15):
             assert client.get(f"/runs/{run.pk}/").status_code == 200
 
 

@@ -171,7 +171,7 @@ def test_runs_that_a_step_started_lie_within_it_on_its_axis(signed_in, monkeypat
     children = list(parent.children.order_by("pk"))
     for child in children:
         executor.advance(child.pk, owner="test")
-    with django_assert_max_num_queries(20):
+    with django_assert_max_num_queries(21):
         page = client.get(f"/runs/{parent.pk}/").text
     assert [bars(page)[f"run-{child.pk}"] for child in children[:2]] == [["queue", "work"]] * 2
     assert f'href="/runs/?parent={parent.pk}">1 more</a>' in page
