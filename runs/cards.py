@@ -330,7 +330,7 @@ def told_of(run: Run, positions: Collection[int]) -> list[Fact]:
 
 
 def _seqs(rows: QuerySet[Any], positions: Collection[int], count: int) -> list[int]:
-    """As `meanwhile` says, in one look at the log. An index by step or kind would shorten it, and cost every event that is written."""
+    """As `meanwhile` says, in one look at the log, which no index shortens: it would cost every event that is written."""
     found = list(rows.filter(Q(step__in=list(positions)) | Q(kind__startswith="Run")).values_list("seq", "kind", "step"))
     of_steps = [seq for seq, _, step in found if step in positions]
     first = min(of_steps, default=0) if positions and min(positions) > 1 else 0

@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from random import Random
 
+import pytest
 from django.utils import timezone
 from playwright.sync_api import expect
 
@@ -333,3 +334,26 @@ def test_a_run_is_forked_from_the_keyboard_and_without_scripts(sign_in, act, car
     carry()
     page.reload()
     expect(page.locator("#run-result")).to_contain_text("41")
+
+
+def test_an_element_that_a_script_has_styled_is_renewed_without_a_word_of_the_policy(sign_in, opened):
+    """What it says, the fixture fails with: htmx would write the style of the old element to the new one as an attribute."""
+    page = sign_in("operator")
+    page.goto("/")
+    page.locator("#nav-count").evaluate("one => one.style.setProperty('opacity', '.5')")
+    opened("guessing")
+    page.evaluate("document.body.dispatchEvent(new Event('changed'))")
+    expect(page.locator("#nav-count")).to_have_text("1 open")
+    assert page.locator("#nav-count").get_attribute("style") is None
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_navigation_of_a_narrow_page_is_whole_and_its_numbers_hide_no_picture(sign_in, opened, width):
+    opened("guessing")
+    page = sign_in("admin", width=width)
+    page.goto("/")
+    expect(page.locator("#nav-count")).to_have_text("1 open")
+    assert page.locator(".topbar nav .nav-link").count() == 8
+    assert page.locator(".topbar nav").evaluate("one => one.scrollWidth <= one.clientWidth")
+    apart = "one => one.getBoundingClientRect().left - one.closest('a').querySelector('svg').getBoundingClientRect().right"
+    assert page.locator("#nav-count").evaluate(apart) >= 0
