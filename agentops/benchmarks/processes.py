@@ -70,7 +70,8 @@ def web() -> Iterator[int]:
 def web_process() -> Iterator[tuple[int, Child]]:
     """The same, with its process."""
     port = _free_port()
-    arguments = f"-m uvicorn agentops.asgi:application --host 127.0.0.1 --port {port} --log-level warning"
+    where = f"--host 127.0.0.1 --port {port} --log-level warning --ws-per-message-deflate false"
+    arguments = f"-m uvicorn agentops.asgi:application {where}"
     with process(*arguments.split()) as child:
         until(lambda: _answers(port))
         yield port, child

@@ -174,7 +174,8 @@ def _migrate() -> None:
 def _web_server(port: int) -> list[str]:
     where = ["--host", HOST, "--port", str(port)]
     # Open websockets would otherwise hold the shutdown for ever; and django-structlog writes the requests already.
-    return ["-m", "uvicorn", "agentops.asgi:application", *where, "--timeout-graceful-shutdown", "2", "--no-access-log"]
+    how = ["--timeout-graceful-shutdown", "2", "--no-access-log", "--ws-per-message-deflate", "false"]
+    return ["-m", "uvicorn", "agentops.asgi:application", *where, *how]
 
 
 def _port_to_use() -> int:
