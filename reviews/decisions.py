@@ -83,14 +83,15 @@ class Undoable:
 def decide(
     review_id: int, *, actor: User, kind: str, seen: str, value: Any = None, reason: str = "", tag: str = "",
     undo_seconds: float = 0.0, channel: str = "page", bulk: UUID | None = None,
-    opened_at: datetime | None = None,
+    opened_at: datetime | None = None, barred: str = "",
 ) -> Decision:  # fmt: skip
     """Record the decision and let the run go on, in one transaction that locks the run, then the review.
 
     `seen` is the fingerprint of what the person saw (see `seen`), `value` the edited or answered JSON value, `tag` the
     class of the reason. The run goes on after `undo_seconds`; until then `undo` takes the decision back. `opened_at` says
     since when the person had it open, where no page has (see `presence`). Where two people must approve, the first approval
-    is recorded and the review stays open. The same once more answers as the first did.
+    is recorded and the review stays open. The same once more answers as the first did. `barred` is why this person could not
+    take it a moment ago, when nothing else was asked of them: it holds, though they may by now.
 
     Raises Conflict when the review is no longer open, Stale when what was seen has changed, NotYours when this person may
     not take it, commands.Refused when the decision is not allowed or lacks its reason, Unchanged for an edit that is none,
@@ -106,11 +107,13 @@ def decide(
             before.is_repeated = True
             return before
         _guard(review, first, answer)
+        if barred:
+            raise NotYours(barred)
         if review.approvals > 1:
             earlier = review.decisions.filter(final=False)
             _take_back(earlier.exclude(pk=first.pk) if first else earlier, by=None)
         answer = replace(answer, value=_value(review, kind, value))
-        if kind == Kind.EDIT and answer.value == review.proposal:
+        if kind == Kind.EDIT and dumps(answer.value) == dumps(review.proposal):
             answer = _not_edited(review, first, answer)
         if review.approvals > 1 and lets_go_on(review, kind) and not (first and kind == Kind.APPROVE):
             return _first_of_two(review, first, answer)
@@ -224,10 +227,13 @@ def _the_same(review: Review, first: Decision | None, answer: Answer) -> Decisio
     mine = first if review.is_open else review.decision
     if mine is None or mine.actor_id != answer.actor.pk or mine.seen_fingerprint != answer.seen:
         return None
-    if mine.kind != answer.kind or (answer.kind in CARRIES_VALUE and answer.value is None):
+    if answer.kind not in CARRIES_VALUE:
+        return mine if mine.kind == answer.kind else None
+    is_put_back = mine.kind == Kind.APPROVE and answer.kind == Kind.EDIT
+    if answer.value is None or (mine.kind != answer.kind and not is_put_back):
         return None
-    is_same = answer.kind not in CARRIES_VALUE or mine.value == _value(review, mine.kind, answer.value)
-    return mine if is_same else None
+    recorded = review.proposal if is_put_back else mine.value
+    return mine if dumps(_value(review, answer.kind, answer.value)) == dumps(recorded) else None
 
 
 def _guard(review: Review, first: Decision | None, answer: Answer) -> None:

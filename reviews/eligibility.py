@@ -75,7 +75,8 @@ class Eligibility:
 
     @property
     def _what_is_left(self) -> str:
-        left = [LEFT.get(Kind(kind), "") for kind in self.review.allowed if not lets_go_on(self.review, kind)]
+        words = LEFT | ({Kind.REJECT: "say that it was wrong"} if self.review.cause == Cause.SAMPLE else {})
+        left = [words.get(Kind(kind), "") for kind in self.review.allowed if not lets_go_on(self.review, kind)]
         return f" You may still {' or '.join(filter(None, left))}." if any(left) else ""
 
     @cached_property

@@ -1,10 +1,12 @@
 """Two different people, what is of high risk, and for whom a review is: held at the service, whoever asks."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils.html import strip_tags
@@ -16,6 +18,7 @@ from runs import commands, describe, event_log, executor, policies
 from runs.engine.events import Kind
 from tests import cast
 from tests.cast import PASSWORD
+from tests.processes import eventually
 from tests.test_act import asked
 from tests.test_decisions import GOOD, at_once, decide, decided_events, finished, opened
 
@@ -260,6 +263,17 @@ def test_a_double_click_is_one_decision() -> None:
         assert len(decided_events(review)) == 1
 
 
+def test_what_is_put_back_as_it_was_answers_a_second_click_as_the_first(people: dict[str, User]) -> None:
+    review = for_two()
+    decide(review, "edit", by="reviewer", value=GOOD)
+    shown = seen(review)
+    back = decide(review, "edit", by="reviewer2", value=review.proposal, seen=shown)
+    assert (back.kind, back.value, back.final) == ("approve", None, False)
+    assert decide(review, "edit", by="reviewer2", value=review.proposal, seen=shown).pk == back.pk
+    with pytest.raises(decisions.Stale):
+        decide(review, "edit", by="reviewer2", value=GOOD, seen=shown)
+
+
 # --- the page -----------------------------------------------------------------------------------------------------------
 
 
@@ -427,3 +441,33 @@ def test_every_kind_of_event_was_recorded_in_order(people: dict[str, User]) -> N
     assert describe.sentence(facts[-1], {1: "Guess"}) == (
         "reviewer took back the decision about step 1 (Guess): it waits for a person again."
     )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_becomes_allowed_at_that_very_moment_still_gives_the_password_first() -> None:
+    people = cast.people()
+    review, client = opened("paying"), Client()
+    client.force_login(people["reviewer"])
+    Review.objects.filter(pk=review.pk).update(group=Group.objects.create(name="Others"))
+
+    def approve() -> Any:
+        try:
+            return post(client, review, "approve", reason="It is owed to them.")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Review.objects.select_for_update().get(pk=review.pk)
+            answer = pool.submit(approve)
+            eventually(waits_for_a_lock)
+            Review.objects.filter(pk=review.pk).update(group=None)
+        assert answer.result(timeout=30).status_code == 403
+    assert not Decision.objects.exists()
+
+
+def waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction is told the same each time
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+        return bool(cursor.fetchone()[0])

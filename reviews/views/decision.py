@@ -115,6 +115,7 @@ def _decided(request: HttpRequest, review: Review, kind: str, choice: Choice | N
         tag=choice.tag() if choice and fits else "",
         undo_seconds=settings.UNDO_SECONDS,
         opened_at=presence.signed_at(request.POST.get("opened", ""), review.pk, actor(request)),
+        barred=choice.why_not if choice else "",
     )
     messages.success(request, format_html('{} <a href="{}">Show it</a>', _said(decision), address(review, request.GET)))
     _count_seconds(request)

@@ -33,6 +33,6 @@
     const closed = Boolean(news.querySelector("[data-closed]")); // until it is taken back
     for (const button of document.querySelectorAll(".choices [type=submit]:not(form > button:first-of-type)")) button.disabled = button.hidden = closed;
     for (const field of document.querySelectorAll(".choices :is(input, textarea)")) field.readOnly = closed; // to be read and copied
-    for (const part of document.querySelectorAll(".choices, .choices > *")) part.hidden = closed && !holds(part);
+    for (const part of document.querySelectorAll(".barred, .choices, .choices > *")) part.hidden = closed && !holds(part);
   });
 })();
