@@ -11,7 +11,7 @@ from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.functional import cached_property
 
-from runs import access, commands, dispatch, keeper, live, pen, sealed, signals
+from runs import access, commands, dispatch, keeper, live, pen, sdk, sealed, signals
 from runs.engine.canonical import clean
 from runs.listing import RunFilters
 from runs.models import BulkAction, BulkActionItem, Run, RunStatus
@@ -29,9 +29,9 @@ Kind, Outcome = BulkAction.Kind, BulkActionItem.Outcome
 
 CANCELLABLE = Q(status__in=OPEN, cancel_requested=False)
 RETRIABLE = Q(status__in=(RunStatus.FAILED, RunStatus.CANCELLED), parent=None)
-FIT = {Kind.CANCEL: CANCELLABLE, Kind.RETRY: RETRIABLE}
 IS_BEING_CANCELLED = "Is being cancelled already."
 OF_A_PARENT = "Was started by another run, which may have gone on without it: retry these from their own pages."
+NOT_INSTALLED = "Its agent is not installed here, so nobody could carry it on."
 NO_MORE = "{} may not cancel or retry runs any more."
 
 
@@ -86,8 +86,9 @@ def preview(kind: str, wanted: RunFilters | list[int], actor: User) -> Preview:
 
 def _preview(kind: str, runs: RunQuerySet, actor: User, query: str = "") -> Preview:
     newest = runs.order_by("-created_at", "-id")
-    found = list(newest.filter(FIT[Kind(kind)]).values_list("pk", flat=True)[: MOST + 1])
-    others = newest.exclude(FIT[Kind(kind)]).values_list("pk", "status", "parent_id")[:MOST]
+    fit = CANCELLABLE if kind == Kind.CANCEL else RETRIABLE & Q(agent__in=list(sdk.AGENTS))
+    found = list(newest.filter(fit).values_list("pk", flat=True)[: MOST + 1])
+    others = newest.exclude(fit).values_list("pk", "status", "parent_id")[:MOST]
     left_out: dict[str, list[int]] = {}
     for pk, status, parent in others:
         left_out.setdefault(_why_not(kind, status, parent), []).append(pk)
@@ -99,8 +100,8 @@ def _why_not(kind: str, status: str, parent: int | None) -> str:
     word = RunStatus(status).label.lower()
     if kind == Kind.CANCEL:
         return IS_BEING_CANCELLED if status in OPEN else f"Has ended already ({word}): there is nothing to cancel."
-    if parent and status in (RunStatus.FAILED, RunStatus.CANCELLED):
-        return OF_A_PARENT
+    if status in (RunStatus.FAILED, RunStatus.CANCELLED):
+        return OF_A_PARENT if parent else NOT_INSTALLED
     return f"Neither failed nor cancelled ({word}): there is nothing to retry."
 
 

@@ -132,6 +132,10 @@ def test_a_rejection_leads_to_its_review_and_that_says_how_one_goes_on_when_the_
     operator = Client()
     operator.force_login(people["operator"])
     assert "You can retry it" in operator.get(review.get_absolute_url()).content.decode()
+    Run.objects.filter(pk=review.run_id).update(agent="gone")
+    page = operator.get(review.get_absolute_url()).content.decode()
+    assert "You can retry it" not in page
+    assert "it is neither retried nor forked" in page
     assert "has failed" not in reviewer.get(stopped("paying").get_absolute_url()).content.decode()
 
 

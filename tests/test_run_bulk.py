@@ -130,6 +130,14 @@ def test_runs_that_others_started_are_retried_from_their_own_pages(people: dict[
     assert [(one.why, one.runs) for one in preview.left_out] == [(bulk.OF_A_PARENT, [child.pk])]
 
 
+def test_runs_of_an_agent_that_is_not_installed_are_not_promised_a_retry(people: dict[str, User]) -> None:
+    run, gone = cancelled(), cancelled()
+    Run.objects.filter(pk=gone.pk).update(agent="gone")
+    preview = bulk.preview("retry", [run.pk, gone.pk], people["operator"])
+    assert preview.chosen == [run.pk]
+    assert [(one.why, one.runs) for one in preview.left_out] == [(bulk.NOT_INSTALLED, [gone.pk])]
+
+
 @pytest.mark.parametrize("sent", [{"ticked": "cancel"}, {"all": "delete"}, {"run": "1"}])
 def test_what_cannot_be_meant_is_said_and_nothing_is_done(signed_in: Any, sent: dict[str, str]) -> None:
     answer = signed_in().post(f"{reverse('preview_bulk_action')}?status=failed", sent, follow=True)

@@ -44,7 +44,7 @@ def preview_bulk_action(request: HttpRequest) -> HttpResponse:
         return _only_opened(request)
     filters, is_all = RunFilters.read(request.GET), "all" in request.POST
     kind = request.POST.get("all" if is_all else "ticked", "")
-    if kind not in bulk.FIT or not (is_all or _ticked(request)):
+    if kind not in bulk.Kind or not (is_all or _ticked(request)):
         messages.info(request, NONE_CHOSEN)
         return redirect(_list(request))
     return _previewed(request, bulk.preview(kind, filters if is_all else _ticked(request), _actor(request)), is_all=is_all)
