@@ -51,7 +51,7 @@ def test_twice_the_limit_is_proposed_or_what_the_call_needs() -> None:
 @pytest.mark.parametrize(
     ("asked", "typed", "new"),
     [(QUESTION, "4", "4"), (QUESTION, " 2.50 ", "2.5"), (QUESTION, "2.000001", "2.000001"), (TOKENS, 501, "501"),
-     (TOKENS, "1e4", "10000"), (QUESTION | {"used": "2.5"}, "2.5", "2.5")],
+     (TOKENS, "1e4", "10000"), (QUESTION | {"used": "2.5"}, "2.51", "2.51")],
 )  # fmt: skip
 def test_a_limit_is_raised_to(asked: budget.Question, typed: object, new: str) -> None:
     assert budget.raised(asked, typed) == new
@@ -64,13 +64,20 @@ def test_a_limit_is_raised_to(asked: budget.Question, typed: object, new: str) -
         (QUESTION, "", "Enter a number"), (QUESTION, None, "Enter a number"), (QUESTION, "four", "Enter a number"),
         (QUESTION, "NaN", "more than"), (QUESTION, "Infinity", "more than"), (QUESTION, "1e15", "at most"),
         (QUESTION, "2.0000001", "Six decimal places"), (TOKENS, "500.5", "whole number"), (TOKENS, "1000000000001", "at most"),
-        (QUESTION | {"used": "2.5"}, "2.49", "2.50 EUR are used or reserved already"),
-        (TOKENS | {"used": "36000"}, "1000", "36,000 tokens are used or reserved already"),
+        (QUESTION | {"used": "2.5"}, "2.49", "Used or reserved already: 2.50 EUR. Give more than that."),
+        (QUESTION | {"used": "2.5"}, "2.5", "Used or reserved already: 2.50 EUR. Give more than that."),
+        (TOKENS | {"used": "36000"}, "1000", "Used or reserved already: 36,000 tokens. Give more than that."),
     ],
 )  # fmt: skip
 def test_what_is_no_higher_limit_is_refused(asked: budget.Question, typed: object, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         budget.raised(asked, typed)
+
+
+@pytest.mark.parametrize("used", ["20", "25", "25.5", "40"])
+def test_what_is_suggested_may_be_given(used: str) -> None:
+    asked = budget.question("day:probe", "seconds", limit=Decimal(20), used=Decimal(used), needs=Decimal(0), currency="EUR")
+    assert Decimal(budget.raised(asked, asked["double"])) > Decimal(used)
 
 
 @pytest.mark.parametrize(

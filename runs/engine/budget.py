@@ -71,6 +71,8 @@ def _rounded(number: Decimal) -> str:
 def question(scope: str, unit: str, *, limit: Decimal, used: Decimal, needs: Decimal, currency: str) -> Question:
     """What a person is asked about; numbers as text, so that money stays exact."""
     double = max(limit * 2, _whole(unit, used + needs))
+    if double <= used:  # a call may need nothing that could be told before
+        double = _whole(unit, used) + 1
     told = {"limit": limit, "used": used, "needs": needs, "double": double}
     return {"scope": scope, "unit": unit, "currency": currency} | {name: plain(number) for name, number in told.items()}
 
@@ -94,8 +96,8 @@ def raised(asked: Question, value: Any) -> str:
         raise ValueError("Enter a number.") from error
     if not number.is_finite() or number <= limit:
         raise ValueError(f"The new limit must be more than {shown(unit, limit, asked['currency'])}.")
-    if number < used:  # it would be asked for again at once
-        raise ValueError(f"{shown(unit, used, asked['currency'])} are used or reserved already: give more than that.")
+    if number <= used:  # it would be asked for again at once
+        raise ValueError(f"Used or reserved already: {shown(unit, used, asked['currency'])}. Give more than that.")
     if number > MOST:
         raise ValueError(f"The new limit may be {MOST:,.0f} at most.")
     if number != round(number, MONEY_PLACES if unit == "money" else 0):
