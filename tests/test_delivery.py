@@ -250,7 +250,7 @@ def test_an_admin_sets_up_a_channel_whose_address_is_never_shown(people: dict[st
         "syslog://": "This is no address of a channel that may be used",
         "slack://only-one": "The address is not complete",
         "json://": "The address is not complete",
-        "json://10.0.0.1/x": "an address that is not public",
+        "json://10.0.0.1/x": "Nothing was sent there. An operator allows a network by ALLOWED_PRIVATE_NETWORKS.",
     }.items():
         page = client.post("/admin/reviews/channel/add/", common | {"url": url})
         assert (page.status_code, said in page.text) == (200, True), url

@@ -23,6 +23,10 @@ class NotAllowed(GiveUp):
     """The URL leads, or would lead, where nobody may send us; nothing was sent there."""
 
 
+class Private(NotAllowed):
+    """It leads to a private address that the operator has not allowed."""
+
+
 def look_up(host: str) -> list[str]:
     """What DNS, or the machine's own table, says of a name."""
     return list(dict.fromkeys(str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))
@@ -33,7 +37,8 @@ def validate(url: str) -> None:
     try:
         addresses_of(url)
     except NotAllowed as error:
-        raise ValidationError(str(error), code="address") from error
+        more = " An operator allows a network by ALLOWED_PRIVATE_NETWORKS." if isinstance(error, Private) else ""
+        raise ValidationError(f"{error}{more}", code="address") from error
     except OSError as error:
         raise ValidationError(f"The host of {url} cannot be found; look for a slip in its name.", code="address") from error
 
@@ -82,7 +87,7 @@ def addresses_of(url: str, resolve: Resolver = look_up) -> list[Address]:
         raise NotAllowed(f"{parsed.host} cannot be the name of a host.") from error
     for address in found:
         if not is_allowed(address):
-            raise NotAllowed(f"{parsed.host} leads to {address}, an address that is not public. Nothing was sent there.")
+            raise Private(f"{parsed.host} leads to {address}, an address that is not public. Nothing was sent there.")
     return found
 
 
