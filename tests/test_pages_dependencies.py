@@ -152,6 +152,14 @@ def test_an_outage_is_as_old_as_its_beginning_and_the_last_try_stands_beside_it(
     assert (by_hand.began, by_hand.last_try) == (by_hand.since, None), "a person opened it when they did"
 
 
+def test_a_half_open_breaker_is_told_with_the_beginning_of_its_outage(signed_in: SignedIn) -> None:
+    half_open()
+    look = breaker.look("shop")
+    assert look.began
+    page = signed_in().get("/dependencies/shop/").text
+    assert f'Half-open</span>\n broken since <time datetime="{look.began.isoformat()}"' in page
+
+
 def test_everything_that_an_admin_may_change_has_words() -> None:
     assert dependency_pages.SAID.keys() == set(CHANGEABLE)
 
