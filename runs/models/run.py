@@ -131,7 +131,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.annotate(held=Subquery(open_.values(said=said)[:1]))
 
     def with_reveals(self) -> Self:
-        """With to whom its content was revealed, the newest first, in the same query."""
+        """With to whom its payloads were revealed, the newest first, in the same query."""
         said = JSONObject(by="by", reason="reason", at="at")
         made = apps.get_model("runs", "Reveal").objects.filter(run=OuterRef("pk")).order_by("-at", "-pk")
         return self.annotate(reveals_made=ArraySubquery(made.values(said=said)[:REVEALS_SHOWN]))
@@ -230,7 +230,7 @@ class Run(models.Model):
 
     @property
     def revealed(self) -> list[dict[str, Any]]:
-        """To whom its content was lately revealed, when and why, as it was read along (with_reveals)."""
+        """To whom its payloads were lately revealed, when and why, as they were read along (with_reveals)."""
         made: list[dict[str, Any]] = getattr(self, "reveals_made", None) or []
         reason = {"reason": content.HIDDEN} if content.are_hidden() else {}
         return [one | reason | {"at": datetime.fromisoformat(one["at"])} for one in made]
