@@ -33,10 +33,10 @@ KEYS: dict[str, Any] = {
     **dict.fromkeys(("wake_at", "deadline", "effective_at", "started_at", "finished_at"), AT),
     **dict.fromkeys(("displaces", "late", "counts", "judged", "sampled", "gate_passed"), True),
     "config": {"version": 1, "values": {}}, "policies": {}, "reviews": {}, "policy": {"id": 1, "version": 1}, "override": {},
-    "forked_from": {"run": 1, "step": 1}, "others": ["other"], "tags": ["word"], "runs": [1], "steps": [1], "error": ERROR, "agreed": [CANARY],
+    "forked_from": {"run": 1, "step": 1}, "others": ["other"], "runs": [1], "steps": [1], "error": ERROR, "agreed": [CANARY],
     "missing": [{"step": 1, "title": CANARY, "note": CANARY}], "message": CANARY, "trace": CANARY, "needs": "11",
     "proposal": BUDGET, "decision": "approve", "allowed": ["approve"], "alternatives": {CANARY: 0.1}, "risk": "high",
-    "model_calls": [CALL],
+    "model_calls": [CALL], "tags": ["word"],
 }  # fmt: skip
 NO_KEYS = """
 a about after again against also an and another approve as asked back be before breaker can carried changed child children
