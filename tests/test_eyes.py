@@ -138,6 +138,15 @@ def test_who_is_barred_is_shown_what_the_server_lets_them_do_and_no_more(
     assert not Decision.objects.exists()
 
 
+def test_of_a_sample_whoever_is_barred_may_still_say_that_it_was_wrong(people: dict[str, User]) -> None:
+    review = for_two("paying", by="reviewer")
+    sentence = eligibility.Eligibility(review, people["reviewer"]).why_not("approve")
+    assert sentence.endswith(" You may still reject it.")
+    review.cause = "sample"
+    sentence = eligibility.Eligibility(review, people["reviewer"]).why_not("approve")
+    assert sentence.endswith(" You may still say that it was wrong.")
+
+
 def test_who_approved_first_is_told_that_an_edit_takes_the_place_of_it(people: dict[str, User]) -> None:
     review = for_two()
     decide(review, "approve", by="reviewer")
