@@ -7,17 +7,29 @@ from functools import cache
 from typing import Any
 
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
+from psycopg.errors import DeadlockDetected
 
 from agentops import people as accounts
 
 STAY = ("django_content_type", "auth_permission", "auth_group", "auth_group_permissions")
+TRIES = 5
 LARGE_BYTES = 1_000_000  # a table that has grown so large is truncated: what is deleted takes its place until it is vacuumed
 
 
 def clean(*_: Any) -> None:
-    """As `flush` does: rows go, sequences go on."""
+    """As `flush` does: rows go, sequences go on. A page that still asks for something may stand in the way; not for long."""
+    for left in reversed(range(TRIES)):
+        try:
+            return _clean()
+        except OperationalError as error:
+            if not (left and isinstance(error.__cause__, DeadlockDetected)):
+                raise
+    return None
+
+
+def _clean() -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"LOCK TABLE {_named(_tables())} IN ACCESS EXCLUSIVE MODE")  # a process that was killed may still write
         filled = _asked(cursor, " UNION ALL ".join(map(_is_filled, _tables())))
