@@ -104,8 +104,7 @@ class RunLog:
             fact = write(draft, run_id=self.run_id, seq=state.seq + 1, at=at, prev_hash=state.head_hash or GENESIS, text=text)
             apply(state, fact)
             written.append((fact, text))
-        facts_ = [fact for fact, _ in written]
-        return facts_, write_of(self.run_id, cursor, self.fence, state, written, apart, release=release)
+        return [fact for fact, _ in written], write_of(self.run_id, cursor, self.fence, state, written, apart, release=release)
 
     def _write(self, asked: Write, written: list[Fact]) -> bool:
         """One statement is a transaction of its own; only large values, and what reviews must be told of, need a longer one."""
@@ -307,6 +306,7 @@ SELECT taken.fence, taken.lease_owner, taken.last_seq, taken.must_wait,
   e.seq, e.kind, e.data, e.step, e.actor, e.at, e.prev_hash, e.hash
 FROM taken JOIN runs_event AS e ON e.run_id = taken.id ORDER BY e.seq
 """
+TAKE_FREE = TAKE.replace("FOR UPDATE)", "FOR UPDATE SKIP LOCKED)")
 # A row that somebody else has locked is skipped: waiting for it could deadlock, and the next round finds it free.
 RENEW_ALL = """
 WITH mine AS (
@@ -337,8 +337,8 @@ def take(run_id: int, *, owner: str) -> tuple[RunLog, Draft] | None:
 
     The draft says who took it: its owner writes it together with the first thing that happens.
     """
-    taken = pen.execute(TAKE, {"owner": owner, "seconds": settings.LEASE_SECONDS, "run_id": run_id})
-    if not taken:
+    values = {"owner": owner, "seconds": settings.LEASE_SECONDS, "run_id": run_id}
+    if not (taken := pen.execute_with_pen(TAKE_FREE, values) or pen.execute(TAKE, values)):
         return None
     fence, lost_owner, last_seq, must_wait = taken[0][:4]
     found = [_fact(*columns[4:]) for columns in taken]

@@ -8,7 +8,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -45,6 +45,14 @@ def execute(statement: str, values: dict[str, Any]) -> Rows:
     """
     with connection.wrap_database_errors, _connection() as used:
         return psycopg.Cursor(used).execute(statement, values).fetchall()
+
+
+def execute_with_pen(statement: str, values: dict[str, Any]) -> Rows | None:
+    """The same on the connection that writes, whose backend is at work anyway; None where somebody writes, or it fails.
+
+    It must wait for no row that somebody has locked: who writes waits for it.
+    """
+    return None if connection.in_atomic_block else _group.execute(statement, values)
 
 
 def write(asked: Write) -> bool:
@@ -218,14 +226,34 @@ class _Group:
         try:
             self._carry_out(together)
         finally:
-            with self._lock:
-                following = self._waiting.pop(0) if self._waiting else None
-                self._busy = following is not None
-            for other in together[1:]:
-                other.lock.release()
-            if following:
-                following.leads = True
-                following.lock.release()
+            self._hand_on(together[1:])
+
+    def _hand_on(self, others: Sequence[_Turn] = ()) -> None:
+        """To who has waited longest; these were written with who had the pen."""
+        with self._lock:
+            following = self._waiting.pop(0) if self._waiting else None
+            self._busy = following is not None
+        for other in others:
+            other.lock.release()
+        if following:
+            following.leads = True
+            following.lock.release()
+
+    def execute(self, statement: str, values: dict[str, Any]) -> Rows | None:
+        """None where somebody else has the pen, or this statement fails."""
+        with self._lock:
+            if self._busy or self._database is None:
+                return None
+            self._busy = True
+        found: Rows | None = None
+        try:
+            with suppress(psycopg.Error):
+                found = psycopg.Cursor(self._database).execute(statement, values).fetchall()
+            return found
+        finally:
+            if found is None:
+                self.close()
+            self._hand_on()
 
     def _carry_out(self, turns: list[_Turn]) -> None:
         """One statement for all. What cannot be stored, or is locked, must fail alone; a database that is away fails for each."""

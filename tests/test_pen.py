@@ -10,6 +10,7 @@ from django.db import DatabaseError, DataError, OperationalError, connection, tr
 from runs import audit, commands, event_log, pen, projections
 from runs.engine.events import Draft, Kind
 from runs.models import Run, Step
+from tests.processes import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PATIENCE = 20
@@ -118,6 +119,79 @@ def test_a_run_that_somebody_locks_does_not_stop_the_others(monkeypatch: pytest.
     assert together[:2] == [1, 3]
     assert [type(error) for error in errors] == [type(None)] * 2 + [OperationalError, type(None)]
     assert [event_log.rows(log.run_id).count() for log in logs] == [2, 2, 1, 2]
+
+
+def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    """What it returns is in the list when it has ended."""
+    returned: list[object] = []
+
+    def call() -> None:
+        returned.append(work())
+        connection.close()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread, returned
+
+
+def waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # which a transaction keeps
+        cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+        return cursor.fetchone() is not None
+
+
+def test_a_lease_is_taken_on_the_connection_that_writes() -> None:
+    """Its backend is at work anyway: nothing is asked of the pool."""
+    starting(*owned(1))()
+    run = commands.start("counting", {"text": "x"}, by="")
+    pen._pool.close()
+    try:
+        assert event_log.take(run.pk, owner="me")
+    finally:
+        pen._pool = None
+
+
+def test_who_takes_a_lease_that_somebody_locks_stops_nobody_who_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown while both locks last: here nobody gives up waiting for one."""
+    pen.close()
+    monkeypatch.setattr(pen, "POINT_LOOKUPS", pen.POINT_LOOKUPS.replace("lock_timeout=2s", "lock_timeout=0"))
+    pen.warm_up()
+    writer, locked = owned(1)[0], commands.start("counting", {"text": "x"}, by="").pk
+    with transaction.atomic():
+        Run.objects.select_for_update().get(pk=locked)
+        taking, taken = in_thread(lambda: event_log.take(locked, owner="me"))
+        eventually(waits_for_a_lock)
+        writing, _ = in_thread(starting(writer))
+        writing.join(PATIENCE)
+        assert (event_log.rows(writer.run_id).count(), taken) == (2, [])
+    taking.join(PATIENCE)
+    assert taken[0] is not None
+    pen.close()
+
+
+def test_a_lease_is_taken_while_somebody_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, run, goes_on = owned(1)[0], commands.start("counting", {"text": "x"}, by=""), threading.Event()
+    pen.warm_up()
+    insert = pen._group._insert
+    monkeypatch.setattr(pen._group, "_insert", lambda asked: goes_on.wait(PATIENCE) and insert(asked))
+    writing, _ = in_thread(starting(writer))
+    eventually(lambda: pen._group._busy)
+    assert event_log.take(run.pk, owner="me")
+    assert event_log.rows(writer.run_id).count() == 1, "it has the pen all the while"
+    goes_on.set()
+    writing.join(PATIENCE)
+    assert event_log.rows(writer.run_id).count() == 2
+
+
+def test_a_lease_is_taken_although_the_connection_that_writes_is_lost() -> None:
+    writer, run = owned(1)[0], commands.start("counting", {"text": "x"}, by="")
+    pen.warm_up()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [pen._group._database.info.backend_pid])
+    assert event_log.take(run.pk, owner="me")
+    starting(writer)()
+    assert event_log.rows(writer.run_id).count() == 2
 
 
 def test_after_a_lost_connection_one_append_fails_and_the_next_is_written() -> None:
