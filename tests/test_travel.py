@@ -128,6 +128,11 @@ def test_the_past_of_a_run_of_days_is_drawn_as_the_run_is(signed_in, monkeypatch
     monkeypatch.setattr(travel, "STEPS_SHOWN", 4)
     some = client.get(f"/runs/{run.pk}/", {"until": run.last_seq, "step": 10}).text
     assert [name for name in bars(some) if name != "run"] == ["8", "9", "10", "11"]
+    assert '30 steps had begun; shown are those about <a href="#step-10">step 10</a>.' in some
+    last = client.get(f"/runs/{run.pk}/", {"until": run.last_seq}).text
+    assert 'shown are those about <a href="#step-30">step 30</a>.' in last, "it may stand far below"
+    beyond = client.get(f"/runs/{run.pk}/", {"until": run.last_seq, "step": 99}).text
+    assert 'shown are those about <a href="#step-30">step 30</a>.' in beyond
     assert bars(some)["run"] == ["work", "waiting"] * 3 + ["work"], "what the run did before and after is on another axis"
     assert some.count('class="fold"') == 3
     assert re.search(r'class="first" x="0" y="9">after (6 h|7 h) \d+ min<', some)

@@ -70,6 +70,7 @@ def _past(request: HttpRequest, run: Run, until: int) -> HttpResponse:
     timeline.lighten(past.shown.cards, look, past.shown.count)
     (line,) = timeline.lines(run.pk, [past.fact])
     shown = {"run": run, "past": past, "line": line, "look": look, "cards": past.shown.cards}
+    shown["about"] = min(look.step or past.step or 1, past.shown.count)
     shown |= timeline.drawn(past.shown, fold=not look.idle, at=past.fact.at)
     return render(request, "runs/past.html", shown | viewer(request.user))
 
