@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
+import django_rq
 import pytest
 from django.conf import settings
 from django.core.cache import cache
@@ -15,10 +16,12 @@ from django.db import connection
 from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.utils import timezone
+from rq import Worker
 
 from agentops.accounts import NobodySignsUp
 from agentops.cache import MEANWHILE, PAUSE_SECONDS, _asked_again_at
 from runs.alerts import evaluation
+from runs.dispatch import SILENT_AFTER
 from runs.models import Round
 from tests import cast
 from tests.processes import away, eventually, process
@@ -51,6 +54,20 @@ def test_ready_with_a_job_process_and_a_sweeper() -> None:
     evaluation.make_round()
     with process("sweeper"), process("rqworker", "default"):
         eventually(lambda: Client().get("/readyz").status_code == 200)
+
+
+def test_a_job_process_that_has_gone_silent_is_not_alive() -> None:
+    """RQ keeps the name of one that was killed until another tidies up, and nobody else may be there."""
+    redis = django_rq.get_connection("default")
+    killed = Worker(["default"], connection=redis, name="killed")
+    killed.register_birth()
+    killed.heartbeat()
+    assert Client().get("/readyz").json()["parts"]["job_processes"] == "ok"
+    silent = timezone.now() - 2 * SILENT_AFTER
+    redis.hset(killed.key, "last_heartbeat", silent.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    assert Client().get("/readyz").json()["parts"]["job_processes"] == "no job process is alive"
+    redis.delete(killed.key)  # as it expires
+    assert Client().get("/readyz").json()["parts"]["job_processes"] == "no job process is alive"
 
 
 @pytest.fixture
