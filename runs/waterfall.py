@@ -46,6 +46,16 @@ class Tick:
     def left(self) -> str:
         return f"{self.x:.3f}%"
 
+    @property
+    def is_early(self) -> bool:
+        """On a narrow page it would run into the words at the beginning of the axis."""
+        return self.x < 33
+
+    @property
+    def is_late(self) -> bool:
+        """On a narrow page it would run into the words at the end of the axis."""
+        return self.x > 74
+
 
 class Axis:
     """Time as percent of a width, from the start to the end."""

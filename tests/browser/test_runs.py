@@ -104,6 +104,20 @@ def long_ago(steps):
     return filling.write_one(story)
 
 
+OVER_ONE_ANOTHER = """texts => {
+    const seen = texts.map(one => one.getBoundingClientRect()).filter(box => box.width).sort((a, b) => a.left - b.left);
+    return [seen.length, seen.filter((box, index) => index && box.left < seen[index - 1].right).length];
+}"""
+
+
+def test_on_a_narrow_page_the_times_of_the_axis_do_not_stand_over_one_another(sign_in, act):
+    run_id = act(long_ago, 600)
+    page = sign_in("operator", width=390)
+    page.goto(f"/runs/{run_id}/")
+    many, over = page.locator("#run-axis text").evaluate_all(OVER_ONE_ANOTHER)
+    assert (many > 2, over) == (True, 0)
+
+
 def test_many_events_are_counted_in_thousands(sign_in, act):
     run_id = act(long_ago, 600)
     page = sign_in("operator")
