@@ -56,7 +56,7 @@ def replies(key: str) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall())
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 5.0) -> None:
+def until(condition: Callable[[], Any], *, seconds: float = 30.0) -> None:
     """Wait for something in another thread."""
     deadline = time.monotonic() + seconds
     while not condition():

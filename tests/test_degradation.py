@@ -1,6 +1,7 @@
 """Graceful degradation: another worker, a person, or going on without the result and saying so."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -285,15 +286,16 @@ def test_a_step_that_hangs_beyond_its_own_time_takes_the_fallback_at_once() -> N
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (TryLater("busy", retry_after=600), "It still failed after 1 attempt in 0 s: busy"),
-        (TryLater(600, why="no file"), "It could not be done within 0.6 s: no file"),
+        (TryLater("busy", retry_after=600), "It still failed after 1 attempt in [01] s: busy"),
+        (TryLater(600, why="no file"), r"It could not be done within 0\.6 s: no file"),
     ],
 )
 def test_a_wait_beyond_the_time_of_the_step_is_not_begun(error: Exception, why: str) -> None:
     DOES["slow"], DOES["cached"] = fails(error), lambda: "old"
     run = carried(one_step(slow))
     assert (run.status, run.output) == ("succeeded", {"said": "old"})
-    assert [fact.data["why"] for fact in event_log.facts(run.pk) if fact.kind == "FallbackTaken"] == [why]
+    (said,) = [fact.data["why"] for fact in event_log.facts(run.pk) if fact.kind == "FallbackTaken"]
+    assert re.fullmatch(why, said)
 
 
 def test_every_attempt_says_how_long_it_took(client: Client) -> None:

@@ -1,6 +1,7 @@
 """Whether a step may call out now: held back by what all processes share, and what follows a failure."""
 
 import ctypes
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -326,7 +327,7 @@ def test_the_sweeper_asks_a_small_index_for_what_is_held_back() -> None:
     assert "run_held" in plan or "run_waits_newest" in plan, "either holds what waits, and nothing else"
 
 
-@worker(uses="shop", timeout=0.3)
+@worker(uses="shop", timeout=1.5)
 def buy_in_a_hurry(text: str) -> str:
     return str(DOES["buy"]())
 
@@ -340,7 +341,7 @@ def test_a_step_is_cut_off_while_it_waits_for_an_answer_and_its_process_lives(mo
     finally:
         hanging.set()
     assert run.output == {"said": "bought"}
-    assert told(run, "AttemptCrashed")["reason"] == "because it took longer than 0.3 s"
+    assert told(run, "AttemptCrashed")["reason"] == "because it took longer than 1.5 s"
 
 
 # --- what follows a failure -------------------------------------------------------------------------------------------
@@ -381,7 +382,7 @@ def test_no_attempt_begins_when_the_total_time_is_over() -> None:
     asked = TryLater("busy", retry_after=61)
     run = again(run)
     assert (run.status, run.waiting_cause) == ("waiting", "person")
-    assert "It still failed after 2 attempts in 0 s: busy" in run.reviews.get().why
+    assert re.search(r"It still failed after 2 attempts in \d+ s: busy", run.reviews.get().why)
 
 
 @pytest.mark.django_db

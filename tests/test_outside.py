@@ -199,7 +199,7 @@ def test_stopping_ends_what_hangs(monkeypatch: pytest.MonkeyPatch, settings: Set
         monkeypatch.setattr(threading, "excepthook", lambda args: None)  # the caller is cut off, which is the point
         caller.start()
         until(lambda: world.seen)
-    caller.join(timeout=5)
+    caller.join(timeout=30)
     assert not caller.is_alive()
 
 
