@@ -203,7 +203,7 @@ def look() -> Look | None:
     """None when Redis cannot be reached. Only the first calls are looked at."""
     try:
         waiting = _queue().get_job_ids(0, MOST_LOOKED_AT)
-        processes = alive()
+        beats = [process.last_heartbeat for process in Worker.all(connection=_queue().connection)]
     except (RedisError, OSError) as error:
         say_not_read(int(time.monotonic() // SAID_SECONDS), str(error))
         return None
@@ -211,13 +211,7 @@ def look() -> Look | None:
     for place, job_id in enumerate(waiting):
         if found := re.match(r"advance-(\d+)-", job_id):
             before.setdefault(int(found[1]), place)
-    return Look(before, processes)
-
-
-def alive() -> int:
-    """How many job processes were heard of lately: RQ counts those that were killed as well. Raises RedisError."""
-    beats = [process.last_heartbeat for process in Worker.all(connection=_queue().connection)]
-    return sum(beat is not None and now() - beat < SILENT_AFTER for beat in beats)
+    return Look(before, sum(beat is not None and now() - beat < SILENT_AFTER for beat in beats))
 
 
 @lru_cache(maxsize=8)
